@@ -1,0 +1,2 @@
+//! The `acode` binary.
+fn main() {}

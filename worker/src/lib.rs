@@ -1,0 +1,7 @@
+//! The lower half of acode: what runs inside one worker process, and the contract by which the halves meet.
+//!
+//! The contract is the task vocabulary, the claim table in shared memory, the frames on the pipes, and the kernel
+//! primitives. Deliberately absent: the queue, the control socket and the command line. A worker cannot open the
+//! queue, because nothing in this crate can.
+
+pub mod task;

@@ -1,0 +1,27 @@
+//! The vocabulary of tasks: what the two halves of acode, the store and the control protocol all speak.
+//!
+//! Pure data with its rules: no I/O, no clock, no kernel. Everything here is serialisable, and its JSON form is
+//! the one that people see, so a change of a name here is a change of the public interface.
+
+mod id;
+mod limits;
+mod retry;
+mod spec;
+mod state;
+mod submission;
+mod verdict;
+
+pub use id::{IdError, TaskId, WorkerId};
+pub use limits::Rlimits;
+pub use retry::Retry;
+pub use spec::{Assignment, Class, Env, OutputCaps, Priority, SpecError, TaskSpec};
+pub use state::TaskState;
+pub use submission::{Array, Blocker, Dependency, DependencyKind, Submission, fill_placeholders};
+pub use verdict::{Isolation, OutputRef, TreeGuard, Usage, Verdict};
+
+/// The largest result that a task may leave in `$ACODE_RESULT`, in bytes.
+pub const RESULT_MAX: usize = 64 * 1024;
+/// The largest error text that a task may leave in `$ACODE_ERROR`, in bytes; more is cut.
+pub const ERROR_MAX: usize = 4 * 1024;
+/// The largest progress message that is kept, in bytes; more is cut.
+pub const PROGRESS_MESSAGE_MAX: usize = 256;

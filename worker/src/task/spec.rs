@@ -1,0 +1,238 @@
+//! What a task is asked to do, and the form in which a worker gets it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Retry, Rlimits, TaskId};
+
+/// Environment variables or metadata: names with values, in the order given.
+pub type Env = std::collections::BTreeMap<String, String>;
+
+/// How urgent a task is. Within a priority the queue is first in, first out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum Priority {
+    /// Before everything else.
+    Critical = 0,
+    /// Before normal.
+    High = 1,
+    /// The default.
+    #[default]
+    Normal = 2,
+    /// When nothing else waits.
+    Low = 3,
+}
+
+impl Priority {
+    /// All priorities, most urgent first.
+    pub const ALL: [Self; 4] = [Self::Critical, Self::High, Self::Normal, Self::Low];
+
+    /// The priority with this stored number.
+    pub fn from_u8(value: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(value)).copied()
+    }
+
+    /// The priority's name, as people and JSON see it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Critical => "critical",
+            Self::High => "high",
+            Self::Normal => "normal",
+            Self::Low => "low",
+        }
+    }
+}
+
+impl fmt::Display for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Which workers may take a task.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum Class {
+    /// Any worker.
+    #[default]
+    Any = 0,
+    /// Workers of process mode.
+    Process = 1,
+    /// Workers of docker mode.
+    Docker = 2,
+}
+
+impl Class {
+    /// All classes.
+    pub const ALL: [Self; 3] = [Self::Any, Self::Process, Self::Docker];
+}
+
+/// Why a task specification is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// There is no command.
+    #[error("command is empty: name a program to run")]
+    EmptyCommand,
+    /// A text that goes to the kernel holds a NUL byte.
+    #[error("{0} holds a NUL byte")]
+    Nul(String),
+    /// A path must be absolute.
+    #[error("{field} '{path}' is not an absolute path")]
+    RelativePath {
+        /// Which field.
+        field: &'static str,
+        /// The path given.
+        path: String,
+    },
+    /// A variable's name is not one.
+    #[error("'{0}' is not a name of an environment variable")]
+    BadEnvName(String),
+    /// A number is out of its range.
+    #[error("{field} is {value}: {expected} is expected")]
+    OutOfRange {
+        /// Which field.
+        field: &'static str,
+        /// The value given.
+        value: String,
+        /// What would be right.
+        expected: &'static str,
+    },
+    /// The whole specification is too large.
+    #[error("the specification takes {size} bytes: at most {max} are allowed (pass large input by --stdin)")]
+    TooLarge {
+        /// Its size in bytes.
+        size: usize,
+        /// The most allowed.
+        max: usize,
+    },
+}
+
+/// What a task is asked to do: the part of a submission that the worker needs. Stored as JSON, camelCase.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TaskSpec {
+    /// A name for people; not unique.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Program and arguments. Never given to a shell.
+    pub command: Vec<String>,
+    /// Working directory; the scratch directory if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// Variables on top of the allow-listed environment.
+    #[serde(default, skip_serializing_if = "Env::is_empty")]
+    pub env: Env,
+    /// Facts for the submitter's own use; the task sees them as `ACODE_META_<KEY>`.
+    #[serde(default, skip_serializing_if = "Env::is_empty")]
+    pub meta: Env,
+    /// A file that becomes the task's standard input; `/dev/null` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdin: Option<String>,
+    /// Milliseconds after which an attempt is ended; none if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// Milliseconds between SIGTERM and SIGKILL when an attempt is ended; the pool's default if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_ms: Option<u64>,
+    /// Urgency.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub priority: Priority,
+    /// Which workers may take it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub class: Class,
+    /// Retries; the pool's default if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
+    /// Limits on top of the pool's.
+    #[serde(default, skip_serializing_if = "Rlimits::is_empty")]
+    pub rlimits: Rlimits,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+impl TaskSpec {
+    /// The largest specification, as JSON, in bytes.
+    pub const MAX_BYTES: usize = 1024 * 1024;
+
+    /// Checks what the types cannot.
+    ///
+    /// # Errors
+    /// The first thing found wrong.
+    pub fn validate(&self) -> Result<(), SpecError> {
+        if self.command.first().is_none_or(String::is_empty) {
+            return Err(SpecError::EmptyCommand);
+        }
+        let texts = self.command.iter().map(|a| ("command", a)).chain(
+            [("name", &self.name), ("cwd", &self.cwd), ("stdin", &self.stdin)]
+                .into_iter()
+                .filter_map(|(field, value)| value.as_ref().map(|v| (field, v))),
+        );
+        for (field, text) in texts {
+            if text.contains('\0') {
+                return Err(SpecError::Nul(field.to_owned()));
+            }
+        }
+        for (field, path) in [("cwd", &self.cwd), ("stdin", &self.stdin)] {
+            if let Some(path) = path.as_ref().filter(|p| !p.starts_with('/')) {
+                return Err(SpecError::RelativePath { field, path: path.clone() });
+            }
+        }
+        for (key, value) in self.env.iter().chain(&self.meta) {
+            if key.is_empty() || key.contains(['=', '\0']) {
+                return Err(SpecError::BadEnvName(key.clone()));
+            }
+            if value.contains('\0') {
+                return Err(SpecError::Nul(format!("the value of {key}")));
+            }
+        }
+        if let Some(retry) = &self.retry {
+            if !(retry.factor.is_finite() && retry.factor >= 1.0) {
+                let value = retry.factor.to_string();
+                return Err(SpecError::OutOfRange { field: "retry.factor", value, expected: "1 or more" });
+            }
+            if !(0.0..=1.0).contains(&retry.jitter) {
+                let value = retry.jitter.to_string();
+                return Err(SpecError::OutOfRange { field: "retry.jitter", value, expected: "0 to 1" });
+            }
+        }
+        Ok(())
+    }
+
+    /// The name that people see: the one given, else the program's file name.
+    pub fn display_name(&self) -> &str {
+        match (&self.name, self.command.first()) {
+            (Some(name), _) => name,
+            (None, Some(program)) => program.rsplit('/').next().unwrap_or(program),
+            (None, None) => "",
+        }
+    }
+}
+
+/// What the supervisor writes into a slot of the claim table: one attempt of one task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The task.
+    pub id: TaskId,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+    /// What to do.
+    pub spec: TaskSpec,
+}
+
+/// How much of an attempt's output is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputCaps {
+    /// Bytes of standard output and error together that are kept for one attempt; the rest is read and dropped.
+    pub per_attempt: u64,
+}
+
+impl Default for OutputCaps {
+    fn default() -> Self {
+        Self { per_attempt: 64 << 20 }
+    }
+}

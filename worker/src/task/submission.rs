@@ -1,0 +1,169 @@
+//! What a submitter hands over: a specification, and when and how often it shall run.
+
+use serde::{Deserialize, Serialize};
+
+use super::{TaskId, TaskSpec};
+
+/// One entry of a submission: a task, or an array of tasks that differ in their item.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Submission {
+    /// What to do. In an array, `{item}`, `{name}`, `{stem}`, `{dir}` and `{index}` stand for the member's own.
+    pub spec: TaskSpec,
+    /// Makes this an array.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub array: Option<Array>,
+    /// Milliseconds from acceptance before which it does not start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay_ms: Option<u64>,
+    /// What it waits for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dependencies: Vec<Dependency>,
+}
+
+/// The members of an array.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Array {
+    /// The numbers from `first`, `count` of them; a member's item is its number.
+    Range {
+        /// The first member's number.
+        first: u64,
+        /// How many members.
+        count: u64,
+    },
+    /// One member for each text.
+    Items(Vec<String>),
+}
+
+impl Array {
+    /// The most members of one array.
+    pub const MAX: u64 = 100_000_000;
+
+    /// How many members the array has.
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Range { count, .. } => *count,
+            Self::Items(items) => items.len() as u64,
+        }
+    }
+
+    /// Whether the array has no member.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// One task, or array, that another one waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Dependency {
+    /// What is waited for.
+    pub on: Blocker,
+    /// How it must end.
+    #[serde(default)]
+    pub when: DependencyKind,
+}
+
+/// How a submission names what it waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Blocker {
+    /// A task or array that the queue has already.
+    Id(TaskId),
+    /// An earlier entry of the same request, by its place from 0.
+    Entry(u32),
+}
+
+/// How a blocker must end for its dependent to start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[repr(u8)]
+pub enum DependencyKind {
+    /// Completed; every member of an array.
+    #[default]
+    Succeeded = 0,
+    /// Ended, in whatever way.
+    Ended = 1,
+    /// Ended without success; of an array, at least one member.
+    Failed = 2,
+}
+
+impl DependencyKind {
+    /// The kind with this stored number.
+    pub fn from_u8(value: u8) -> Option<Self> {
+        [Self::Succeeded, Self::Ended, Self::Failed].get(usize::from(value)).copied()
+    }
+}
+
+/// Replaces the placeholders of an array member in `text`: `{item}` is the item, `{index}` its place from 0, and
+/// `{name}`, `{stem}` and `{dir}` are file name, file name without its last extension, and directory of the item
+/// taken as a path. `{{` and `}}` stand for the braces themselves; anything else in braces stays as it is.
+pub fn fill_placeholders(text: &str, item: &str, index: u64) -> String {
+    if !text.contains(['{', '}']) {
+        return text.to_owned();
+    }
+    let path = std::path::Path::new(item);
+    let lossy = |part: Option<&std::ffi::OsStr>| part.map(|p| p.to_string_lossy().into_owned()).unwrap_or_default();
+    let mut filled = String::with_capacity(text.len() + item.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(['{', '}']) {
+        filled.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let known: [(&str, &dyn Fn() -> String); 7] = [
+            ("{{", &|| "{".to_owned()),
+            ("}}", &|| "}".to_owned()),
+            ("{item}", &|| item.to_owned()),
+            ("{index}", &|| index.to_string()),
+            ("{name}", &|| lossy(path.file_name())),
+            ("{stem}", &|| lossy(path.file_stem())),
+            ("{dir}", &|| match path.parent().map(|p| p.to_string_lossy().into_owned()) {
+                Some(dir) if !dir.is_empty() => dir,
+                _ => ".".to_owned(),
+            }),
+        ];
+        match known.iter().find(|(placeholder, _)| rest.starts_with(placeholder)) {
+            Some((placeholder, value)) => {
+                filled.push_str(&value());
+                rest = &rest[placeholder.len()..];
+            }
+            None => {
+                filled.push_str(&rest[..1]);
+                rest = &rest[1..];
+            }
+        }
+    }
+    filled.push_str(rest);
+    filled
+}
+
+impl TaskSpec {
+    /// The specification of the array member with this item and place: every text with its placeholders filled.
+    #[must_use]
+    pub fn member(&self, item: &str, index: u64) -> Self {
+        let fill = |text: &String| fill_placeholders(text, item, index);
+        let values = |map: &super::Env| map.iter().map(|(k, v)| (k.clone(), fill(v))).collect();
+        Self {
+            name: self.name.as_ref().map(fill),
+            command: self.command.iter().map(fill).collect(),
+            cwd: self.cwd.as_ref().map(fill),
+            env: values(&self.env),
+            meta: values(&self.meta),
+            stdin: self.stdin.as_ref().map(fill),
+            ..self.clone()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn placeholders_are_filled_from_the_item() {
+        let fill = |text| fill_placeholders(text, "/a/b/c.tar.gz", 7);
+        assert_eq!(fill("{item}|{name}|{stem}|{dir}|{index}"), "/a/b/c.tar.gz|c.tar.gz|c.tar|/a/b|7");
+        assert_eq!(fill("{{item}} {other} }"), "{item} {other} }");
+        assert_eq!(fill_placeholders("{dir}", "plain", 0), ".");
+    }
+}
