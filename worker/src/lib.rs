@@ -3,5 +3,8 @@
 //! The contract is the task vocabulary, the claim table in shared memory, the frames on the pipes, and the kernel
 //! primitives. Deliberately absent: the queue, the control socket and the command line. A worker cannot open the
 //! queue, because nothing in this crate can.
+//!
+//! With the feature `loom`, which is for the model checker alone, there is nothing but the claim table.
 
+pub mod claim;
 pub mod task;
