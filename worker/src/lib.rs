@@ -7,4 +7,6 @@
 //! With the feature `loom`, which is for the model checker alone, there is nothing but the claim table.
 
 pub mod claim;
+#[cfg(not(feature = "loom"))]
+pub mod sys;
 pub mod task;

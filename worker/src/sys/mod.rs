@@ -1,0 +1,15 @@
+//! The kernel, as far as acode needs more of it than std and nix offer: the home of this crate's `unsafe`.
+//!
+//! Each function is a thin, safe face over one primitive. Deliberately absent: any knowledge of tasks, workers or
+//! the queue.
+
+pub mod cgroup;
+pub mod clock;
+pub mod failpoint;
+pub mod pipe;
+pub mod process;
+pub mod rlimit;
+pub mod signal;
+pub mod spawn;
+pub mod stray;
+pub mod tree;

@@ -1,0 +1,76 @@
+//! Pipes, and file descriptors sent over a socket.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::fcntl::OFlag;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
+};
+
+/// The most descriptors that travel with one message.
+pub const MAX_FDS: usize = 8;
+
+/// A pipe, both ends close-on-exec: (read end, write end).
+///
+/// # Errors
+/// What `pipe2` says, as a rule that there are too many open files.
+pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(nix::unistd::pipe2(OFlag::O_CLOEXEC)?)
+}
+
+/// Makes reads and writes on `fd` return at once instead of waiting.
+///
+/// # Errors
+/// What `fcntl` says.
+pub fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
+    let flags = OFlag::from_bits_retain(nix::fcntl::fcntl(fd.as_fd(), nix::fcntl::FcntlArg::F_GETFL)?);
+    nix::fcntl::fcntl(fd.as_fd(), nix::fcntl::FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(())
+}
+
+/// A connected pair of sockets that keep message borders, close-on-exec.
+///
+/// # Errors
+/// What `socketpair` says.
+pub fn message_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?)
+}
+
+/// Sends one message with descriptors, at most [`MAX_FDS`] of them.
+///
+/// # Errors
+/// What `sendmsg` says; `EPIPE` when the peer is gone.
+pub fn send_with_fds(socket: BorrowedFd<'_>, message: &[u8], fds: &[RawFd]) -> io::Result<()> {
+    let rights = [ControlMessage::ScmRights(fds)];
+    let control: &[ControlMessage<'_>] = if fds.is_empty() { &[] } else { &rights };
+    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(message)], control, MsgFlags::MSG_NOSIGNAL, None)?;
+    Ok(())
+}
+
+/// Receives one message into `buffer` with its descriptors; a length of 0 means that the peer is gone.
+///
+/// # Errors
+/// What `recvmsg` says; `InvalidData` when the message did not fit.
+pub fn receive_with_fds(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut control = nix::cmsg_space!([RawFd; MAX_FDS]);
+    let mut parts = [IoSliceMut::new(buffer)];
+    let received = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let mut fds = Vec::new();
+    for message in received.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(raw) = message {
+            // SAFETY: the kernel has just installed these descriptors for us, and nobody else knows of them.
+            fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+        }
+    }
+    if received.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "message does not fit its buffer"));
+    }
+    Ok((received.bytes, fds))
+}
+
+/// Takes ownership of a descriptor that the kernel has just made for us.
+pub fn own(raw: RawFd) -> OwnedFd {
+    // SAFETY: the caller has the number fresh from the kernel, so nobody else owns it.
+    unsafe { OwnedFd::from_raw_fd(raw) }
+}

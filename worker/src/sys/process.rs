@@ -1,0 +1,182 @@
+//! Processes held by descriptor: fork, pidfds, waiting, and what identifies a process for good.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
+
+/// The kernel's `struct clone_args`, version 2.
+#[repr(C)]
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct CloneArgs {
+    pub flags: u64,
+    pub pidfd: u64,
+    pub child_tid: u64,
+    pub parent_tid: u64,
+    pub exit_signal: u64,
+    pub stack: u64,
+    pub stack_size: u64,
+    pub tls: u64,
+    pub set_tid: u64,
+    pub set_tid_size: u64,
+    pub cgroup: u64,
+}
+
+/// `CLONE_INTO_CGROUP`; libc's own constant has overflowed to 0.
+pub(super) const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+/// `CLONE_CLEAR_SIGHAND`, likewise.
+pub(super) const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+
+/// What a fork returns.
+#[derive(Debug)]
+pub enum Forked {
+    /// In the new process.
+    Child,
+    /// In the old one: the child's pid and pidfd.
+    Parent(i32, OwnedFd),
+}
+
+/// Forks the calling process, which must have one thread. The child is a child of this process.
+///
+/// # Errors
+/// There are several threads, or what `clone3` says; as a rule that a process limit is reached.
+pub fn fork() -> io::Result<Forked> {
+    clone_copy(0, libc::SIGCHLD as u64)
+}
+
+/// Forks the calling process so that the child becomes a child of this process' parent, which is told of its end.
+///
+/// # Errors
+/// As for [`fork`].
+pub fn fork_sibling() -> io::Result<Forked> {
+    // The exit signal must be 0 with CLONE_PARENT: the kernel takes that of the calling process.
+    clone_copy(libc::CLONE_PARENT as u64, 0)
+}
+
+/// A fork copies the locks of threads that it does not copy.
+fn assert_single_threaded() -> io::Result<()> {
+    match std::fs::read_dir("/proc/self/task")?.count() {
+        1 => Ok(()),
+        threads => Err(io::Error::other(format!("this process has {threads} threads, it must have one"))),
+    }
+}
+
+fn clone_copy(flags: u64, exit_signal: u64) -> io::Result<Forked> {
+    assert_single_threaded()?;
+    let mut pidfd: i32 = -1;
+    let args = CloneArgs {
+        flags: flags | libc::CLONE_PIDFD as u64,
+        pidfd: &raw mut pidfd as u64,
+        exit_signal,
+        ..CloneArgs::default()
+    };
+    // SAFETY: without CLONE_VM the child has its own copy of the stack, so returning twice is what fork does;
+    // the arguments live until the call returns, and there is one thread, as was just checked.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Forked::Child),
+        // SAFETY: the kernel has stored a new descriptor of ours in `pidfd`.
+        _ => Ok(Forked::Parent(pid as i32, unsafe { OwnedFd::from_raw_fd(pidfd) })),
+    }
+}
+
+/// Ends the process at once, without running destructors or exit handlers that belong to another process' past.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: `_exit` has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+/// Opens a pidfd of a living process.
+///
+/// # Errors
+/// `ESRCH` when there is no such process.
+pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: a plain system call; the descriptor returned is new and ours.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0);
+        if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd as i32)) }
+    }
+}
+
+/// Sends `signal` to the process behind a pidfd.
+///
+/// # Errors
+/// `ESRCH` when it has ended.
+pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    // SAFETY: a plain system call; a null siginfo asks for the default one.
+    let sent = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0)
+    };
+    if sent == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Reaps the child behind a pidfd, if it has ended.
+///
+/// # Errors
+/// `ECHILD` when it is not our child, or was reaped before.
+pub fn try_wait(pidfd: BorrowedFd<'_>) -> io::Result<Option<WaitStatus>> {
+    match waitid(Id::PIDFd(pidfd), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG)? {
+        WaitStatus::StillAlive => Ok(None),
+        status => Ok(Some(status)),
+    }
+}
+
+/// Waits for the end of the child behind a pidfd, and reaps it.
+///
+/// # Errors
+/// `ECHILD` when it is not our child, or was reaped before.
+pub fn wait(pidfd: BorrowedFd<'_>) -> io::Result<WaitStatus> {
+    loop {
+        match waitid(Id::PIDFd(pidfd), WaitPidFlag::WEXITED) {
+            Err(nix::errno::Errno::EINTR) => {}
+            ended => return Ok(ended?),
+        }
+    }
+}
+
+/// Makes this process the one to which orphaned descendants fall.
+///
+/// # Errors
+/// What `prctl` says.
+pub fn become_subreaper() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_child_subreaper(true)?)
+}
+
+/// Gives up, for this process and all that it starts, every gain of privileges by exec.
+///
+/// # Errors
+/// What `prctl` says.
+pub fn give_up_new_privileges() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_no_new_privs()?)
+}
+
+/// Names this process for `ps` and `top`; cut at 15 bytes by the kernel.
+pub fn set_name(name: &std::ffi::CStr) {
+    // A wrong name is a blemish and not a fault.
+    let _ = nix::sys::prctl::set_name(name);
+}
+
+/// When the process started, in clock ticks since boot: with pid and boot id it names a process for good.
+/// `None` when it is gone.
+pub fn start_time(pid: i32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The command in parentheses may hold anything; after the last one the fields are plain. Start time is field 22.
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// The id of this boot of the kernel.
+///
+/// # Errors
+/// `/proc` is not mounted.
+pub fn boot_id() -> io::Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+/// The pids of the children of this process, zombies included. Empty where the kernel does not list them.
+pub fn children() -> Vec<i32> {
+    let own = Pid::this();
+    let list = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
+    list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
