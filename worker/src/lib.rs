@@ -8,5 +8,9 @@
 
 pub mod claim;
 #[cfg(not(feature = "loom"))]
+pub mod output;
+#[cfg(not(feature = "loom"))]
+pub mod room;
+#[cfg(not(feature = "loom"))]
 pub mod sys;
 pub mod task;

@@ -1,0 +1,43 @@
+//! What a task is given, and what is taken away after it.
+//!
+//! A worker slot keeps one room, `<rooms>/<slot>/`, for all its tasks: making directories on a disk for every task
+//! would halve the spawn rate. It holds `scratch/`, the task's private working directory, and `progress`, a FIFO; the
+//! task may leave `result` and `error`. Between two tasks the room is brought back to what a fresh one is.
+//!
+//! Invariant: nothing outside the room is touched, whatever a task planted in it. What a task has moved out of its
+//! room is the task's to keep.
+//!
+//! Deliberately absent: killing what still runs. A room is cleaned after its task's whole process tree is dead.
+
+mod collect;
+mod fixture;
+mod progress;
+mod scratch;
+mod tree;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub use collect::Collected;
+pub use progress::Progress;
+pub use scratch::Room;
+pub use tree::{remove_tree, remove_tree_at};
+
+/// Why a room cannot be had, looked at, or removed.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing} room {}", path.display())]
+pub struct RoomError {
+    /// What was attempted, as a participle.
+    doing: &'static str,
+    /// The room's directory.
+    path: PathBuf,
+    /// Why it failed.
+    source: io::Error,
+}
+
+impl RoomError {
+    /// Returns a function that gives an error the context of `doing` something to the room at `path`.
+    fn of<E: Into<io::Error>>(doing: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
+        move |error| Self { doing, path: path.to_owned(), source: error.into() }
+    }
+}
