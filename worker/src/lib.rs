@@ -8,9 +8,17 @@
 
 pub mod claim;
 #[cfg(not(feature = "loom"))]
+pub mod claim_loop;
+#[cfg(not(feature = "loom"))]
+pub mod execute;
+#[cfg(not(feature = "loom"))]
+pub mod nursery;
+#[cfg(not(feature = "loom"))]
 pub mod output;
 #[cfg(not(feature = "loom"))]
 pub mod room;
 #[cfg(not(feature = "loom"))]
 pub mod sys;
 pub mod task;
+#[cfg(not(feature = "loom"))]
+pub mod wire;

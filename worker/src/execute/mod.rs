@@ -1,0 +1,7 @@
+//! One attempt of one task, from its assignment to its verdict. One file per isolation.
+
+mod process;
+mod program;
+
+pub use process::{Attempt, Tools, blank, run};
+pub use program::WorkerFacts;

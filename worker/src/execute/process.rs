@@ -1,0 +1,505 @@
+//! A task as a process tree of its own: spawned, watched, ended, collected.
+//!
+//! The worker is the subreaper of all that the task starts, so 'no child left' means that the whole tree is gone, and
+//! an attempt ends only then. Deliberately absent: retries and every decision about what comes next.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+
+use super::program::{self, WorkerFacts};
+use crate::claim::{Claimer, Ticket};
+use crate::failpoint;
+use crate::output::{Stream, Writer};
+use crate::room::Room;
+use crate::sys::cgroup::{Leaf, Leaves};
+use crate::sys::spawn::{self, CStringArray, Child, Spawn, SpawnError, Step};
+use crate::sys::tree::{self, Ended, Reaper, Remains};
+use crate::sys::{clock, pipe};
+use crate::task::{Assignment, Isolation, TreeGuard, Usage, Verdict};
+use crate::wire::{Finished, Line, LineClosed, Order, Progress, Report, WorkerSettings};
+
+/// Bytes read from a task's output at once.
+const READ_BYTES: usize = 64 * 1024;
+/// How often a task's progress is passed on at most, in nanoseconds.
+const PROGRESS_INTERVAL_NS: u64 = 100_000_000;
+/// How long an attempt runs before its start is reported by itself, in nanoseconds. The report of a shorter one's end
+/// says it all, and spares the supervisor half of what it would have to read.
+const SHORT_NS: u64 = 5_000_000;
+/// How often a tree that is being ended is looked at, in nanoseconds.
+const REAP_INTERVAL_NS: u64 = 2_000_000;
+
+/// What a worker keeps at hand from task to task.
+pub struct Tools {
+    /// How it works.
+    pub settings: WorkerSettings,
+    /// Who it is.
+    pub facts: WorkerFacts,
+    /// Its row and the table.
+    pub claimer: Claimer,
+    /// Its pipes.
+    pub line: Line,
+    /// The task's room.
+    pub room: Room,
+    /// Where output goes.
+    pub journal: Writer,
+    /// Where tasks are born, if there is a cgroup hierarchy.
+    pub leaves: Option<Leaves>,
+    /// What becomes standard input by default.
+    pub null: OwnedFd,
+    /// Arguments, kept for their memory.
+    pub argv: CStringArray,
+    /// Environment, kept for its memory.
+    pub envp: CStringArray,
+    /// Output in passing; empty until a task says something.
+    pub buffer: Vec<u8>,
+    /// New settings that wait for the end of the running task.
+    pub next_settings: Option<Box<WorkerSettings>>,
+    /// Whether the worker was told to leave.
+    pub stopping: bool,
+}
+
+impl Tools {
+    fn leaf(&self) -> Option<&Leaf> {
+        self.leaves.as_ref().map(Leaves::current)
+    }
+}
+
+/// One claim being worked on.
+#[derive(Debug)]
+pub struct Attempt {
+    /// The claim.
+    pub ticket: Ticket,
+    /// What it is for.
+    pub task: Assignment,
+}
+
+/// Why a worker ends an attempt before it ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Its time is over.
+    Timeout,
+    /// Somebody cancelled it.
+    Cancel,
+    /// The pool takes it back.
+    GiveBack,
+    /// The supervisor is gone.
+    Orphaned,
+}
+
+/// What is going on with the tree.
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    Running,
+    /// Asked to end; killed at this time of the monotonic clock.
+    Terminating {
+        why: End,
+        kill_at_ns: u64,
+    },
+    /// Being killed.
+    Killing {
+        why: Option<End>,
+    },
+}
+
+/// A started attempt.
+struct Run<'r> {
+    tools: &'r mut Tools,
+    attempt: &'r Attempt,
+    child: Child,
+    reaper: Reaper,
+    outputs: Outputs,
+    phase: Phase,
+    deadline_ns: Option<u64>,
+    grace_ns: u64,
+    leaked: bool,
+    started_us: i64,
+    /// When to report the start; nothing once that is done.
+    tell_start_ns: Option<u64>,
+    progress: Option<Progress>,
+    progress_told_ns: u64,
+}
+
+/// Runs the attempt to its end and cleans up after it. The report of its end is returned, not sent.
+///
+/// # Errors
+/// The supervisor has gone; the task's tree is dead by then, and its room clean.
+pub fn run(tools: &mut Tools, attempt: &Attempt) -> Result<Finished, LineClosed> {
+    let started_us = clock::unix_us();
+    let started_ns = clock::monotonic_ns();
+    failpoint!("worker.before-spawn");
+    let mut finished = match start(tools, attempt) {
+        Err(verdict) => blank(attempt, verdict, started_us),
+        Ok((child, outputs, writers)) => {
+            failpoint!("worker.after-spawn");
+            let spec = &attempt.task.spec;
+            let timeout_ms = spec.timeout_ms.or(tools.settings.timeout_ms);
+            let grace_ns = spec.grace_ms.unwrap_or(tools.settings.kill_grace_ms).saturating_mul(1_000_000);
+            let run = Run {
+                attempt,
+                reaper: Reaper::new(child.pid),
+                child,
+                outputs,
+                phase: Phase::Running,
+                deadline_ns: timeout_ms.map(|ms| started_ns.saturating_add(ms.saturating_mul(1_000_000))),
+                grace_ns,
+                leaked: false,
+                started_us,
+                tell_start_ns: Some(started_ns.saturating_add(SHORT_NS)),
+                progress: None,
+                progress_told_ns: 0,
+                tools: &mut *tools,
+            };
+            run.run_out(writers)
+        }
+    };
+    finished.finished_us = clock::unix_us();
+    finished.usage.wall_us = (clock::monotonic_ns() - started_ns) / 1_000;
+    failpoint!("worker.before-cleanup");
+    collect(tools, &mut finished);
+    failpoint!("worker.after-cleanup");
+    Ok(finished)
+}
+
+/// An end without a process.
+pub fn blank(attempt: &Attempt, verdict: Verdict, at_us: i64) -> Finished {
+    Finished {
+        ticket: attempt.ticket,
+        id: attempt.task.id,
+        attempt: attempt.task.attempt,
+        verdict,
+        given_back: false,
+        isolation: Isolation::Process,
+        guard: TreeGuard::Subreaper,
+        usage: Usage::default(),
+        output: crate::task::OutputRef::default(),
+        started_us: at_us,
+        finished_us: at_us,
+        leaked: false,
+        result: None,
+        error: None,
+        progress: None,
+    }
+}
+
+/// Takes what the task left in its room, and makes the room fit for the next one.
+fn collect(tools: &mut Tools, finished: &mut Finished) {
+    let left = tools.room.collect();
+    if let Some(progress) = left.progress {
+        finished.progress = Some(Progress { percent: f64::from(progress.percent), message: progress.message });
+    }
+    finished.result = left.result.map(|value| value.to_string());
+    finished.error = left.error.or(left.result_error);
+    if tools.leaves.as_mut().is_some_and(|leaves| leaves.renew().is_err()) {
+        // Without a leaf that a task could be born into, the subreaper alone holds trees together from now on.
+        tools.leaves = None;
+    }
+    if let Err(error) = tools.room.clean() {
+        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        finished.error.get_or_insert_with(|| format!("the scratch directory could not be removed: {cause}"));
+        // The next task gets a new one, and if that fails this worker takes none.
+        tools.stopping |= tools.room.replace().is_err();
+    }
+}
+
+/// The read ends of a task's output pipes.
+type Outputs = [(Stream, OwnedFd); 2];
+/// Their write ends.
+type Writers = [OwnedFd; 2];
+
+fn start(tools: &mut Tools, attempt: &Attempt) -> Result<(Child, Outputs, Writers), Verdict> {
+    let spec = &attempt.task.spec;
+    let refuse = |what: &str, error: &io::Error| Verdict::NotStarted {
+        why: format!("{what}: {}", describe(error)),
+        errno: error.raw_os_error(),
+    };
+    let (outputs, writers) = make_pipes().map_err(|e| refuse("no pipe for the output", &e))?;
+    let stdin = match &spec.stdin {
+        None => None,
+        Some(path) => Some(open_input(path).map_err(|e| refuse(&format!("cannot read '{path}'"), &e))?),
+    };
+    let cwd_bytes = match &spec.cwd {
+        Some(cwd) => cwd.as_bytes(),
+        None => tools.room.scratch().as_os_str().as_bytes(),
+    };
+    let cwd = CString::new(cwd_bytes).map_err(|e| refuse("working directory", &e.into()))?;
+    let programs = program::candidates(&spec.command[0], &tools.settings.environment, &spec.env);
+    let programs: Vec<_> = programs.iter().map(CString::as_c_str).collect();
+    program::arguments(&spec.command, &mut tools.argv);
+    program::environment(&tools.settings.environment, &attempt.task, &tools.facts, &tools.room, &mut tools.envp);
+    let child = spawn::spawn(&Spawn {
+        programs: &programs,
+        argv: &tools.argv,
+        envp: &tools.envp,
+        cwd: &cwd,
+        stdio: [stdin.as_ref().map_or(tools.null.as_fd(), |f| f.as_fd()), writers[0].as_fd(), writers[1].as_fd()],
+        cgroup: tools.leaf().map(AsFd::as_fd),
+        rlimits: &program::raw_limits(&spec.rlimits.or(tools.settings.rlimits)),
+        umask: tools.settings.umask,
+    });
+    let SpawnError { step, source } = match child {
+        Ok(child) => return Ok((child, outputs, writers)),
+        Err(error) => error,
+    };
+    let what = match step {
+        Step::Clone => "no process can be made".to_owned(),
+        Step::Stdio => "standard input and output cannot be set up".to_owned(),
+        Step::Limit => "a resource limit is refused".to_owned(),
+        Step::Cwd => format!("cannot enter '{}'", cwd.to_string_lossy()),
+        Step::Exec => format!("cannot execute '{}'", spec.command[0]),
+    };
+    Err(refuse(&what, &source))
+}
+
+/// Opens a file that becomes standard input. A FIFO is refused: opening one waits for its writer, and a worker that
+/// waits hears neither timeout nor cancellation.
+fn open_input(path: &str) -> io::Result<std::fs::File> {
+    use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if file.metadata()?.file_type().is_fifo() {
+        return Err(io::Error::other("a FIFO cannot be a task's standard input"));
+    }
+    nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::empty()))?;
+    Ok(file)
+}
+
+fn make_pipes() -> io::Result<(Outputs, Writers)> {
+    let (out, out_writer) = pipe::pipe()?;
+    let (err, err_writer) = pipe::pipe()?;
+    Ok(([(Stream::Stdout, out), (Stream::Stderr, err)], [out_writer, err_writer]))
+}
+
+/// What the kernel counted, but for the time that passed.
+fn usage_of(used: &tree::Used) -> Usage {
+    Usage {
+        wall_us: 0,
+        user_us: used.user_us,
+        system_us: used.system_us,
+        max_rss_bytes: used.max_rss_bytes,
+        read_bytes: used.read_bytes,
+        written_bytes: used.written_bytes,
+    }
+}
+
+/// The kernel's word without Rust's '(os error N)'.
+fn describe(error: &io::Error) -> String {
+    error.raw_os_error().map_or_else(|| error.to_string(), |n| nix::errno::Errno::from_raw(n).desc().to_owned())
+}
+
+impl Run<'_> {
+    /// Watches the tree until nothing of it is left, and says how it ended. `writers` are our copies of the output
+    /// pipes' far ends: as long as we hold them, a pipe wakes us for data only and not for its end.
+    fn run_out(mut self, writers: Writers) -> Finished {
+        let caps = self.tools.settings.output;
+        self.tools.journal.begin(self.attempt.task.id, self.attempt.task.attempt, caps);
+        while self.watch() == Remains::Something {}
+        drop(writers);
+        self.drain_outputs();
+        let why = match self.phase {
+            Phase::Running => None,
+            Phase::Terminating { why, .. } => Some(why),
+            Phase::Killing { why } => why,
+        };
+        let verdict = match (why, self.reaper.leader_end) {
+            (Some(End::Timeout), _) => Verdict::TimedOut,
+            (Some(End::Cancel | End::GiveBack | End::Orphaned), _) => Verdict::Cancelled,
+            (None, Some(Ended::Exited(code))) => Verdict::Exited { code },
+            (None, Some(Ended::Signalled { signal, core_dumped })) => Verdict::Signalled { signal, core_dumped },
+            // Our only child cannot vanish unreaped; if the kernel says so, nobody knows how it ended.
+            (None, None) => Verdict::WorkerLost,
+        };
+        Finished {
+            given_back: matches!(why, Some(End::GiveBack | End::Orphaned)),
+            guard: if self.child.in_cgroup { TreeGuard::Cgroup } else { TreeGuard::Subreaper },
+            usage: usage_of(&self.reaper.used),
+            output: self.tools.journal.finish(clock::unix_us()),
+            leaked: self.leaked,
+            progress: self.progress.take(),
+            ..blank(self.attempt, verdict, self.started_us)
+        }
+    }
+
+    /// Waits for one thing to happen and sees to it.
+    fn watch(&mut self) -> Remains {
+        let leader_runs = self.reaper.leader_end.is_none();
+        let ready = self.wait(leader_runs);
+        let now = clock::monotonic_ns();
+        self.tools.claimer.beat(now);
+        for index in 0..self.outputs.len() {
+            if ready.outputs[index] {
+                self.read_output(index);
+            }
+        }
+        if ready.leader || !leader_runs {
+            let remains = self.reaper.reap();
+            if remains == Remains::Nothing {
+                return remains;
+            }
+            if leader_runs && self.reaper.leader_end.is_some() && matches!(self.phase, Phase::Running) {
+                self.leaked = true;
+                self.phase = Phase::Killing { why: None };
+            }
+        }
+        if ready.progress {
+            self.pass_progress(now);
+        }
+        if ready.orders {
+            self.take_orders();
+        }
+        self.keep_time(now);
+        Remains::Something
+    }
+
+    fn wait(&self, leader_runs: bool) -> Ready {
+        let polled = |fd| PollFd::new(fd, PollFlags::POLLIN);
+        let mut fds = [
+            polled(self.outputs[0].1.as_fd()),
+            polled(self.outputs[1].1.as_fd()),
+            polled(self.tools.line.orders_fd()),
+            polled(self.tools.room.progress_fd()),
+            polled(self.child.pidfd.as_fd()),
+        ];
+        // A leader that has ended would make its pidfd ready for ever.
+        let used = if leader_runs { fds.len() } else { fds.len() - 1 };
+        let timeout = PollTimeout::try_from(self.timeout_ms(leader_runs)).unwrap_or(PollTimeout::MAX);
+        // An error is as good as nothing ready: a signal, or memory short for a moment.
+        let _ = poll(&mut fds[..used], timeout);
+        let is_ready = |index: usize| fds[index].revents().is_some_and(|events| !events.is_empty());
+        Ready {
+            outputs: [is_ready(0), is_ready(1)],
+            orders: is_ready(2),
+            progress: is_ready(3),
+            leader: leader_runs && is_ready(4),
+        }
+    }
+
+    /// Milliseconds until time alone is a reason to look again.
+    fn timeout_ms(&self, leader_runs: bool) -> u64 {
+        let now = clock::monotonic_ns();
+        let until = |at: u64| at.saturating_sub(now);
+        let heartbeat = self.tools.settings.heartbeat_interval_ms.saturating_mul(1_000_000);
+        let phase = match self.phase {
+            Phase::Running => self.deadline_ns.map_or(heartbeat, until),
+            Phase::Terminating { kill_at_ns, .. } if leader_runs => until(kill_at_ns),
+            Phase::Terminating { .. } | Phase::Killing { .. } => REAP_INTERVAL_NS,
+        };
+        let start = self.tell_start_ns.map_or(heartbeat, until);
+        phase.min(heartbeat).min(start).div_ceil(1_000_000)
+    }
+
+    /// Reports the start, unless that was done.
+    fn tell_start(&mut self) {
+        if self.tell_start_ns.take().is_none() {
+            return;
+        }
+        let (ticket, id, pid) = (self.attempt.ticket, self.attempt.task.id, self.child.pid);
+        let started = Report::Started { ticket, id, pid, at_us: self.started_us };
+        if self.tools.line.report(&started).is_err() {
+            self.end(End::Orphaned);
+        }
+        failpoint!("worker.after-started");
+    }
+
+    fn keep_time(&mut self, now: u64) {
+        if self.tell_start_ns.is_some_and(|at| now >= at) {
+            self.tell_start();
+        }
+        match self.phase {
+            Phase::Running if self.deadline_ns.is_some_and(|deadline| now >= deadline) => self.end(End::Timeout),
+            Phase::Terminating { why, kill_at_ns } if now >= kill_at_ns => {
+                self.phase = Phase::Killing { why: Some(why) };
+                tree::kill_all(self.tools.leaf());
+            }
+            Phase::Running | Phase::Terminating { .. } => {}
+            Phase::Killing { .. } => tree::kill_all(self.tools.leaf()),
+        }
+    }
+
+    /// Asks the tree to end; it is killed when the grace is over.
+    fn end(&mut self, why: End) {
+        match self.phase {
+            Phase::Running => {
+                self.phase = Phase::Terminating { why, kill_at_ns: clock::monotonic_ns() + self.grace_ns };
+                tree::signal_all(self.tools.leaf(), Signal::SIGTERM);
+                // A stopped process takes its SIGTERM only when it goes on.
+                tree::signal_all(self.tools.leaf(), Signal::SIGCONT);
+            }
+            Phase::Terminating { .. } | Phase::Killing { .. } => {}
+        }
+    }
+
+    fn take_orders(&mut self) {
+        loop {
+            match self.tools.line.next_order() {
+                Ok(None) => return,
+                Ok(Some(Order::Wake)) => {}
+                Ok(Some(Order::Stop)) => self.tools.stopping = true,
+                Ok(Some(Order::Configure(settings))) => self.tools.next_settings = Some(settings),
+                Ok(Some(Order::Cancel { ticket })) if ticket == self.attempt.ticket => self.end(End::Cancel),
+                Ok(Some(Order::GiveBack { ticket })) if ticket == self.attempt.ticket => self.end(End::GiveBack),
+                // For an attempt that is over already.
+                Ok(Some(Order::Cancel { .. } | Order::GiveBack { .. })) => {}
+                Err(LineClosed) => {
+                    self.end(End::Orphaned);
+                    // The pipe stays ready for ever; a short pause keeps this from spinning until the tree is gone.
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn pass_progress(&mut self, now: u64) {
+        let Some(progress) = self.tools.room.read_progress() else { return };
+        let progress = Progress { percent: f64::from(progress.percent), message: progress.message };
+        self.progress = Some(progress.clone());
+        if now.saturating_sub(self.progress_told_ns) >= PROGRESS_INTERVAL_NS {
+            self.progress_told_ns = now;
+            // A task that speaks has started for everybody, however short it will be.
+            self.tell_start();
+            let (ticket, id) = (self.attempt.ticket, self.attempt.task.id);
+            // A supervisor that is gone shows on the order pipe at the next wait.
+            let _ = self.tools.line.report(&Report::Progress { ticket, id, progress });
+        }
+    }
+
+    /// Reads what is there once; to be called only when something is, because the pipe blocks otherwise.
+    fn read_output(&mut self, index: usize) -> usize {
+        let buffer = &mut self.tools.buffer;
+        buffer.resize(READ_BYTES, 0);
+        let (stream, fd) = &self.outputs[index];
+        let length = nix::unistd::read(fd, buffer).unwrap_or(0);
+        if length > 0 {
+            self.tools.journal.append(*stream, &buffer[..length], clock::unix_us());
+        }
+        length
+    }
+
+    /// Reads what is left when all writers are dead. If a stranger was handed the pipe and holds it open, what it
+    /// writes from now on is nobody's output.
+    fn drain_outputs(&mut self) {
+        loop {
+            let mut fds =
+                [&self.outputs[0], &self.outputs[1]].map(|(_, fd)| PollFd::new(fd.as_fd(), PollFlags::POLLIN));
+            let ready = poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0);
+            let readable = fds.map(|fd| ready && fd.revents().is_some_and(|r| r.contains(PollFlags::POLLIN)));
+            let read: usize = (0..readable.len()).filter(|i| readable[*i]).map(|index| self.read_output(index)).sum();
+            if read == 0 {
+                break;
+            }
+        }
+    }
+}
+
+/// What a wait has found.
+#[derive(Debug, Default)]
+struct Ready {
+    outputs: [bool; 2],
+    orders: bool,
+    progress: bool,
+    leader: bool,
+}

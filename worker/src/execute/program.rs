@@ -1,0 +1,118 @@
+//! What a task's process is started with: arguments, environment, files to try. Pure but for reading no clock and
+//! opening nothing.
+
+use std::ffi::CString;
+use std::path::Path;
+
+use crate::room::Room;
+use crate::sys::rlimit::{RawLimit, Resource};
+use crate::sys::spawn::CStringArray;
+use crate::task::{Assignment, Env, Rlimits};
+
+/// Where programs are looked for when no environment says.
+const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// Facts of the worker that its tasks get to know.
+#[derive(Debug)]
+pub struct WorkerFacts {
+    /// The worker's id, as text.
+    pub id: String,
+    /// Its slot number.
+    pub slot: u16,
+}
+
+/// The files to try for `command[0]`, in order: itself if it has a slash, else one in each folder of the path.
+pub fn candidates(program: &str, base: &Env, own: &Env) -> Vec<CString> {
+    let as_c = |text: String| CString::new(text).ok();
+    if program.contains('/') {
+        return as_c(program.to_owned()).into_iter().collect();
+    }
+    let path = own.get("PATH").or_else(|| base.get("PATH")).map_or(DEFAULT_PATH, String::as_str);
+    let folders = path.split(':').map(|folder| if folder.is_empty() { "." } else { folder });
+    folders.filter_map(|folder| as_c(format!("{folder}/{program}"))).collect()
+}
+
+/// Fills `argv`.
+pub fn arguments(command: &[String], argv: &mut CStringArray) {
+    argv.clear();
+    for argument in command {
+        argv.push(&[argument.as_bytes()]);
+    }
+    argv.seal();
+}
+
+/// Fills `envp`: the allow-listed base, the task's own variables over it, and acode's over both.
+pub fn environment(base: &Env, task: &Assignment, worker: &WorkerFacts, room: &Room, envp: &mut CStringArray) {
+    use std::os::unix::ffi::OsStrExt;
+    envp.clear();
+    let own = &task.spec.env;
+    for (name, value) in base.iter().filter(|(name, _)| !own.contains_key(*name)).chain(own) {
+        if !is_reserved(name) {
+            envp.push(&[name.as_bytes(), b"=", value.as_bytes()]);
+        }
+    }
+    envp.push(&[b"ACODE_TASK_ID=", task.id.to_string().as_bytes()]);
+    envp.push(&[b"ACODE_ATTEMPT=", task.attempt.to_string().as_bytes()]);
+    envp.push(&[b"ACODE_WORKER_ID=", worker.id.as_bytes()]);
+    envp.push(&[b"ACODE_WORKER_SLOT=", worker.slot.to_string().as_bytes()]);
+    let path = |path: &Path| path.as_os_str().as_bytes().to_vec();
+    envp.push(&[b"ACODE_SCRATCH=", &path(room.scratch())]);
+    envp.push(&[b"ACODE_PROGRESS=", &path(room.progress())]);
+    envp.push(&[b"ACODE_RESULT=", &path(room.result())]);
+    envp.push(&[b"ACODE_ERROR=", &path(room.error())]);
+    for (key, value) in &task.spec.meta {
+        envp.push(&[b"ACODE_META_", meta_name(key).as_bytes(), b"=", value.as_bytes()]);
+    }
+    envp.seal();
+}
+
+/// The limits that are set, in the kernel's terms.
+pub fn raw_limits(limits: &Rlimits) -> Vec<RawLimit> {
+    let all = [
+        (Resource::Core, limits.core_bytes),
+        (Resource::OpenFiles, limits.open_files),
+        (Resource::FileSize, limits.file_size_bytes),
+        (Resource::AddressSpace, limits.address_space_bytes),
+        (Resource::CpuTime, limits.cpu_seconds),
+        (Resource::Processes, limits.processes),
+    ];
+    all.into_iter().filter_map(|(resource, value)| Some(RawLimit::new(resource, value?))).collect()
+}
+
+/// Names that only acode gives to a task.
+fn is_reserved(name: &str) -> bool {
+    const NAMES: [&str; 8] =
+        ["TASK_ID", "ATTEMPT", "WORKER_ID", "WORKER_SLOT", "SCRATCH", "PROGRESS", "RESULT", "ERROR"];
+    name.strip_prefix("ACODE_").is_some_and(|rest| NAMES.contains(&rest) || rest.starts_with("META_"))
+}
+
+/// A metadata key as part of a variable's name: upper case, and `_` for all that is not a letter or digit.
+fn meta_name(key: &str) -> String {
+    key.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_name_is_looked_for_in_the_tasks_own_path_first() {
+        let base = Env::from([("PATH".into(), "/base".into())]);
+        let own = Env::from([("PATH".into(), "/x::/y".into())]);
+        let texts = |list: Vec<CString>| list.into_iter().map(|c| c.into_string().unwrap()).collect::<Vec<_>>();
+        assert_eq!(texts(candidates("ls", &base, &own)), ["/x/ls", "./ls", "/y/ls"]);
+        assert_eq!(texts(candidates("ls", &base, &Env::new())), ["/base/ls"]);
+        assert_eq!(texts(candidates("./ls", &base, &own)), ["./ls"]);
+    }
+
+    #[test]
+    fn metadata_keys_become_variable_names() {
+        assert_eq!(meta_name("user-id.x"), "USER_ID_X");
+    }
+
+    #[test]
+    fn acodes_own_names_cannot_be_forged() {
+        assert!(is_reserved("ACODE_TASK_ID") && is_reserved("ACODE_META_X"));
+        assert!(!is_reserved("ACODE_STATE_DIR") && !is_reserved("PATH"));
+    }
+}

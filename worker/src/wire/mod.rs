@@ -1,0 +1,16 @@
+//! What supervisor and worker say to each other on their two pipes.
+//!
+//! Orders go down, reports come up; each is one frame of JSON behind its length. Deliberately absent: the tasks
+//! themselves, which go through the claim table.
+
+mod birth;
+mod frame;
+mod line;
+mod order;
+mod report;
+
+pub use birth::{Birth, EXIT_BOOT_FAILED, EXIT_ORPHANED, Inherited, SPILLED};
+pub use frame::{FrameError, Frames, MAX_FRAME, encode};
+pub use line::{Line, LineClosed};
+pub use order::{Order, WorkerSettings};
+pub use report::{Finished, Progress, Report};

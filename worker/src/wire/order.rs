@@ -1,0 +1,62 @@
+//! Orders: what the supervisor tells a worker.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::claim::Ticket;
+use crate::task::{Env, OutputCaps, Rlimits};
+
+/// One order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// The doorbell: there is something to claim.
+    Wake,
+    /// End this attempt, as cancelled. Means nothing to a worker that does not hold the ticket.
+    Cancel {
+        /// Which claim.
+        ticket: Ticket,
+    },
+    /// End this attempt and give it back, neither done nor failed: the pool stops.
+    GiveBack {
+        /// Which claim.
+        ticket: Ticket,
+    },
+    /// Claim nothing more, and leave when the running task has ended.
+    Stop,
+    /// Work by these settings from the next task on.
+    Configure(Box<WorkerSettings>),
+}
+
+/// All that a worker needs to know beside its tasks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkerSettings {
+    /// Milliseconds between two looks at the table while idle; the doorbell is what wakes as a rule.
+    pub poll_interval_ms: u64,
+    /// The longest that this interval grows to, doubling with each look in vain.
+    pub idle_backoff_max_ms: u64,
+    /// Milliseconds between two signs of life while a task runs.
+    pub heartbeat_interval_ms: u64,
+    /// Milliseconds between two signs of life while idle.
+    pub idle_heartbeat_interval_ms: u64,
+    /// Milliseconds from SIGTERM to SIGKILL for a task that does not say otherwise.
+    pub kill_grace_ms: u64,
+    /// Milliseconds that an attempt may take if its task does not say otherwise.
+    pub timeout_ms: Option<u64>,
+    /// The allow-listed environment.
+    pub environment: Env,
+    /// Limits for tasks that do not say otherwise.
+    pub rlimits: Rlimits,
+    /// File mode creation mask of tasks.
+    pub umask: u32,
+    /// How much output is kept.
+    pub output: OutputCaps,
+    /// Bytes at which an output segment is closed and the next begun.
+    pub segment_bytes: u64,
+    /// The folder of rooms.
+    pub rooms: PathBuf,
+    /// The folder of the output journal.
+    pub journal: PathBuf,
+}

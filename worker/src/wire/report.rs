@@ -1,0 +1,99 @@
+//! Reports: what a worker tells the supervisor.
+
+use serde::{Deserialize, Serialize};
+
+use crate::claim::Ticket;
+use crate::task::{Isolation, OutputRef, TaskId, TreeGuard, Usage, Verdict};
+
+/// One report. Times are microseconds of Unix time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Report {
+    /// The worker is up.
+    Ready,
+    /// The worker cannot work at all; it leaves after this.
+    BootFailed {
+        /// Why, in words.
+        why: String,
+    },
+    /// A task's process runs. Not sent for a task that ends at once.
+    Started {
+        /// Which claim.
+        ticket: Ticket,
+        /// Which task.
+        id: TaskId,
+        /// The pid of its leader.
+        pid: i32,
+        /// Since when.
+        at_us: i64,
+    },
+    /// A task told how far it is.
+    Progress {
+        /// Which claim.
+        ticket: Ticket,
+        /// Which task.
+        id: TaskId,
+        /// How far.
+        progress: Progress,
+    },
+    /// An attempt has ended, with all of its processes.
+    Finished(Box<Finished>),
+    /// The claim could not be understood as a task: the slot's content is broken.
+    Unreadable {
+        /// Which claim.
+        ticket: Ticket,
+        /// Why, in words.
+        why: String,
+    },
+    /// The worker leaves as it was told to.
+    Leaving,
+}
+
+/// How far a task is, in its own words.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// 0 to 100.
+    pub percent: f64,
+    /// What it says about that; may be empty.
+    pub message: String,
+}
+
+/// The end of an attempt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Finished {
+    /// Which claim.
+    pub ticket: Ticket,
+    /// Which task.
+    pub id: TaskId,
+    /// Which attempt.
+    pub attempt: u32,
+    /// How it ended.
+    pub verdict: Verdict,
+    /// Whether it ended because the pool took it back: then the verdict does not count, and the task runs again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub given_back: bool,
+    /// How it was kept apart.
+    pub isolation: Isolation,
+    /// What held its tree.
+    pub guard: TreeGuard,
+    /// What it used.
+    pub usage: Usage,
+    /// Where its output is.
+    pub output: OutputRef,
+    /// When its process was started.
+    pub started_us: i64,
+    /// When it had ended.
+    pub finished_us: i64,
+    /// Whether something of it still ran when its leader had ended, and was killed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leaked: bool,
+    /// The JSON text that it left as its result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<String>,
+    /// The text that it left as its error, or what was wrong with its result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// How far it said it was at last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
+}
