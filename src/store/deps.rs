@@ -1,0 +1,173 @@
+//! Dependencies: what follows for others when a task or an array ends.
+//!
+//! Owner: the store. The graph is walked with a queue, never by recursion, and at most `BUDGET` edges per transaction;
+//! what is left over is kept in the table `todo`, in the same transaction, so that a crash loses none of it.
+//! Deliberately absent: cycles. A submission can only name what is in the queue already.
+
+use acode_worker::task::{DependencyKind, TaskId, TaskState};
+use rusqlite::params;
+
+use super::apply::{RowKind, Writer, stored};
+use super::statements::Sql;
+use super::{Store, StoreError};
+
+/// Work that may take more than one transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Todo {
+    /// Count down, or cancel, those that wait for `blocker`.
+    TellDependents { blocker: u64, at_us: u64 },
+    /// Retry the members of `header` from number `from` on.
+    RetryMembers { header: u64, from: u64, at_us: u64 },
+}
+
+/// How a dependency stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Condition {
+    /// The blocker has not ended.
+    Open,
+    /// It ended as wanted.
+    Met,
+    /// It ended otherwise.
+    Impossible,
+}
+
+/// How a dependency of this kind stands on a blocker in this state.
+pub(super) fn condition(kind: DependencyKind, state: TaskState) -> Condition {
+    match (kind, state) {
+        (_, TaskState::Pending | TaskState::Assigned | TaskState::Running) => Condition::Open,
+        (DependencyKind::Ended, _) | (DependencyKind::Succeeded, TaskState::Completed) => Condition::Met,
+        (DependencyKind::Failed, TaskState::Failed | TaskState::Timeout | TaskState::Cancelled) => Condition::Met,
+        (DependencyKind::Succeeded, TaskState::Failed | TaskState::Timeout | TaskState::Cancelled)
+        | (DependencyKind::Failed, TaskState::Completed) => Condition::Impossible,
+    }
+}
+
+impl Writer<'_> {
+    /// Works off what there is to do, as far as the budget goes.
+    pub(super) fn work_off(&mut self) -> rusqlite::Result<()> {
+        while self.budget > 0 {
+            let Some(todo) = self.todo.pop_front() else { return Ok(()) };
+            match todo {
+                Todo::TellDependents { blocker, at_us } => self.tell_dependents(blocker, at_us)?,
+                Todo::RetryMembers { header, from, at_us } => self.retry_members(header, from, at_us)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_dependents(&mut self, blocker: u64, at_us: u64) -> rusqlite::Result<()> {
+        let Some(row) = self.row(blocker)? else { return Ok(()) };
+        let edges = self.sql.all(Sql::Unmet, params![blocker, self.budget], |r| {
+            Ok((r.get::<_, u64>(0)?, stored(r, 1, DependencyKind::from_u8)?))
+        })?;
+        // A blocker that runs again by a person's wish tells its dependents when it ends the next time.
+        if !row.state.is_final() {
+            return Ok(());
+        }
+        if edges.len() >= self.budget {
+            self.todo.push_front(Todo::TellDependents { blocker, at_us });
+        }
+        self.budget = self.budget.saturating_sub(edges.len().max(1));
+        for (dependent, kind) in edges {
+            self.sql.run(Sql::Meet, params![blocker, dependent, kind as u8])?;
+            match condition(kind, row.state) {
+                Condition::Met => self.unblock(dependent)?,
+                Condition::Impossible => self.cancel_dependent(dependent, row.id, kind, row.state, at_us)?,
+                Condition::Open => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn unblock(&mut self, dependent: u64) -> rusqlite::Result<()> {
+        if self.sql.run(Sql::Unblock, [dependent])? == 0 {
+            return Ok(());
+        }
+        if let Some(row) = self.row(dependent)?.filter(|r| r.blockers == 0 && r.not_before_us == 0 && r.held == 0) {
+            self.now_ready(&row);
+        }
+        Ok(())
+    }
+
+    /// Cancels a task whose dependency can no longer be met.
+    pub(super) fn cancel_dependent(
+        &mut self,
+        dependent: u64,
+        blocker: TaskId,
+        kind: DependencyKind,
+        state: TaskState,
+        at_us: u64,
+    ) -> rusqlite::Result<()> {
+        let wanted = match kind {
+            DependencyKind::Succeeded => "it was to complete",
+            DependencyKind::Ended => "it was to end",
+            DependencyKind::Failed => "it was to fail",
+        };
+        self.cancel(dependent, &[], &format!("dependency {blocker} is {state}: {wanted}"), at_us)
+    }
+
+    fn retry_members(&mut self, header: u64, from: u64, at_us: u64) -> rusqlite::Result<()> {
+        let Some(array) = self.array_of(header)? else { return Ok(()) };
+        let range = params![from, header + array.count, self.budget];
+        let ended: Vec<(u64, u8)> = self.sql.all(Sql::EndedBetween, range, |r| Ok((r.get(0)?, r.get(1)?)))?;
+        if ended.len() >= self.budget {
+            let next = ended.last().map_or(from, |(seq, _)| seq + 1);
+            self.todo.push_back(Todo::RetryMembers { header, from: next, at_us });
+        }
+        self.budget = self.budget.saturating_sub(ended.len().max(1));
+        for (seq, _) in ended.into_iter().filter(|(_, state)| *state != TaskState::Completed as u8) {
+            if let Some(row) = self.row(seq)?.filter(|row| row.kind == RowKind::Member) {
+                self.retry_row(&row, at_us)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes up what an earlier transaction left.
+    pub(super) fn load_todo(&mut self) -> rusqlite::Result<()> {
+        const AT_ONCE: u32 = 1_000;
+        let left: Vec<(u8, u64, u64, u64)> =
+            self.sql.all(Sql::LoadTodo, [AT_ONCE], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?)))?;
+        for (kind, seq, pos, at_us) in left {
+            self.sql.run(Sql::DropTodo, params![kind, seq])?;
+            self.todo.push_back(match kind {
+                0 => Todo::TellDependents { blocker: seq, at_us },
+                _ => Todo::RetryMembers { header: seq, from: pos, at_us },
+            });
+        }
+        Ok(())
+    }
+
+    /// Leaves to a later transaction what this one did not get to.
+    pub(super) fn save_todo(&mut self) -> rusqlite::Result<()> {
+        while let Some(todo) = self.todo.pop_front() {
+            let row = match todo {
+                Todo::TellDependents { blocker, at_us } => [0, blocker, 0, at_us],
+                Todo::RetryMembers { header, from, at_us } => [1, header, from, at_us],
+            };
+            self.sql.run(Sql::SaveTodo, row)?;
+        }
+        self.applied.more = self.sql.one(Sql::AnyTodo, [], |_| Ok(()))?.is_some();
+        Ok(())
+    }
+}
+
+impl Store {
+    /// What a task waits, or waited, for: the blocker, how it was to end, and whether that is settled. At most `limit`.
+    ///
+    /// # Errors
+    /// The queue could not be read.
+    pub fn dependencies(&self, id: TaskId, limit: usize) -> Result<Vec<(TaskId, DependencyKind, bool)>, StoreError> {
+        self.read(|conn| {
+            let mut rows = conn.prepare_cached(
+                "SELECT dep.blocker, dep.kind, dep.met, task.submitted_ms FROM dep JOIN task ON task.seq = dep.blocker
+                 WHERE dep.dependent = ?1 ORDER BY dep.met, dep.blocker LIMIT ?2",
+            )?;
+            let found = rows.query_map(params![id.seq(), limit], |r| {
+                let blocker = self.id(r.get(3)?, r.get(0)?);
+                Ok((blocker, stored(r, 1, DependencyKind::from_u8)?, r.get(2)?))
+            })?;
+            found.collect()
+        })
+    }
+}

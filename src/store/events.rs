@@ -1,0 +1,280 @@
+//! The queue's events: their kinds, how they are written inside a transaction, and how they are read back.
+//!
+//! Owner: the store, which alone gives out their numbers: strictly increasing, never used twice, also after pruning.
+//! A run of submissions is one row that stands for as many events; the reader takes it apart. Deliberately absent:
+//! following. Whoever follows asks again from the last number seen.
+
+use acode_worker::task::{TaskId, WorkerId};
+use rusqlite::params;
+
+use super::apply::Writer;
+use super::statements::Sql;
+use super::{Store, StoreError};
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $variant:ident = $code:literal, $name:literal;)*) => {
+        /// What an event is about.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum EventKind { $($(#[$doc])* $variant = $code,)* }
+
+        impl EventKind {
+            /// All kinds.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// The kind's name, as people and JSON see it.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// A task was accepted.
+    TaskSubmitted = 1, "task-submitted";
+    /// An array was accepted; `count` is the number of its members.
+    ArraySubmitted = 2, "array-submitted";
+    /// An attempt was started.
+    TaskStarted = 3, "task-started";
+    /// A task said how far it is.
+    TaskProgress = 4, "task-progress";
+    /// An attempt failed and another one follows, or a person asked for one.
+    TaskRetried = 5, "task-retried";
+    /// An attempt was lost with its worker or pool, and the task is queued again.
+    TaskRequeued = 6, "task-requeued";
+    /// A task, or all of an array, completed.
+    TaskCompleted = 7, "task-completed";
+    /// A task failed for good, or a member of an array did and all have ended.
+    TaskFailed = 8, "task-failed";
+    /// A task ran longer than its timeout, for good.
+    TaskTimeout = 9, "task-timeout";
+    /// A task was cancelled; with a `count`, so many untouched members of an array.
+    TaskCancelled = 10, "task-cancelled";
+    /// A worker registered.
+    WorkerStarted = 11, "worker-started";
+    /// A worker deregistered.
+    WorkerStopped = 12, "worker-stopped";
+    /// A worker died or was killed.
+    WorkerFailed = 13, "worker-failed";
+    /// A worker's heartbeat stopped.
+    WorkerUnhealthy = 14, "worker-unhealthy";
+    /// A supervisor took the queue over.
+    PoolStarted = 15, "pool-started";
+    /// A supervisor let go of the queue.
+    PoolStopped = 16, "pool-stopped";
+    /// The pool was told to have another number of workers.
+    PoolScaled = 17, "pool-scaled";
+    /// The pool takes no further tasks until the machine has room again.
+    PoolPaused = 18, "pool-paused";
+    /// It takes tasks again.
+    PoolResumed = 19, "pool-resumed";
+    /// The configuration was read again.
+    PoolReloaded = 20, "pool-reloaded";
+    /// The queue could not be written.
+    QueueBroken = 21, "queue-broken";
+    /// The queue can be written again.
+    QueueHealed = 22, "queue-healed";
+    /// Old tasks were removed; `count` says how many.
+    QueuePruned = 23, "queue-pruned";
+}
+
+impl EventKind {
+    /// The stored number.
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The kind with this stored number.
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.iter().copied().find(|k| k.code() == code)
+    }
+}
+
+/// One event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Its number.
+    pub seq: u64,
+    /// When, in microseconds of Unix time.
+    pub at_us: u64,
+    /// What.
+    pub kind: EventKind,
+    /// Which task or array.
+    pub task: Option<TaskId>,
+    /// How many tasks, where it is about more than one.
+    pub count: Option<u64>,
+    /// Which attempt.
+    pub attempt: Option<u32>,
+    /// Which worker.
+    pub worker: Option<WorkerId>,
+    /// More about it, as JSON.
+    pub data: Option<String>,
+}
+
+/// Submissions with consecutive numbers and the same times, waiting to be written as one row.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Run {
+    first: TaskId,
+    count: u64,
+    at_us: u64,
+}
+
+/// An event about to be written. What is not known stays empty.
+#[derive(Debug, Default)]
+pub(super) struct Draft<'a> {
+    pub(super) task: Option<TaskId>,
+    pub(super) count: Option<u64>,
+    pub(super) attempt: Option<u32>,
+    pub(super) worker: Option<WorkerId>,
+    pub(super) data: Option<&'a str>,
+}
+
+impl Writer<'_> {
+    /// Writes one event, after the run of submissions that came before it.
+    pub(super) fn event(&mut self, kind: EventKind, at_us: u64, draft: &Draft<'_>) -> rusqlite::Result<()> {
+        self.flush_run()?;
+        let seq = self.ledger.next_event;
+        self.ledger.next_event += 1;
+        self.insert_event(seq, kind, at_us, draft)
+    }
+
+    /// Notes the submission of one task: part of the current run, or the first of a new one.
+    pub(super) fn submitted(&mut self, id: TaskId, at_us: u64) -> rusqlite::Result<()> {
+        if let Some(run) = &mut self.run {
+            let follows = id.to_u128() == run.first.to_u128() + u128::from(run.count);
+            if follows && run.at_us == at_us {
+                run.count += 1;
+                return Ok(());
+            }
+        }
+        self.flush_run()?;
+        self.run = Some(Run { first: id, count: 1, at_us });
+        Ok(())
+    }
+
+    /// Writes the run of submissions, if there is one.
+    pub(super) fn flush_run(&mut self) -> rusqlite::Result<()> {
+        let Some(Run { first, count, at_us }) = self.run.take() else { return Ok(()) };
+        let seq = self.ledger.next_event;
+        self.ledger.next_event += count;
+        let draft = Draft { task: Some(first), count: Some(count), ..Draft::default() };
+        self.insert_event(seq, EventKind::TaskSubmitted, at_us, &draft)
+    }
+
+    fn insert_event(&mut self, seq: u64, kind: EventKind, at_us: u64, draft: &Draft<'_>) -> rusqlite::Result<()> {
+        let worker = draft.worker.map(|w| w.to_u128().to_be_bytes());
+        self.sql.run(
+            Sql::InsertEvent,
+            params![
+                seq,
+                at_us,
+                kind.code(),
+                draft.task.map(TaskId::seq),
+                draft.task.map(TaskId::millis),
+                draft.count,
+                draft.attempt,
+                worker.as_ref().map(<[u8; 16]>::as_slice),
+                draft.data
+            ],
+        )?;
+        Ok(())
+    }
+
+    /// Writes an event of the pool, unless the youngest events have it already.
+    pub(super) fn pool_event(&mut self, kind: EventKind, at_us: u64, data: Option<&str>) -> rusqlite::Result<()> {
+        if !self.was_told(kind, at_us, data)? {
+            self.event(kind, at_us, &Draft { data, ..Draft::default() })?;
+        }
+        Ok(())
+    }
+
+    /// Whether the same event was written a short while ago, by a batch that is applied again.
+    pub(super) fn was_told(&mut self, kind: EventKind, at_us: u64, data: Option<&str>) -> rusqlite::Result<bool> {
+        const LOOK_BACK: u64 = 4_096;
+        let since = self.ledger.next_event.saturating_sub(LOOK_BACK);
+        Ok(self.sql.one(Sql::SameEvent, params![since, at_us, kind.code(), data], |_| Ok(()))?.is_some())
+    }
+}
+
+impl Store {
+    /// The events with numbers above `since`, oldest first, at most `limit`. Ask again from the last one's number.
+    ///
+    /// # Errors
+    /// The queue could not be read.
+    pub fn events(&self, since: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
+        self.read(|conn| {
+            let mut found = Vec::new();
+            // The row that `since` lies in may stand for later events as well.
+            let mut rows = conn.prepare_cached(
+                "SELECT seq, at_us, kind, task, task_ms, count, attempt, worker, data FROM event
+                 WHERE seq >= coalesce((SELECT seq FROM event WHERE seq <= ?1 ORDER BY seq DESC LIMIT 1), 0) ORDER BY seq",
+            )?;
+            let mut rows = rows.query([since])?;
+            while found.len() < limit {
+                let Some(row) = rows.next()? else { break };
+                let event = self.event_of(row)?;
+                self.take_apart(event, since, limit, &mut found);
+            }
+            Ok(found)
+        })
+    }
+
+    /// The number of the youngest event; 0 if there was none yet.
+    pub fn last_event(&self) -> u64 {
+        self.ledger.next_event - 1
+    }
+
+    /// The number of the last event before this moment, in microseconds of Unix time; 0 if there is none.
+    ///
+    /// # Errors
+    /// The queue could not be read.
+    pub fn last_event_before(&self, at_us: u64) -> Result<u64, StoreError> {
+        self.read(|conn| {
+            // Times hardly ever go back with the numbers, and there is no index on them: from the youngest back.
+            let mut rows = conn.prepare_cached("SELECT seq, at_us, coalesce(count, 1) FROM event ORDER BY seq DESC")?;
+            let mut rows = rows.query([])?;
+            while let Some(row) = rows.next()? {
+                if row.get::<_, u64>(1)? < at_us {
+                    let (seq, count): (u64, u64) = (row.get(0)?, row.get(2)?);
+                    return Ok(seq + count.max(1) - 1);
+                }
+            }
+            Ok(0)
+        })
+    }
+
+    fn event_of(&self, row: &rusqlite::Row<'_>) -> rusqlite::Result<Event> {
+        let code: u8 = row.get(2)?;
+        let kind = EventKind::from_code(code).ok_or(rusqlite::Error::IntegralValueOutOfRange(2, code.into()))?;
+        let task: Option<u64> = row.get(3)?;
+        let millis: Option<u64> = row.get(4)?;
+        let worker: Option<[u8; 16]> = row.get(7)?;
+        Ok(Event {
+            seq: row.get(0)?,
+            at_us: row.get(1)?,
+            kind,
+            task: task.zip(millis).map(|(seq, ms)| self.id(ms, seq)),
+            count: row.get(5)?,
+            attempt: row.get(6)?,
+            worker: worker.map(|w| WorkerId::from_u128(u128::from_be_bytes(w))),
+            data: row.get(8)?,
+        })
+    }
+
+    /// Adds what lies above `since`: the event itself, or those that a run of submissions stands for.
+    fn take_apart(&self, event: Event, since: u64, limit: usize, found: &mut Vec<Event>) {
+        match (event.kind, event.task, event.count) {
+            (EventKind::TaskSubmitted, Some(first), Some(count)) => {
+                let skip = (since + 1).saturating_sub(event.seq);
+                let room = (limit - found.len()) as u64;
+                for n in skip..count.min(skip.saturating_add(room)) {
+                    let task = Some(TaskId::from_u128(first.to_u128() + u128::from(n)));
+                    found.push(Event { seq: event.seq + n, task, count: None, ..event.clone() });
+                }
+            }
+            _ if event.seq > since => found.push(event),
+            _ => {}
+        }
+    }
+}
