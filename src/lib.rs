@@ -1,6 +1,10 @@
 //! acode: a durable task queue and pre-fork worker pool for one Linux server.
 
+pub mod config;
+pub mod rundir;
 pub mod store;
+pub mod taskfile;
+pub mod tree;
 
 /// An error with all of its causes, in one line.
 pub fn error_chain(error: &dyn std::error::Error) -> String {

@@ -1,0 +1,339 @@
+//! Every key of the configuration: its path, its range, its meaning, and the place of its value.
+//!
+//! The one table from which the file is read, the variables are named, the ranges are checked and the reference is
+//! printed, so that none of them can say something else. Deliberately absent: rules between two keys; `load` has them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use acode_worker::task::Env;
+
+use super::{Config, LogLevel, Named, OverLimitAction, WorkerMode};
+use crate::tree::{Fault, Node};
+
+/// The most workers that any configuration may ask for. Each costs the supervisor a few descriptors, and the usual
+/// limit is some thousands.
+const WORKERS_MAX: u64 = 1024;
+const HOUR_MS: u64 = 3_600_000;
+const DAY_S: u64 = 86_400;
+const YEAR_S: u64 = 366 * DAY_S;
+const KIB: u64 = 1 << 10;
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+/// The longest name of a pool: it goes into labels and status lines.
+const NAME_MAX: usize = 64;
+
+/// One key.
+pub(super) struct Key {
+    /// Its path, as in `workers.count`.
+    pub path: &'static str,
+    /// Its value's kind, range and place.
+    pub slot: Slot,
+    /// What it means, for the reference.
+    pub meaning: &'static str,
+}
+
+/// How to find a value in the configuration.
+type Place<T> = fn(&mut Config) -> &mut T;
+
+/// The kind, range and place of a key's value. Ranges are in the key's own unit.
+pub(super) enum Slot {
+    Count(Place<u32>, u64, u64),
+    OptionalCount(Place<Option<u32>>, u64, u64),
+    Amount(Place<u64>, u64, u64),
+    OptionalAmount(Place<Option<u64>>, u64, u64),
+    Millis(Place<Duration>, u64, u64),
+    Seconds(Place<Duration>, u64, u64),
+    OptionalSeconds(Place<Option<Duration>>, u64, u64),
+    OptionalDays(Place<Option<Duration>>, u64, u64),
+    Real(Place<f64>, f64, f64),
+    Octal(Place<u32>),
+    Mode(Place<WorkerMode>),
+    Action(Place<OverLimitAction>),
+    Level(Place<LogLevel>),
+    Patterns(Place<Vec<String>>),
+    Variables(Place<Env>),
+    File(Place<Option<PathBuf>>),
+    Name(Place<String>),
+}
+
+const fn key(path: &'static str, slot: Slot, meaning: &'static str) -> Key {
+    Key { path, slot, meaning }
+}
+
+/// Every key, in the order of the reference.
+#[rustfmt::skip]
+pub(super) static KEYS: &[Key] = &[
+    key("workers.count", Slot::Count(|c| &mut c.workers.count, 1, WORKERS_MAX),
+        "worker processes; by default the processors that may be used"),
+    key("workers.maxCount", Slot::Count(|c| &mut c.workers.max_count, 1, WORKERS_MAX),
+        "the most workers that the pool may be scaled to"),
+    key("workers.mode", Slot::Mode(|c| &mut c.workers.mode),
+        "how tasks are isolated"),
+    key("workers.pollIntervalMs", Slot::Millis(|c| &mut c.workers.poll_interval, 10, HOUR_MS),
+        "how often an idle worker looks for work without being woken"),
+    key("workers.idleBackoffMaxMs", Slot::Millis(|c| &mut c.workers.idle_backoff_max, 10, HOUR_MS),
+        "the longest pause between two such looks; they double from workers.pollIntervalMs on"),
+    key("workers.drainTimeoutSeconds", Slot::Seconds(|c| &mut c.workers.drain_timeout, 0, 7 * DAY_S),
+        "how long a graceful stop waits for running tasks"),
+    key("workers.heartbeatIntervalMs", Slot::Millis(|c| &mut c.workers.heartbeat_interval, 10, 60_000),
+        "how often a worker says that it lives"),
+    key("workers.heartbeatTimeoutMs", Slot::Millis(|c| &mut c.workers.heartbeat_timeout, 20, HOUR_MS),
+        "after which silence a worker is killed and its task given to another"),
+    key("workers.killGraceMs", Slot::Millis(|c| &mut c.workers.kill_grace, 0, HOUR_MS),
+        "from SIGTERM to SIGKILL when a task is ended"),
+    key("workers.maxWorkerLosses", Slot::Count(|c| &mut c.workers.max_worker_losses, 1, 1_000),
+        "how many workers a task may take with it before it is quarantined"),
+    key("workers.umask", Slot::Octal(|c| &mut c.workers.umask),
+        "the file mode mask of tasks, octal"),
+    key("workers.rlimits.coreBytes", Slot::OptionalAmount(|c| &mut c.workers.rlimits.core_bytes, 0, u64::MAX),
+        "the largest core dump of a task's process"),
+    key("workers.rlimits.openFiles", Slot::OptionalAmount(|c| &mut c.workers.rlimits.open_files, 8, u64::MAX),
+        "the most open files of a task's process"),
+    key("workers.rlimits.fileSizeBytes", Slot::OptionalAmount(|c| &mut c.workers.rlimits.file_size_bytes, 0, u64::MAX),
+        "the largest file that a task's process may write"),
+    key("workers.rlimits.addressSpaceBytes", Slot::OptionalAmount(|c| &mut c.workers.rlimits.address_space_bytes, KIB, u64::MAX),
+        "the largest address space of a task's process"),
+    key("workers.rlimits.cpuSeconds", Slot::OptionalAmount(|c| &mut c.workers.rlimits.cpu_seconds, 1, YEAR_S),
+        "the CPU time after which a task's process is killed"),
+    key("workers.rlimits.processes", Slot::OptionalAmount(|c| &mut c.workers.rlimits.processes, 1, u64::MAX),
+        "the most processes of the tasks' user; does not bind root"),
+    key("workers.limits.cpuPercent", Slot::OptionalCount(|c| &mut c.workers.limits.cpu_percent, 1, 100 * 4096),
+        "CPU time of one task, in percent of one processor"),
+    key("workers.limits.memoryMb", Slot::OptionalAmount(|c| &mut c.workers.limits.memory_mb, 1, TIB / KIB),
+        "memory of one task, in MiB"),
+    key("workers.limits.diskMb", Slot::OptionalAmount(|c| &mut c.workers.limits.disk_mb, 1, TIB / KIB),
+        "disk space of one task's scratch directory, in MiB"),
+    key("workers.resources.overLimitAction", Slot::Action(|c| &mut c.workers.over_limit_action),
+        "what happens to a task above its memory or disk limit"),
+    key("tasks.timeoutSeconds", Slot::OptionalSeconds(|c| &mut c.tasks.timeout, 1, YEAR_S),
+        "how long an attempt may take"),
+    key("tasks.retries.count", Slot::Count(|c| &mut c.tasks.retry.count, 0, 1_000_000),
+        "further attempts after one that failed"),
+    key("tasks.retries.delayMs", Slot::Amount(|c| &mut c.tasks.retry.delay_ms, 0, YEAR_S * 1_000),
+        "the delay before the first retry"),
+    key("tasks.retries.factor", Slot::Real(|c| &mut c.tasks.retry.factor, 1.0, 1_000.0),
+        "by how much each further delay is longer than the one before"),
+    key("tasks.retries.maxDelayMs", Slot::Amount(|c| &mut c.tasks.retry.max_delay_ms, 0, YEAR_S * 1_000),
+        "the longest delay"),
+    key("tasks.retries.jitter", Slot::Real(|c| &mut c.tasks.retry.jitter, 0.0, 1.0),
+        "the share of a delay that is random: 0.1 spreads it over 90 % to 110 %"),
+    key("tasks.environment.allow", Slot::Patterns(|c| &mut c.tasks.environment_allow),
+        "the variables that tasks inherit from the supervisor; a * at the end stands for any end"),
+    key("tasks.environment.set", Slot::Variables(|c| &mut c.tasks.environment_set),
+        "variables that every task gets"),
+    key("output.maxBytesPerTask", Slot::Amount(|c| &mut c.output.max_bytes_per_task, 0, TIB),
+        "bytes of output that are kept of one attempt"),
+    key("output.segmentBytes", Slot::Amount(|c| &mut c.output.segment_bytes, 64 * KIB, 4 * GIB),
+        "the size at which a worker begins a new journal segment"),
+    key("retention.maxAgeDays", Slot::OptionalDays(|c| &mut c.retention.max_age, 1, 36_500),
+        "how long finished tasks are kept"),
+    key("retention.maxFinishedTasks", Slot::Amount(|c| &mut c.retention.max_finished_tasks, 0, 1_000_000_000),
+        "the most finished tasks that are kept"),
+    key("retention.intervalSeconds", Slot::Seconds(|c| &mut c.retention.interval, 1, DAY_S),
+        "the time between two prunings"),
+    key("retention.maxEvents", Slot::Amount(|c| &mut c.retention.max_events, 0, 1_000_000_000),
+        "the most events that are kept"),
+    key("queue.maxTasks", Slot::Amount(|c| &mut c.queue.max_tasks, 1, 1_000_000_000),
+        "the most unfinished tasks; a submission beyond is refused"),
+    key("control.maxConnections", Slot::Count(|c| &mut c.control.max_connections, 1, 10_000),
+        "the most clients at a time"),
+    key("log.level", Slot::Level(|c| &mut c.log.level),
+        "how much the supervisor's log tells"),
+    key("log.file", Slot::File(|c| &mut c.log.file),
+        "the supervisor's log, relative to the configuration file; standard error where none is named"),
+    key("pool.name", Slot::Name(|c| &mut c.pool.name),
+        "the pool's name in status and logs"),
+];
+
+/// A key as the manual shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// Its path, as in `workers.count`; the name carries the unit.
+    pub path: &'static str,
+    /// The environment variable that overrides it.
+    pub variable: String,
+    /// Its default.
+    pub default: String,
+    /// What it may be.
+    pub allowed: String,
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+/// Every key, for the manual and for `acode help`.
+pub fn reference() -> Vec<Reference> {
+    let mut defaults = Config::default();
+    let describe = |key: &Key| Reference {
+        path: key.path,
+        variable: key.variable(),
+        default: if key.path == "workers.count" { "processors".to_owned() } else { key.slot.show(&mut defaults) },
+        allowed: key.slot.allowed(),
+        meaning: key.meaning,
+    };
+    KEYS.iter().map(describe).collect()
+}
+
+impl Key {
+    /// The variable that overrides the key: `ACODE_WORKERS_POLL_INTERVAL_MS` for `workers.pollIntervalMs`.
+    pub fn variable(&self) -> String {
+        let mut name = "ACODE_".to_owned();
+        for letter in self.path.chars() {
+            match letter {
+                '.' => name.push('_'),
+                upper if upper.is_ascii_uppercase() => name.extend(['_', upper]),
+                other => name.push(other.to_ascii_uppercase()),
+            }
+        }
+        name
+    }
+
+    /// Puts the value of `node` into its place.
+    pub fn apply(&self, node: &Node<'_>, config: &mut Config) -> Result<(), Fault> {
+        let whole = |low: u64, high: u64| {
+            let number = node.as_whole(self.path)?;
+            if (low..=high).contains(&number) { Ok(number) } else { Err(self.refuse(node)) }
+        };
+        let or_none = |low, high| if is_none(node) { Ok(None) } else { whole(low, high).map(Some) };
+        // A count's range ends far below 2^32, so nothing is cut off by narrowing it.
+        let narrow = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        match &self.slot {
+            Slot::Count(place, low, high) => *place(config) = narrow(whole(*low, *high)?),
+            Slot::OptionalCount(place, low, high) => *place(config) = or_none(*low, *high)?.map(narrow),
+            Slot::Amount(place, low, high) => *place(config) = whole(*low, *high)?,
+            Slot::OptionalAmount(place, low, high) => *place(config) = or_none(*low, *high)?,
+            Slot::Millis(place, low, high) => *place(config) = Duration::from_millis(whole(*low, *high)?),
+            Slot::Seconds(place, low, high) => *place(config) = Duration::from_secs(whole(*low, *high)?),
+            Slot::OptionalSeconds(place, low, high) => {
+                *place(config) = or_none(*low, *high)?.map(Duration::from_secs);
+            }
+            Slot::OptionalDays(place, low, high) => {
+                *place(config) = or_none(*low, *high)?.map(|days| Duration::from_secs(days * DAY_S));
+            }
+            Slot::Real(place, low, high) => {
+                let number = node.as_real(self.path)?;
+                *place(config) = (*low..=*high).contains(&number).then_some(number).ok_or_else(|| self.refuse(node))?;
+            }
+            Slot::Octal(place) => *place(config) = self.octal(node)?,
+            Slot::Mode(place) => *place(config) = self.named(node)?,
+            Slot::Action(place) => *place(config) = self.named(node)?,
+            Slot::Level(place) => *place(config) = self.named(node)?,
+            Slot::Patterns(place) => *place(config) = self.patterns(node)?,
+            Slot::Variables(place) => *place(config) = self.variables(node)?,
+            Slot::File(place) => {
+                *place(config) = if is_none(node) { None } else { Some(PathBuf::from(node.as_text(self.path)?)) };
+            }
+            Slot::Name(place) => *place(config) = self.name(node)?,
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, node: &Node<'_>) -> Fault {
+        node.refused(self.path, &self.slot.allowed())
+    }
+
+    fn named<T: Named>(&self, node: &Node<'_>) -> Result<T, Fault> {
+        T::from_name(node.as_text(self.path)?).ok_or_else(|| self.refuse(node))
+    }
+
+    /// A mask is octal with or without quotes: `077` is how everybody writes it.
+    fn octal(&self, node: &Node<'_>) -> Result<u32, Fault> {
+        let text = node.as_text(self.path)?;
+        let digits = text.strip_prefix("0o").unwrap_or(text);
+        u32::from_str_radix(digits, 8).ok().filter(|mask| *mask <= 0o777).ok_or_else(|| self.refuse(node))
+    }
+
+    fn patterns(&self, node: &Node<'_>) -> Result<Vec<String>, Fault> {
+        let pattern = |item: &Node<'_>| {
+            let text = item.as_text(self.path)?;
+            let name = text.strip_suffix('*').unwrap_or(text);
+            let valid = !text.is_empty() && !name.contains(['*', '=', '\0']);
+            if valid { Ok(text.to_owned()) } else { Err(item.refused(self.path, &self.slot.allowed())) }
+        };
+        node.items(self.path)?.iter().map(pattern).collect()
+    }
+
+    fn variables(&self, node: &Node<'_>) -> Result<Env, Fault> {
+        let mut variables = Env::new();
+        for entry in node.entries(self.path)? {
+            let value = entry.node.as_text(&format!("{}.{}", self.path, entry.key))?;
+            if entry.key.is_empty() || entry.key.contains(['=', '\0']) || value.contains('\0') {
+                return Err(Fault::other(entry.at, format!("'{}' is not a variable", entry.key.escape_debug())));
+            }
+            variables.insert(entry.key.clone().into_owned(), value.to_owned());
+        }
+        Ok(variables)
+    }
+
+    fn name(&self, node: &Node<'_>) -> Result<String, Fault> {
+        let text = node.as_text(self.path)?;
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let valid = (1..=NAME_MAX).contains(&text.len()) && text.chars().all(fits);
+        if valid { Ok(text.to_owned()) } else { Err(self.refuse(node)) }
+    }
+}
+
+/// Whether a value that may be absent is: nothing, or the word for it, which a variable can say too.
+fn is_none(node: &Node<'_>) -> bool {
+    node.is_null() || node.as_text("").is_ok_and(|text| text == "none")
+}
+
+impl Slot {
+    /// What the value may be, in words.
+    pub fn allowed(&self) -> String {
+        match self {
+            Self::Count(_, low, high)
+            | Self::Amount(_, low, high)
+            | Self::Millis(_, low, high)
+            | Self::Seconds(_, low, high) => range(*low, *high),
+            Self::OptionalCount(_, low, high)
+            | Self::OptionalAmount(_, low, high)
+            | Self::OptionalSeconds(_, low, high)
+            | Self::OptionalDays(_, low, high) => format!("{} or none", range(*low, *high)),
+            Self::Real(_, low, high) => format!("{low} to {high}"),
+            Self::Octal(_) => "000 to 777".to_owned(),
+            Self::Mode(_) => names::<WorkerMode>(),
+            Self::Action(_) => names::<OverLimitAction>(),
+            Self::Level(_) => names::<LogLevel>(),
+            Self::Patterns(_) => "a list of names, each with or without a * at its end,".to_owned(),
+            Self::Variables(_) => "a mapping of names to texts".to_owned(),
+            Self::File(_) => "a path or none".to_owned(),
+            Self::Name(_) => format!("1 to {NAME_MAX} letters, digits, '-', '_' or '.'"),
+        }
+    }
+
+    /// The value in `config`, as it would be written.
+    fn show(&self, config: &mut Config) -> String {
+        fn or_none<T: ToString>(value: Option<T>) -> String {
+            value.map_or_else(|| "none".to_owned(), |value| value.to_string())
+        }
+        match self {
+            Self::Count(place, ..) => place(config).to_string(),
+            Self::OptionalCount(place, ..) => or_none(*place(config)),
+            Self::Amount(place, ..) => place(config).to_string(),
+            Self::OptionalAmount(place, ..) => or_none(*place(config)),
+            Self::Millis(place, ..) => place(config).as_millis().to_string(),
+            Self::Seconds(place, ..) => place(config).as_secs().to_string(),
+            Self::OptionalSeconds(place, ..) => or_none(place(config).map(|time| time.as_secs())),
+            Self::OptionalDays(place, ..) => or_none(place(config).map(|time| time.as_secs() / DAY_S)),
+            Self::Real(place, ..) => place(config).to_string(),
+            Self::Octal(place) => format!("{:03o}", place(config)),
+            Self::Mode(place) => place(config).name().to_owned(),
+            Self::Action(place) => place(config).name().to_owned(),
+            Self::Level(place) => place(config).name().to_owned(),
+            Self::Patterns(place) => format!("[{}]", place(config).join(", ")),
+            Self::Variables(_) => "{}".to_owned(),
+            Self::File(place) => or_none(place(config).as_ref().map(|path| path.display())),
+            Self::Name(place) => place(config).clone(),
+        }
+    }
+}
+
+fn range(low: u64, high: u64) -> String {
+    if high == u64::MAX { format!("{low} or more") } else { format!("{low} to {high}") }
+}
+
+fn names<T: Named>() -> String {
+    let names: Vec<_> = T::NAMES.iter().map(|(name, _)| *name).collect();
+    names.join(" or ")
+}

@@ -1,0 +1,216 @@
+//! What the configuration accepts and refuses, with the exact words of every refusal.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::load::load_from;
+use super::*;
+
+struct Bench {
+    folder: tempfile::TempDir,
+    vars: Vars,
+    overrides: Overrides,
+}
+
+impl Bench {
+    fn new(text: &str) -> Self {
+        let bench = Self::empty();
+        std::fs::write(bench.folder.path().join("acode.yaml"), text).unwrap();
+        bench
+    }
+
+    fn empty() -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), vars: Vars::new(), overrides: Overrides::default() }
+    }
+
+    fn var(mut self, name: &str, value: &str) -> Self {
+        self.vars.insert(name.into(), value.into());
+        self
+    }
+
+    fn load(&self) -> Result<Loaded, ConfigError> {
+        self.load_explicit(None)
+    }
+
+    fn load_explicit(&self, explicit: Option<&Path>) -> Result<Loaded, ConfigError> {
+        let folder = self.folder.path();
+        load_from(explicit, &self.vars, &self.overrides, folder, &folder.join("etc/acode.yaml"))
+    }
+
+    /// The error's words, with the folder's changing name left out.
+    fn error(&self) -> String {
+        let words = self.load().unwrap_err().to_string();
+        words.replace(&format!("{}/", self.folder.path().display()), "")
+    }
+}
+
+fn error(text: &str) -> String {
+    Bench::new(text).error()
+}
+
+const SPECIFICATION: &str = "
+workers:
+  count: 4
+  mode: process  # process, docker
+  pollIntervalMs: 1000
+  idleBackoffMaxMs: 30000
+  drainTimeoutSeconds: 60
+
+  limits:
+    cpuPercent: 25
+    memoryMb: 512
+    diskMb: 1024
+
+  resources:
+    overLimitAction: warn  # warn, throttle, kill
+";
+
+#[test]
+fn the_configuration_of_the_specification_is_read() {
+    let workers = Bench::new(SPECIFICATION).load().unwrap().config.workers;
+    let limits = Limits { cpu_percent: Some(25), memory_mb: Some(512), disk_mb: Some(1024) };
+    assert_eq!(workers, Workers { count: 4, limits, ..Workers::default() });
+}
+
+#[test]
+fn every_other_key_is_read() {
+    let text = "
+workers: {maxCount: 8, count: 2, heartbeatIntervalMs: 100, heartbeatTimeoutMs: 500, killGraceMs: 0, umask: 022,
+  rlimits: {openFiles: 64, coreBytes: }, maxWorkerLosses: 1}
+tasks: {timeoutSeconds: 7, retries: {count: 2, delayMs: 5, factor: 1.5, maxDelayMs: 9, jitter: 0},
+  environment: {allow: [PATH, 'LC_*'], set: {A: 1.50, B: yes}}}
+output: {maxBytesPerTask: 1, segmentBytes: 65536}
+retention: {maxAgeDays: none, maxFinishedTasks: 5, intervalSeconds: 1, maxEvents: 3}
+queue: {maxTasks: 9}
+control: {maxConnections: 3}
+log: {level: debug, file: logs/acode.log}
+pool: {name: night}
+";
+    let bench = Bench::new(text);
+    let config = bench.load().unwrap().config;
+    assert_eq!(config.workers.umask, 0o022);
+    assert_eq!(config.workers.rlimits.open_files, Some(64));
+    assert_eq!(config.workers.heartbeat_timeout, Duration::from_millis(500));
+    assert_eq!(config.tasks.timeout, Some(Duration::from_secs(7)));
+    assert_eq!((config.tasks.retry.count, config.tasks.retry.factor), (2, 1.5));
+    assert_eq!(
+        (config.tasks.environment_set["A"].as_str(), config.tasks.environment_set["B"].as_str()),
+        ("1.50", "yes")
+    );
+    assert!(config.tasks.inherits("LC_ALL") && config.tasks.inherits("PATH") && !config.tasks.inherits("HOME"));
+    assert_eq!((config.retention.max_age, config.queue.max_tasks), (None, 9));
+    assert_eq!(config.log, Log { level: LogLevel::Debug, file: Some(bench.folder.path().join("logs/acode.log")) });
+    assert_eq!(config.pool.name, "night");
+}
+
+#[test]
+fn the_first_file_that_exists_wins() {
+    let bench = Bench::empty();
+    let folder = bench.folder.path().to_owned();
+    let bench = bench.var("XDG_CONFIG_HOME", folder.join("xdg").to_str().unwrap());
+    assert_eq!(bench.load().unwrap().file, None);
+    for place in ["etc/acode.yaml", "xdg/acode/acode.yaml", "acode.yaml"] {
+        let path = folder.join(place);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(bench.load().unwrap().file, Some(path));
+    }
+    std::fs::write(folder.join("named.yaml"), "pool: {name: named}").unwrap();
+    std::fs::write(folder.join("flag.yaml"), "pool: {name: flag}").unwrap();
+    let bench = bench.var("ACODE_CONFIG", "named.yaml");
+    assert_eq!(bench.load().unwrap().config.pool.name, "named");
+    assert_eq!(bench.load_explicit(Some(Path::new("flag.yaml"))).unwrap().config.pool.name, "flag");
+}
+
+#[test]
+fn variables_override_the_file_and_flags_override_variables() {
+    let mut bench = Bench::new("workers: {count: 3, pollIntervalMs: 500}")
+        .var("ACODE_WORKERS_COUNT", "5")
+        .var("ACODE_WORKERS_POLL_INTERVAL_MS", "250")
+        .var("ACODE_TASKS_ENVIRONMENT_ALLOW", "PATH, X_*")
+        .var("ACODE_TASKS_ENVIRONMENT_SET", "A=1,B=x=y")
+        .var("ACODE_TASKS_TIMEOUT_SECONDS", "none")
+        .var("ACODE_WORKERS_UMASK", "027")
+        .var("ACODE_POOL_NAME", "")
+        .var("ACODE_TASK_ID", "not ours")
+        .var("ACODE_META_X", "not ours");
+    let loaded = bench.load().unwrap();
+    assert_eq!(loaded.config.workers.count, 5);
+    assert_eq!(loaded.config.workers.poll_interval, Duration::from_millis(250));
+    assert_eq!(loaded.config.workers.umask, 0o027);
+    assert_eq!(loaded.config.tasks.environment_allow, ["PATH", "X_*"]);
+    assert_eq!(loaded.config.tasks.environment_set["B"], "x=y");
+    assert_eq!(loaded.origin("workers.count"), Origin::Variable("ACODE_WORKERS_COUNT".into()));
+    bench.overrides = Overrides { count: Some(6), pool: Some("p".into()), ..Overrides::default() };
+    let loaded = bench.load().unwrap();
+    assert_eq!((loaded.config.workers.count, loaded.origin("workers.count")), (6, Origin::Flag("--count")));
+}
+
+#[test]
+fn without_a_word_there_is_a_worker_for_each_processor() {
+    let count = Bench::empty().load().unwrap().config.workers.count;
+    assert_eq!(count, usable_cpus().min(256));
+    assert_eq!(Bench::new("workers: {maxCount: 1}").load().unwrap().config.workers.count, 1);
+}
+
+#[test]
+fn wrong_keys_and_types_are_refused_with_their_place() {
+    insta::assert_snapshot!(error("workers:\n  cuont: 4\n"), @"acode.yaml:2:3: unknown key 'cuont' in workers: did you mean 'count'?");
+    insta::assert_snapshot!(error("workers:\n  poll_interval_ms: 4\n"), @"acode.yaml:2:3: unknown key 'poll_interval_ms' in workers: did you mean 'pollIntervalMs'?");
+    insta::assert_snapshot!(error("wrokers: {}\n"), @"acode.yaml:1:1: unknown key 'wrokers': did you mean 'workers'?");
+    insta::assert_snapshot!(error("count: 4\n"), @"acode.yaml:1:1: unknown key 'count': did you mean 'workers.count'?");
+    insta::assert_snapshot!(error("banana: 4\n"), @"acode.yaml:1:1: unknown key 'banana'");
+    insta::assert_snapshot!(error("workers: 4\n"), @"acode.yaml:1:10: workers is the number 4: a mapping is expected");
+    insta::assert_snapshot!(error("- workers\n"), @"acode.yaml:1:1: the configuration is a list: a mapping is expected");
+    insta::assert_snapshot!(error("workers:\n  count: four\n"), @"acode.yaml:2:10: workers.count is the text 'four': a whole number is expected");
+    insta::assert_snapshot!(error("workers:\n  count: '4'\n"), @"acode.yaml:2:10: workers.count is the text '4': a whole number is expected");
+    insta::assert_snapshot!(error("workers:\n  count: [4]\n"), @"acode.yaml:2:10: workers.count is a list: a whole number is expected");
+    insta::assert_snapshot!(error("workers:\n  count:\n"), @"acode.yaml:2:8: workers.count is empty: a whole number is expected");
+    insta::assert_snapshot!(error("workers:\n  count: 4\n  mode: process\n  count: 5\n"), @"acode.yaml:4:3: duplicate key 'count'");
+    insta::assert_snapshot!(error("workers:\n  count: 4\n mode: process\n"), @"acode.yaml:3:2: not YAML: while parsing a block mapping, did not find expected key");
+    insta::assert_snapshot!(error("tasks: {environment: {allow: PATH}}\n"), @"acode.yaml:1:30: tasks.environment.allow is the text 'PATH': a list is expected");
+}
+
+#[test]
+fn wrong_values_are_refused_with_their_range() {
+    insta::assert_snapshot!(error("workers:\n  count: 0\n"), @"acode.yaml:2:10: workers.count is 0: 1 to 1024 is expected");
+    insta::assert_snapshot!(error("workers:\n  count: -1\n"), @"acode.yaml:2:10: workers.count is the number -1: a whole number, 0 or more, is expected");
+    insta::assert_snapshot!(error("workers:\n  count: 300\n"), @"acode.yaml:2:10: workers.count is 300: at most workers.maxCount, 256, is expected");
+    insta::assert_snapshot!(error("workers: {maxCount: 2}\npool:\n  name: a b\n"), @"acode.yaml:3:9: pool.name is a b: 1 to 64 letters, digits, '-', '_' or '.' is expected");
+    insta::assert_snapshot!(error("workers: {mode: docker}\n"), @"acode.yaml:1:17: workers.mode is docker: process is expected");
+    insta::assert_snapshot!(error("workers: {umask: 0888}\n"), @"acode.yaml:1:18: workers.umask is 0888: 000 to 777 is expected");
+    insta::assert_snapshot!(error("tasks: {retries: {jitter: 1.5}}\n"), @"acode.yaml:1:27: tasks.retries.jitter is 1.5: 0 to 1 is expected");
+    insta::assert_snapshot!(error("tasks: {environment: {allow: ['A*B']}}\n"), @"acode.yaml:1:31: tasks.environment.allow is A*B: a list of names, each with or without a * at its end, is expected");
+    insta::assert_snapshot!(error("workers: {pollIntervalMs: 60000}\n"), @"acode.yaml:1:27: workers.idleBackoffMaxMs is 30000: at least workers.pollIntervalMs, 60000, is expected");
+    insta::assert_snapshot!(error("workers: {heartbeatTimeoutMs: 1500}\n"), @"acode.yaml:1:31: workers.heartbeatTimeoutMs is 1500: at least twice workers.heartbeatIntervalMs, 1000, is expected");
+}
+
+#[test]
+fn wrong_variables_and_flags_are_refused_by_name() {
+    let with = |name: &str, value: &str| Bench::empty().var(name, value).error();
+    insta::assert_snapshot!(with("ACODE_WORKERS_COUNT", "many"), @"ACODE_WORKERS_COUNT: workers.count is the text 'many': a whole number is expected");
+    insta::assert_snapshot!(with("ACODE_WORKERS_CUONT", "4"), @"ACODE_WORKERS_CUONT: no key has this variable: did you mean 'ACODE_WORKERS_COUNT'?");
+    insta::assert_snapshot!(with("ACODE_CONFIG", "missing.yaml"), @"cannot read the configuration file missing.yaml (named by $ACODE_CONFIG)");
+    let mut bench = Bench::empty();
+    bench.overrides.count = Some(0);
+    insta::assert_snapshot!(bench.error(), @"--count: workers.count is 0: 1 to 1024 is expected");
+    bench.overrides.count = Some(257);
+    insta::assert_snapshot!(bench.error(), @"--count: workers.count is 257: at most workers.maxCount, 256, is expected");
+}
+
+#[test]
+fn every_key_has_a_variable_of_its_own_and_a_default_inside_its_range() {
+    let keys = reference();
+    let variables: std::collections::BTreeSet<_> = keys.iter().map(|key| key.variable.as_str()).collect();
+    assert_eq!(variables.len(), keys.len());
+    assert!(variables.contains("ACODE_WORKERS_RESOURCES_OVER_LIMIT_ACTION"));
+    for key in keys.iter().filter(|key| key.path != "workers.count") {
+        let (section, rest) = key.path.split_once('.').unwrap();
+        let nested = match rest.split_once('.') {
+            Some((group, leaf)) => format!("{section}: {{{group}: {{{leaf}: {}}}}}", key.default),
+            None => format!("{section}: {{{rest}: {}}}", key.default),
+        };
+        let loaded = Bench::new(&nested).load().unwrap().config;
+        assert_eq!(loaded.workers.max_count, 256, "{nested}");
+    }
+}

@@ -1,0 +1,358 @@
+//! The keys of one task, from the tree to a submission whose dependencies are still names.
+//!
+//! YAML and JSON Lines come through here alike. Deliberately absent: what a name refers to; `order` and `lines` know
+//! the other tasks.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use acode_worker::task::{Array, DependencyKind, Env, Priority, Retry, Rlimits, SpecError, Submission, TaskSpec};
+
+use super::duration::{DURATION_MAX, from_seconds};
+use super::{expand, parse_duration};
+use crate::tree::{At, Entry, Fault, FaultKind, Node, Scalar, ScalarKind, Value};
+
+/// The keys that `defaults` may have, which a task may have too.
+const SHARED: [&str; 10] =
+    ["priority", "timeout", "grace", "retries", "delay", "cwd", "env", "meta", "stdin", "rlimits"];
+/// The keys that only a task may have.
+const OWN: [&str; 8] = ["name", "command", "after", "afterAny", "afterFailed", "each", "array", "allowEmpty"];
+
+/// The most retries that anybody may ask for.
+const RETRIES_MAX: u64 = 1_000_000;
+
+/// Where relative paths start.
+#[derive(Debug, Clone)]
+pub(super) struct Base {
+    /// The task file's folder, absolute.
+    pub folder: PathBuf,
+}
+
+/// A task that waits for others by name.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Wait {
+    /// Where the name stands.
+    pub at: At,
+    /// The name.
+    pub name: String,
+    /// How the other one must end.
+    pub kind: DependencyKind,
+}
+
+/// A task whose dependencies are still names.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Draft {
+    /// Where the task stands.
+    pub at: At,
+    /// The task, without its dependencies.
+    pub submission: Submission,
+    /// The names that it waits for.
+    pub waits: Vec<Wait>,
+    allow_empty: bool,
+}
+
+impl Draft {
+    /// Whether it is an array without members, which was allowed: nothing is to be submitted.
+    pub fn is_empty(&self) -> bool {
+        self.submission.array.as_ref().is_some_and(Array::is_empty)
+    }
+}
+
+/// Reads the mapping `defaults`.
+pub(super) fn defaults(node: &Node<'_>, base: &Base) -> Result<Draft, Fault> {
+    let mut draft = Draft::default();
+    for entry in node.entries("defaults")? {
+        if !SHARED.contains(&entry.key.as_ref()) {
+            if OWN.contains(&entry.key.as_ref()) {
+                return Err(Fault::other(
+                    entry.at,
+                    format!("'{}' cannot be a default: it is each task's own", entry.key),
+                ));
+            }
+            return Err(Fault::unknown_key(entry.at, &entry.key, "defaults", SHARED));
+        }
+        draft.apply(entry, base)?;
+    }
+    // A relative path of the defaults means the same in every task; an array's placeholders come later.
+    Ok(draft)
+}
+
+/// Reads the mapping of one task, over `defaults`.
+pub(super) fn task(node: &Node<'_>, defaults: &Draft, base: &Base) -> Result<Draft, Fault> {
+    let mut draft = Draft { at: node.at, ..defaults.clone() };
+    for entry in node.entries("the task")? {
+        draft.apply(entry, base)?;
+    }
+    draft.finish(node, base)?;
+    Ok(draft)
+}
+
+impl Draft {
+    fn apply(&mut self, entry: &Entry<'_>, base: &Base) -> Result<(), Fault> {
+        let node = &entry.node;
+        let spec = &mut self.submission.spec;
+        match entry.key.as_ref() {
+            "name" => spec.name = Some(name(node)?),
+            "command" => spec.command = command(node)?,
+            "priority" => spec.priority = priority(node)?,
+            "timeout" => {
+                spec.timeout_ms = optional_millis(node, "timeout")?;
+                if spec.timeout_ms == Some(0) {
+                    return Err(node.refused("timeout", "more than 0, or none,"));
+                }
+            }
+            "grace" => spec.grace_ms = optional_millis(node, "grace")?,
+            "retries" => spec.retry = Some(retries(node, spec.retry.unwrap_or_default())?),
+            "delay" => self.submission.delay_ms = optional_millis(node, "delay")?,
+            "cwd" => spec.cwd = optional_path(node, "cwd")?,
+            "stdin" => spec.stdin = optional_path(node, "stdin")?,
+            "env" => extend(&mut spec.env, node, "env")?,
+            "meta" => extend(&mut spec.meta, node, "meta")?,
+            "rlimits" => rlimits(&mut spec.rlimits, node)?,
+            "after" => self.wait_for(node, "after", DependencyKind::Succeeded)?,
+            "afterAny" => self.wait_for(node, "afterAny", DependencyKind::Ended)?,
+            "afterFailed" => self.wait_for(node, "afterFailed", DependencyKind::Failed)?,
+            "each" => self.set_array(entry, Array::Items(each(node, base)?))?,
+            "array" => self.set_array(entry, range(node)?)?,
+            "allowEmpty" => self.allow_empty = node.as_bool("allowEmpty")?,
+            unknown => return Err(Fault::unknown_key(entry.at, unknown, "", OWN.into_iter().chain(SHARED))),
+        }
+        Ok(())
+    }
+
+    fn set_array(&mut self, entry: &Entry<'_>, array: Array) -> Result<(), Fault> {
+        if self.submission.array.is_some() {
+            return Err(Fault::other(entry.at, "each and array exclude each other"));
+        }
+        self.submission.array = Some(array);
+        Ok(())
+    }
+
+    fn wait_for(&mut self, node: &Node<'_>, key: &str, kind: DependencyKind) -> Result<(), Fault> {
+        let one = |node: &Node<'_>| Ok(Wait { at: node.at, name: node.as_text(key)?.to_owned(), kind });
+        match &node.value {
+            Value::Scalar(Scalar { kind: ScalarKind::Null, .. }) => {}
+            Value::Scalar(_) => self.waits.push(one(node)?),
+            Value::List(items) => {
+                for item in items {
+                    self.waits.push(one(item)?);
+                }
+            }
+            Value::Map(_) => return Err(node.wrong_type(key, "a name or a list of names")),
+        }
+        Ok(())
+    }
+
+    /// Checks what needs the whole task, and makes its paths absolute.
+    fn finish(&mut self, node: &Node<'_>, base: &Base) -> Result<(), Fault> {
+        let value_at = |key: &str| match &node.value {
+            Value::Map(entries) => entries.iter().find(|e| e.key == key).map_or(node.at, |e| e.node.at),
+            Value::Scalar(_) | Value::List(_) => node.at,
+        };
+        if self.is_empty() && !self.allow_empty {
+            return Err(Fault::other(value_at("each"), "each matches nothing (allowEmpty: true permits that)"));
+        }
+        let Submission { spec, array, .. } = &mut self.submission;
+        let given = matches!(&node.value, Value::Map(entries) if entries.iter().any(|entry| entry.key == "command"));
+        if !given {
+            let expected = "a list of words, or a text that is split like a shell's,".to_owned();
+            return Err(Fault::new(node.at, FaultKind::Missing { what: "command".to_owned(), expected }));
+        }
+        let items = match array {
+            Some(Array::Items(items)) => items.as_slice(),
+            Some(Array::Range { .. }) | None => &[],
+        };
+        // A program without a slash is looked for in PATH, one with it is a path like the others.
+        let program = spec.command.first_mut().filter(|program| program.contains('/'));
+        for (key, path) in [("cwd", spec.cwd.as_mut()), ("stdin", spec.stdin.as_mut()), ("command", program)] {
+            if let Some(path) = path.filter(|path| !path.starts_with('/')) {
+                let absolute = expand::absolute(path, &base.folder, items);
+                *path = absolute.map_err(|words| Fault::other(value_at(key), format!("{key}: {words}")))?;
+            }
+        }
+        check(spec).map_err(|error| {
+            let key = match &error {
+                SpecError::EmptyCommand => "command",
+                SpecError::Nul(key) => key,
+                SpecError::RelativePath { field, .. } => field,
+                SpecError::BadEnvName(_) | SpecError::OutOfRange { .. } | SpecError::TooLarge { .. } => "",
+            };
+            Fault::other(value_at(key), error.to_string())
+        })
+    }
+}
+
+/// Checks the specification. It is serialised to learn its size only if it could be too large.
+fn check(spec: &TaskSpec) -> Result<(), SpecError> {
+    /// A character takes at most six bytes in JSON (`\u0000`), and the names of the keys take less than this.
+    const WORST: usize = 6;
+    const KEYS: usize = 4096;
+    spec.validate()?;
+    let texts = spec.command.iter().chain([&spec.name, &spec.cwd, &spec.stdin].into_iter().flatten());
+    let pairs = spec.env.iter().chain(&spec.meta).map(|(key, value)| key.len() + value.len() + 1);
+    let rough: usize = texts.map(|text| text.len() + 1).chain(pairs).sum();
+    if rough * WORST + KEYS <= TaskSpec::MAX_BYTES {
+        return Ok(());
+    }
+    let size = serde_json::to_vec(spec).map_or(usize::MAX, |json| json.len());
+    if size > TaskSpec::MAX_BYTES { Err(SpecError::TooLarge { size, max: TaskSpec::MAX_BYTES }) } else { Ok(()) }
+}
+
+fn name(node: &Node<'_>) -> Result<String, Fault> {
+    let text = node.as_text("name")?;
+    if text.is_empty() { Err(node.wrong_type("name", "a text that is not empty")) } else { Ok(text.to_owned()) }
+}
+
+fn command(node: &Node<'_>) -> Result<Vec<String>, Fault> {
+    match &node.value {
+        Value::List(items) => items.iter().map(|item| item.as_text("command").map(str::to_owned)).collect(),
+        Value::Scalar(_) => expand::split_command(node.as_text("command")?)
+            .ok_or_else(|| Fault::other(node.at, "command has a quote that is not closed")),
+        Value::Map(_) => Err(node.wrong_type("command", "a list of words or a text")),
+    }
+}
+
+fn priority(node: &Node<'_>) -> Result<Priority, Fault> {
+    let text = node.as_text("priority")?;
+    let found = Priority::ALL.into_iter().find(|priority| priority.name() == text);
+    found.ok_or_else(|| node.refused("priority", "critical, high, normal or low"))
+}
+
+/// A duration in milliseconds: a text with units, or a number of seconds.
+fn millis(node: &Node<'_>, key: &str) -> Result<u64, Fault> {
+    let duration: Result<Duration, Fault> = match &node.value {
+        Value::Scalar(Scalar { kind: ScalarKind::Whole(seconds), .. }) => {
+            let duration = Some(Duration::from_secs(*seconds)).filter(|duration| *duration <= DURATION_MAX);
+            duration.ok_or_else(|| node.refused(key, "a duration from 0 to ten years"))
+        }
+        Value::Scalar(Scalar { kind: ScalarKind::Real(seconds), .. }) => {
+            from_seconds(*seconds).ok_or_else(|| node.refused(key, "a duration from 0 to ten years"))
+        }
+        Value::List(_) | Value::Map(_) => return Err(node.wrong_type(key, "a duration such as 30s")),
+        Value::Scalar(_) => {
+            parse_duration(node.as_text(key)?).map_err(|error| Fault::other(node.at, format!("{key}: {error}")))
+        }
+    };
+    Ok(u64::try_from(duration?.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// A duration that may be absent, also to take back a default.
+fn optional_millis(node: &Node<'_>, key: &str) -> Result<Option<u64>, Fault> {
+    if is_none(node) { Ok(None) } else { millis(node, key).map(Some) }
+}
+
+fn optional_path(node: &Node<'_>, key: &str) -> Result<Option<String>, Fault> {
+    if node.is_null() { Ok(None) } else { Ok(Some(node.as_text(key)?.to_owned())) }
+}
+
+fn is_none(node: &Node<'_>) -> bool {
+    node.is_null() || node.as_text("").is_ok_and(|text| text == "none")
+}
+
+/// A number of retries, or a mapping of what differs from `retry`.
+fn retries(node: &Node<'_>, mut retry: Retry) -> Result<Retry, Fault> {
+    const KEYS: [&str; 5] = ["count", "delay", "factor", "maxDelay", "jitter"];
+    let count = |node: &Node<'_>, key: &str| match node.as_whole(key)? {
+        number @ ..=RETRIES_MAX => Ok(u32::try_from(number).unwrap_or(u32::MAX)),
+        _ => Err(node.refused(key, &format!("0 to {RETRIES_MAX}"))),
+    };
+    let real = |node: &Node<'_>, key: &str, low: f64, high: f64| {
+        let number = node.as_real(key)?;
+        if (low..=high).contains(&number) { Ok(number) } else { Err(node.refused(key, &format!("{low} to {high}"))) }
+    };
+    match &node.value {
+        Value::Scalar(Scalar { kind: ScalarKind::Whole(_), .. }) => retry.count = count(node, "retries")?,
+        Value::Map(entries) => {
+            for Entry { at, key, node } in entries {
+                match key.as_ref() {
+                    "count" => retry.count = count(node, "retries.count")?,
+                    "delay" => retry.delay_ms = millis(node, "retries.delay")?,
+                    "factor" => retry.factor = real(node, "retries.factor", 1.0, 1_000.0)?,
+                    "maxDelay" => retry.max_delay_ms = millis(node, "retries.maxDelay")?,
+                    "jitter" => retry.jitter = real(node, "retries.jitter", 0.0, 1.0)?,
+                    unknown => return Err(Fault::unknown_key(*at, unknown, "retries", KEYS)),
+                }
+            }
+        }
+        Value::Scalar(_) | Value::List(_) => return Err(node.wrong_type("retries", "a whole number or a mapping")),
+    }
+    Ok(retry)
+}
+
+/// Puts the pairs of a mapping over those that are there.
+fn extend(pairs: &mut Env, node: &Node<'_>, path: &str) -> Result<(), Fault> {
+    for Entry { key, node, .. } in node.entries(path)? {
+        let value = match &node.value {
+            Value::Scalar(Scalar { text: Some(text), kind }) if *kind != ScalarKind::Null => text,
+            // `KEY:` with nothing behind it is how an empty value is written.
+            Value::Scalar(Scalar { kind: ScalarKind::Null, .. }) => &Cow::Borrowed(""),
+            Value::Scalar(_) | Value::List(_) | Value::Map(_) => {
+                return Err(node.wrong_type(&format!("{path}.{key}"), "a text"));
+            }
+        };
+        pairs.insert(key.clone().into_owned(), value.clone().into_owned());
+    }
+    Ok(())
+}
+
+fn rlimits(limits: &mut Rlimits, node: &Node<'_>) -> Result<(), Fault> {
+    const KEYS: [&str; 6] = ["coreBytes", "openFiles", "fileSizeBytes", "addressSpaceBytes", "cpuSeconds", "processes"];
+    for Entry { at, key, node } in node.entries("rlimits")? {
+        let place = match key.as_ref() {
+            "coreBytes" => &mut limits.core_bytes,
+            "openFiles" => &mut limits.open_files,
+            "fileSizeBytes" => &mut limits.file_size_bytes,
+            "addressSpaceBytes" => &mut limits.address_space_bytes,
+            "cpuSeconds" => &mut limits.cpu_seconds,
+            "processes" => &mut limits.processes,
+            unknown => return Err(Fault::unknown_key(*at, unknown, "rlimits", KEYS)),
+        };
+        *place = if is_none(node) { None } else { Some(node.as_whole(&format!("rlimits.{key}"))?) };
+    }
+    Ok(())
+}
+
+/// The items of an array: a glob, a list, or a mapping that says which.
+fn each(node: &Node<'_>, base: &Base) -> Result<Vec<String>, Fault> {
+    const KEYS: [&str; 3] = ["glob", "type", "lines"];
+    let expected = "a glob, a list, {glob: PATTERN, type: file|dir|any} or {lines: FILE}";
+    let entries = match &node.value {
+        Value::Scalar(Scalar { kind: ScalarKind::Null, .. }) => return Err(node.wrong_type("each", expected)),
+        Value::Scalar(_) => return expand::glob_items(node, &base.folder, expand::GlobKind::File),
+        Value::List(items) => return items.iter().map(|item| item.as_text("each").map(str::to_owned)).collect(),
+        Value::Map(entries) => entries,
+    };
+    if let Some(entry) = entries.iter().find(|entry| !KEYS.contains(&entry.key.as_ref())) {
+        return Err(Fault::unknown_key(entry.at, &entry.key, "each", KEYS));
+    }
+    let find = |key: &str| entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node);
+    match (find("glob"), find("type"), find("lines")) {
+        (Some(pattern), kind, None) => {
+            let kind = match kind {
+                None => expand::GlobKind::File,
+                Some(kind) => {
+                    let text = kind.as_text("each.type")?;
+                    let named = expand::GlobKind::NAMES.into_iter().find(|(name, _)| *name == text);
+                    named.ok_or_else(|| kind.refused("each.type", "file, dir or any"))?.1
+                }
+            };
+            expand::glob_items(pattern, &base.folder, kind)
+        }
+        (None, None, Some(file)) => expand::line_items(file, &base.folder),
+        (..) => Err(node.wrong_type("each", expected)),
+    }
+}
+
+/// A range such as `1-1000`, both ends included.
+fn range(node: &Node<'_>) -> Result<Array, Fault> {
+    let refuse = || node.refused("array", &format!("a range of at most {} numbers, such as 1-1000,", Array::MAX));
+    let text = node.as_text("array")?;
+    let number = |text: &str| text.trim().parse::<u64>().map_err(|_| refuse());
+    let (first, last) = text.split_once('-').ok_or_else(refuse)?;
+    let (first, last) = (number(first)?, number(last)?);
+    match last.checked_sub(first).and_then(|steps| steps.checked_add(1)) {
+        Some(count @ 1..=Array::MAX) => Ok(Array::Range { first, count }),
+        Some(_) | None => Err(refuse()),
+    }
+}

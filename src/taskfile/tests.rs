@@ -1,0 +1,284 @@
+//! What a task file may say, what comes of it, and the exact words of every refusal.
+
+use std::io::{BufReader, Cursor};
+use std::path::Path;
+
+use acode_worker::task::{Array, Blocker, Dependency, DependencyKind, Priority, Retry, Submission};
+
+use super::*;
+
+fn read_all(text: &str, folder: &Path) -> Result<Vec<Submission>, TaskFileError> {
+    // A tiny buffer, so that lines lie across its ends.
+    let reader = BufReader::with_capacity(7, Cursor::new(text.as_bytes().to_vec()));
+    read(reader, "tasks", folder)?.collect()
+}
+
+fn good(text: &str) -> Vec<Submission> {
+    read_all(text, Path::new("/base")).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn one(text: &str) -> Submission {
+    good(&format!("tasks:\n- {{command: [x], {text}}}\n")).remove(0)
+}
+
+fn error(text: &str) -> String {
+    read_all(text, Path::new("/base")).unwrap_err().to_string()
+}
+
+fn names(submissions: &[Submission]) -> Vec<&str> {
+    submissions.iter().map(|s| s.spec.display_name()).collect()
+}
+
+#[test]
+fn every_option_of_a_task_is_read() {
+    let text = "
+tasks:
+  - name: all
+    command: [./run, 10, 1.50, yes]
+    priority: high
+    timeout: 1h30m
+    grace: 2
+    retries: {count: 3, delay: 500ms, factor: 1.5, maxDelay: 1m, jitter: 0}
+    delay: 1.5
+    cwd: work
+    env: {A: 1.50, B: , C: yes}
+    meta: {user: 7}
+    stdin: in.txt
+    rlimits: {openFiles: 64}
+    array: 1-1000
+";
+    let submission = good(text).remove(0);
+    let spec = &submission.spec;
+    assert_eq!(spec.command, ["/base/run", "10", "1.50", "yes"]);
+    assert_eq!((spec.priority, spec.timeout_ms, spec.grace_ms), (Priority::High, Some(5_400_000), Some(2_000)));
+    let retry = Retry { count: 3, delay_ms: 500, factor: 1.5, max_delay_ms: 60_000, jitter: 0.0 };
+    assert_eq!((spec.retry, submission.delay_ms), (Some(retry), Some(1_500)));
+    assert_eq!((spec.cwd.as_deref(), spec.stdin.as_deref()), (Some("/base/work"), Some("/base/in.txt")));
+    assert_eq!((&*spec.env["A"], &*spec.env["B"], &*spec.env["C"], &*spec.meta["user"]), ("1.50", "", "yes", "7"));
+    assert_eq!(spec.rlimits.open_files, Some(64));
+    assert_eq!(submission.array, Some(Array::Range { first: 1, count: 1_000 }));
+}
+
+#[test]
+fn json_lines_mean_the_same_as_yaml() {
+    let line = r#"{"name":"a","command":["./x",1,"y"],"timeout":"5m","retries":2,"env":{"K":"v"},"array":"5-9"}"#;
+    assert_eq!(good(&format!("{line}\n\n{line}")), good(&format!("tasks:\n- {line}\n- {line}\n")));
+    // A number that JSON gives without its spelling is read as it was written.
+    assert_eq!(good(r#"{"command":["x",1.50]}"#)[0].spec.command, ["x", "1.50"]);
+    assert_eq!(good(r#"{"command":"x","timeout":1.5}"#)[0].spec.timeout_ms, Some(1_500));
+}
+
+#[test]
+fn the_format_is_told_by_content() {
+    let format = |text: &str| {
+        let reader = BufReader::with_capacity(7, Cursor::new(text.as_bytes().to_vec()));
+        read(reader, "tasks", Path::new("/base")).map(|submissions| submissions.format())
+    };
+    let line = r#"{"command":["x"]}"#;
+    assert_eq!(format(&format!("\u{feff}\n  \n{line}\n")).unwrap(), Format::JsonLines);
+    assert_eq!(format("").unwrap(), Format::JsonLines);
+    assert_eq!(format(r#"{"command": nonsense}"#).unwrap(), Format::JsonLines);
+    assert_eq!(format(&format!("# a comment\ntasks: [{line}]")).unwrap(), Format::Yaml);
+    assert_eq!(format(&format!(r#"{{"tasks":[{line}]}}"#)).unwrap(), Format::Yaml);
+    assert_eq!(format(&format!("{{\n \"tasks\": [{line}]\n}}\n")).unwrap(), Format::Yaml);
+    assert_eq!(format(&format!("{{tasks: [{line}]}}")).unwrap(), Format::Yaml);
+    assert!(good("\n \n").is_empty() && good("tasks: []").is_empty());
+}
+
+#[test]
+fn commands_are_split_like_a_shells() {
+    let command = |text: &str| good(&format!("tasks:\n- command: {text}\n")).remove(0).spec.command;
+    assert_eq!(command(r#"grep -e 'a b' "c d" e\ f $HOME"#), ["grep", "-e", "a b", "c d", "e f", "$HOME"]);
+    assert_eq!(command("bin/x a"), ["/base/bin/x", "a"]);
+    assert_eq!(command("/bin/x a"), ["/bin/x", "a"]);
+}
+
+#[test]
+fn defaults_lie_under_every_task() {
+    let text = "
+defaults: {timeout: 10, env: {A: a, B: b}, retries: {count: 2, delay: 1}, rlimits: {openFiles: 9}, cwd: d}
+tasks:
+- command: x
+- {command: y, timeout: none, env: {B: other}, retries: 5, rlimits: {coreBytes: 0}, cwd: /z}
+";
+    let both = good(text);
+    let (first, second) = (&both[0].spec, &both[1].spec);
+    assert_eq!((first.timeout_ms, second.timeout_ms), (Some(10_000), None));
+    assert_eq!((&*first.env["B"], &*second.env["A"], &*second.env["B"]), ("b", "a", "other"));
+    assert_eq!(second.retry.map(|retry| (retry.count, retry.delay_ms)), Some((5, 1_000)));
+    assert_eq!((second.rlimits.open_files, second.rlimits.core_bytes), (Some(9), Some(0)));
+    assert_eq!((first.cwd.as_deref(), second.cwd.as_deref()), (Some("/base/d"), Some("/z")));
+}
+
+#[test]
+fn tasks_come_after_those_that_they_wait_for_and_otherwise_in_the_files_order() {
+    let text = "
+tasks:
+- {command: x, name: last, after: [b, c], afterAny: a}
+- {command: x, name: a}
+- {command: x, name: b, afterFailed: c}
+- {command: x, name: c}
+- {command: x, name: d, after: 01ARZ3NDEKTSV4RRFFQ69G5FAV}
+";
+    let ordered = good(text);
+    assert_eq!(names(&ordered), ["c", "b", "a", "last", "d"]);
+    let on = |place, when| Dependency { on: Blocker::Entry(place), when };
+    assert_eq!(ordered[1].dependencies, [on(0, DependencyKind::Failed)]);
+    let last = [on(1, DependencyKind::Succeeded), on(0, DependencyKind::Succeeded), on(2, DependencyKind::Ended)];
+    assert_eq!(ordered[3].dependencies, last);
+    assert!(matches!(ordered[4].dependencies[0].on, Blocker::Id(_)));
+}
+
+#[test]
+fn a_long_chain_of_tasks_is_ordered_without_recursion() {
+    let tasks = (0..20_000).map(|n| format!("- {{command: x, name: t{n}, after: t{}}}\n", n + 1));
+    let text = format!("tasks:\n{}- {{command: x, name: t20000}}\n", tasks.collect::<String>());
+    let ordered = good(&text);
+    assert_eq!((ordered.len(), ordered[0].spec.display_name()), (20_001, "t20000"));
+    assert_eq!(ordered[20_000].dependencies[0].on, Blocker::Entry(19_999));
+}
+
+#[test]
+fn an_array_is_made_from_a_glob_a_list_or_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().to_str().unwrap();
+    std::fs::create_dir_all(folder.path().join("in/sub")).unwrap();
+    for name in ["in/b.txt", "in/a.txt", "in/.hidden.txt", "in/sub/c.txt", "in/[x].txt"] {
+        std::fs::write(folder.path().join(name), "").unwrap();
+    }
+    std::fs::write(folder.path().join("list"), "one\n\ntwo words\r\n").unwrap();
+    let items = |each: &str| {
+        let text = format!("tasks:\n- {{command: 'x {{item}}', each: {each}}}\n");
+        let array = read_all(&text, folder.path()).unwrap_or_else(|error| panic!("{error}")).remove(0).array;
+        let Some(Array::Items(items)) = array else { panic!("{each}") };
+        items.into_iter().map(|item| item.replace(root, "")).collect::<Vec<_>>()
+    };
+    assert_eq!(items("'in/*.txt'"), ["/in/[x].txt", "/in/a.txt", "/in/b.txt"]);
+    assert_eq!(items("./in/**/c.txt"), ["/in/sub/c.txt"]);
+    assert_eq!(items("{glob: 'in/*', type: dir}"), ["/in/sub"]);
+    assert_eq!(items("[b, 1.0]"), ["b", "1.0"]);
+    assert_eq!(items("{lines: list}"), ["one", "two words"]);
+    let words = |text: &str| read_all(text, folder.path()).unwrap_err().to_string().replace(root, "");
+    insta::assert_snapshot!(words("tasks:\n- {command: x, each: '*.none'}\n"), @"tasks:2:22: each matches nothing (allowEmpty: true permits that)");
+    insta::assert_snapshot!(words("tasks:\n- {command: x, each: 'a***'}\n"), @"tasks:2:22: each is not a glob: wildcards are either regular `*` or recursive `**`");
+    insta::assert_snapshot!(words("tasks:\n- {command: x, each: {lines: missing}}\n"), @"tasks:2:30: each.lines cannot read /missing: No such file or directory (os error 2)");
+    insta::assert_snapshot!(words("tasks:\n- {command: x, each: {blog: missing}}\n"), @"tasks:2:23: unknown key 'blog' in each");
+}
+
+#[test]
+fn an_array_that_may_be_empty_is_left_out_and_nobody_waits_for_it() {
+    let text = "
+tasks:
+- {command: x, name: none, each: [], allowEmpty: true}
+- {command: x, name: b}
+- {command: x, name: c, after: [none, b]}
+";
+    let rest = good(text);
+    assert_eq!(names(&rest), ["b", "c"]);
+    assert_eq!(rest[1].dependencies.len(), 1);
+    assert_eq!(rest[1].dependencies[0].on, Blocker::Entry(0));
+    let lines =
+        "{\"command\":\"x\",\"name\":\"n\",\"each\":[],\"allowEmpty\":true}\n{\"command\":\"y\",\"after\":\"n\"}\n";
+    assert_eq!((good(lines).len(), good(lines)[0].dependencies.len()), (1, 0));
+}
+
+#[test]
+fn paths_may_begin_with_the_item() {
+    let rooted = one("each: [/a/b, /c/d], cwd: '{dir}', stdin: '{item}'");
+    let member = rooted.spec.member("/a/b", 0);
+    assert_eq!((member.cwd.as_deref(), member.stdin.as_deref()), (Some("//a"), Some("//a/b")));
+    let relative = one("each: [b, d], cwd: 'in/{item}', stdin: '{item}'");
+    let member = relative.spec.member("b", 0);
+    assert_eq!((member.cwd.as_deref(), member.stdin.as_deref()), (Some("/base/in/b"), Some("/base/b")));
+    insta::assert_snapshot!(error("tasks:\n- {command: x, each: [/a, b], cwd: '{item}'}\n"), @"tasks:2:36: cwd: '{item}' is an absolute path for some items and a relative one for others");
+}
+
+#[test]
+fn names_that_lead_nowhere_are_refused_with_their_place() {
+    insta::assert_snapshot!(error("tasks:\n- {command: x, name: alpha}\n- {command: x, after: alhpa}\n"), @"tasks:3:23: no task is named 'alhpa': did you mean 'alpha'?");
+    insta::assert_snapshot!(error("tasks:\n- {command: x, name: a}\n- {command: x, name: a}\n- {command: x, after: a}\n"), @"tasks:4:23: 'a' is the name of more than one task");
+    insta::assert_snapshot!(error("tasks:\n- {command: x, name: a, after: b}\n- {command: x, name: b, after: a}\n"), @"tasks:3:32: the tasks wait for each other: a -> b -> a");
+    insta::assert_snapshot!(error("tasks:\n- {command: x, name: a, after: a}\n"), @"tasks:2:32: the tasks wait for each other: a -> a");
+    insta::assert_snapshot!(error("{\"command\":\"x\",\"after\":\"b\"}\n{\"command\":\"x\",\"name\":\"b\"}\n"), @"tasks:1:24: no earlier line is named 'b'");
+    insta::assert_snapshot!(error("tasks:\n- {command: x, name: n, each: [], allowEmpty: true}\n- {command: x, afterFailed: n}\n"), @"tasks:3:29: no member of 'n' can fail: its each matches nothing");
+}
+
+#[test]
+fn a_broken_document_is_refused_with_its_place() {
+    insta::assert_snapshot!(error("tasks:\n- comand: [x]\n"), @"tasks:2:3: unknown key 'comand': did you mean 'command'?");
+    insta::assert_snapshot!(error("taks: []\n"), @"tasks:1:1: unknown key 'taks': did you mean 'tasks'?");
+    insta::assert_snapshot!(error("defaults: {}\n"), @"tasks:1:1: tasks is missing: a list of tasks is expected");
+    insta::assert_snapshot!(error("defaults: {after: a}\ntasks: []\n"), @"tasks:1:12: 'after' cannot be a default: it is each task's own");
+    insta::assert_snapshot!(error("defaults: {timout: 1}\ntasks: []\n"), @"tasks:1:12: unknown key 'timout' in defaults: did you mean 'timeout'?");
+    insta::assert_snapshot!(error("tasks: {command: x}\n"), @"tasks:1:8: tasks is a mapping: a list is expected");
+    insta::assert_snapshot!(error("tasks: [x]\n"), @"tasks:1:9: the task is the text 'x': a mapping is expected");
+    insta::assert_snapshot!(error("just text\n"), @"tasks:1:1: the task file is the text 'just text': a mapping is expected");
+    insta::assert_snapshot!(error("tasks:\n- name: x\n"), @"tasks:2:3: command is missing: a list of words, or a text that is split like a shell's, is expected");
+    insta::assert_snapshot!(error("tasks:\n- command: []\n"), @"tasks:2:12: command is empty: name a program to run");
+    insta::assert_snapshot!(error("tasks:\n- command: ''\n"), @"tasks:2:12: command is empty: name a program to run");
+    insta::assert_snapshot!(error("tasks:\n- command: \"it's\"\n"), @"tasks:2:12: command has a quote that is not closed");
+    insta::assert_snapshot!(error("tasks:\n- command: [a, [b]]\n"), @"tasks:2:16: command is a list: a text is expected");
+    insta::assert_snapshot!(error("tasks:\n- command: [\"a\\0\"]\n"), @"tasks:2:12: command holds a NUL byte");
+    insta::assert_snapshot!(error("tasks:\n- {command: x, command: y}\n"), @"tasks:2:16: duplicate key 'command'");
+    insta::assert_snapshot!(error("tasks:\n- command: [x\n- command: y\n"), @"tasks:3:10: not YAML: illegal placement of ':' indicator");
+}
+
+#[test]
+fn a_wrong_option_is_refused_with_its_place() {
+    let error = |text: &str| error(&format!("tasks:\n- command: x\n  {text}\n"));
+    insta::assert_snapshot!(error("timeout: soon"), @"tasks:3:12: timeout: 'soon' is not a duration: 30s, 5m, 1h30m, 2d, 500ms or a number of seconds is expected");
+    insta::assert_snapshot!(error("timeout: 0"), @"tasks:3:12: timeout is 0: more than 0, or none, is expected");
+    insta::assert_snapshot!(error("timeout: -1"), @"tasks:3:12: timeout is -1: a duration from 0 to ten years is expected");
+    insta::assert_snapshot!(error("timeout: [1]"), @"tasks:3:12: timeout is a list: a duration such as 30s is expected");
+    insta::assert_snapshot!(error("priority: urgent"), @"tasks:3:13: priority is urgent: critical, high, normal or low is expected");
+    insta::assert_snapshot!(error("retries: many"), @"tasks:3:12: retries is the text 'many': a whole number or a mapping is expected");
+    insta::assert_snapshot!(error("retries: {factor: 0.5}"), @"tasks:3:21: retries.factor is 0.5: 1 to 1000 is expected");
+    insta::assert_snapshot!(error("retries: {cuont: 2}"), @"tasks:3:13: unknown key 'cuont' in retries: did you mean 'count'?");
+    insta::assert_snapshot!(error("env: [A=1]"), @"tasks:3:8: env is a list: a mapping is expected");
+    insta::assert_snapshot!(error("env: {A=B: 1}"), @"tasks:2:3: 'A=B' is not a name of an environment variable");
+    insta::assert_snapshot!(error("env: {A: {b: c}}"), @"tasks:3:12: env.A is a mapping: a text is expected");
+    insta::assert_snapshot!(error("rlimits: {openFiles: many}"), @"tasks:3:24: rlimits.openFiles is the text 'many': a whole number is expected");
+    insta::assert_snapshot!(error("array: 9-1"), @"tasks:3:10: array is 9-1: a range of at most 100000000 numbers, such as 1-1000, is expected");
+    insta::assert_snapshot!(error("array: 1000"), @"tasks:3:10: array is 1000: a range of at most 100000000 numbers, such as 1-1000, is expected");
+    insta::assert_snapshot!(error("array: 0-99999999999"), @"tasks:3:10: array is 0-99999999999: a range of at most 100000000 numbers, such as 1-1000, is expected");
+    insta::assert_snapshot!(error("{array: 1-2"), @"tasks:3:3: not YAML: unclosed bracket '{'");
+    insta::assert_snapshot!(error("each: [a]\n  array: 1-2"), @"tasks:4:3: each and array exclude each other");
+    insta::assert_snapshot!(error("after: {a: b}"), @"tasks:3:10: after is a mapping: a name or a list of names is expected");
+    insta::assert_snapshot!(error("allowEmpty: maybe"), @"tasks:3:15: allowEmpty is the text 'maybe': true or false is expected");
+}
+
+#[test]
+fn a_broken_line_is_refused_with_its_place_and_ends_the_stream() {
+    let good = r#"{"command":["x"]}"#;
+    let error = |line: &str| error(&format!("{good}\n{line}\n{good}\n"));
+    insta::assert_snapshot!(error(r#"{"command":["x"], "timout": 3}"#), @"tasks:2:19: unknown key 'timout': did you mean 'timeout'?");
+    insta::assert_snapshot!(error(r#"{"command":["x"], "timeout": "soon"}"#), @"tasks:2:30: timeout: 'soon' is not a duration: 30s, 5m, 1h30m, 2d, 500ms or a number of seconds is expected");
+    insta::assert_snapshot!(error(r#"{"command":["x"]"#), @"tasks:2:16: not JSON: EOF while parsing an object");
+    insta::assert_snapshot!(error(r#"{"command":["x"],}"#), @"tasks:2:18: not JSON: trailing comma");
+    insta::assert_snapshot!(error(r#"["x"]"#), @"tasks:2:1: the task is a list: a mapping is expected");
+    insta::assert_snapshot!(error(r#"{"command":["x"],"command":["y"]}"#), @"tasks:2:18: duplicate key 'command'");
+    insta::assert_snapshot!(error(r#"{"name":"x"}"#), @"tasks:2:1: command is missing: a list of words, or a text that is split like a shell's, is expected");
+    let text = format!("{good}\n\n{{\"commnd\":1}}\n{good}\n");
+    let reader = BufReader::new(Cursor::new(text.into_bytes()));
+    let all: Vec<_> = read(reader, "tasks", Path::new("/base")).unwrap().collect();
+    assert_eq!((all.len(), all[0].is_ok(), all[1].is_err()), (2, true, true));
+}
+
+#[test]
+fn bytes_that_are_not_text_and_endless_lines_are_refused() {
+    let words = |bytes: &[u8]| {
+        let all: Result<Vec<_>, _> =
+            read(BufReader::new(Cursor::new(bytes.to_vec())), "tasks", Path::new("/base")).and_then(Iterator::collect);
+        all.unwrap_err().to_string()
+    };
+    insta::assert_snapshot!(words(b"tasks:\n- command: \xFF\n"), @"tasks:2:12: not UTF-8 text");
+    insta::assert_snapshot!(words(b"{\"command\":[\"x\"]}\n{\"command\":\xFF}\n"), @"tasks:2:12: not UTF-8 text");
+    let mut line = b"{\"command\":[\"".to_vec();
+    line.resize(LINE_MAX + 10, b'x');
+    insta::assert_snapshot!(words(&line), @"tasks:1:1: the line is longer than 8388608 bytes");
+    let mut large = b"tasks:\n".to_vec();
+    large.resize(YAML_MAX + 1, b'#');
+    insta::assert_snapshot!(words(&large), @"tasks is larger than 33554432 bytes, the most for YAML (JSON Lines may be of any length)");
+    let heavy = format!("{{\"command\":[\"{}\"]}}", "x".repeat(2 << 20));
+    insta::assert_snapshot!(words(heavy.as_bytes()), @"tasks:1:1: the specification takes 2097168 bytes: at most 1048576 are allowed (pass large input by --stdin)");
+}
