@@ -5,6 +5,7 @@ pub mod rundir;
 pub mod store;
 pub mod taskfile;
 pub mod tree;
+pub mod wire;
 
 /// An error with all of its causes, in one line.
 pub fn error_chain(error: &dyn std::error::Error) -> String {
