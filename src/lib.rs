@@ -1,8 +1,12 @@
 //! acode: a durable task queue and pre-fork worker pool for one Linux server.
 
 pub mod config;
+pub mod local;
+pub mod records;
+pub mod requests;
 pub mod rundir;
 pub mod store;
+pub mod supervisor;
 pub mod taskfile;
 pub mod tree;
 pub mod wire;

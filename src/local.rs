@@ -1,0 +1,230 @@
+//! The queue without a pool: a client that holds the instance lock reads and writes it itself.
+//!
+//! It answers the same requests as a supervisor does, as far as no worker is needed for them. One owner at a time: the
+//! lock is held for as long as this lives. Deliberately absent: running anything, and waiting for anything.
+
+use std::sync::Arc;
+
+use acode_worker::task::TaskState;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::records;
+use crate::requests::{self, RequestError};
+use crate::rundir::{DirError, Dirs, InstanceLock, LockError};
+use crate::store::{self, Op, Store, StoreError};
+use crate::wire::request::{Cancel, Events, Prune, Retry, Wait};
+use crate::wire::types::Waiting;
+use crate::wire::{CallError, MAX_LIST, Request, reply};
+
+/// Tasks in a list whose length was not asked for.
+const LIST_DEFAULT: u32 = 100;
+/// The most rows that are pruned in one transaction.
+const PRUNE_PASS: u32 = 10_000;
+
+/// Why the queue cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalError {
+    /// The state directory is not usable.
+    #[error(transparent)]
+    Dirs(#[from] DirError),
+    /// It is held by somebody, or cannot be locked.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The queue cannot be opened.
+    #[error("the queue cannot be opened")]
+    Store(#[from] StoreError),
+}
+
+/// The queue, owned by this process.
+#[derive(Debug)]
+pub struct Local {
+    store: Store,
+    limit: u64,
+    dirs: Dirs,
+    // Let go of last.
+    _lock: InstanceLock,
+}
+
+impl Local {
+    /// Takes the queue, making it if there is none. `limit` is how many unfinished tasks it may hold.
+    ///
+    /// # Errors
+    /// The directory is not usable, or somebody else holds it.
+    pub fn open(dirs: &Dirs, limit: u64) -> Result<Self, LocalError> {
+        dirs.prepare()?;
+        let lock = InstanceLock::take(&dirs.lock())?;
+        Ok(Self { store: Store::open(&dirs.state)?, limit, dirs: dirs.clone(), _lock: lock })
+    }
+
+    /// Answers a request; `None` if only a running pool can.
+    ///
+    /// # Errors
+    /// What a supervisor would answer.
+    pub fn answer(&mut self, request: Request) -> Result<Option<Value>, CallError> {
+        self.try_answer(request).map_err(|error| match error {
+            RequestError::Call(error) => error,
+            RequestError::Store(error) => CallError::QueueUnavailable { reason: crate::error_chain(&error) },
+        })
+    }
+
+    fn try_answer(&mut self, request: Request) -> Result<Option<Value>, RequestError> {
+        match request {
+            Request::Submit(submit) => {
+                let queued = self.store.counts().pending;
+                let tasks = requests::admit(&mut self.store, submit.tasks, self.limit, queued)?;
+                requests::check_dependencies(&self.store, &tasks)?;
+                let ids = tasks.iter().map(|task| task.id).collect();
+                let ops: Vec<Op> = tasks.into_iter().map(|task| Op::Submit(Arc::new(task))).collect();
+                self.apply(&ops)?;
+                json(&reply::Submitted { ids })
+            }
+            Request::Resolve(resolve) => {
+                json(&reply::Resolved { ids: requests::resolve_all(&self.store, &resolve.ids)? })
+            }
+            Request::Cancel(cancel) => self.cancel(&cancel),
+            Request::Retry(retry) => self.retry(&retry),
+            Request::Show(show) => {
+                let id = requests::resolve(&self.store, &show.id)?;
+                let record = self.record(requests::stored(&self.store, id)?)?;
+                json(&reply::Shown { task: requests::with_attempts(&self.store, record)? })
+            }
+            Request::List(list) => {
+                let limit = list.limit.unwrap_or(LIST_DEFAULT).min(MAX_LIST) as usize;
+                let array = list.array.as_ref().map(|name| requests::resolve(&self.store, name)).transpose()?;
+                json(&records::list(&self.store, &list, array, limit, |stored| self.record(stored))?)
+            }
+            Request::Why(why) => {
+                let id = requests::resolve(&self.store, &why.id)?;
+                let stored = requests::stored(&self.store, id)?;
+                let verdict = stored.verdict.clone();
+                json(&requests::why(self.record(stored)?, verdict.as_ref()))
+            }
+            Request::Wait(wait) => self.wait(&wait),
+            Request::Events(events) => self.events(&events),
+            Request::Logs(logs) => {
+                let mut sources = Vec::new();
+                for id in requests::resolve_all(&self.store, &logs.ids)? {
+                    let stored = requests::stored(&self.store, id)?;
+                    sources.extend(requests::log_source(&self.store, &stored, logs.attempt)?);
+                }
+                json(&reply::LogPlaces { directory: self.dirs.journal().display().to_string(), sources })
+            }
+            Request::Prune(prune) => self.prune(&prune),
+            Request::Status(_)
+            | Request::Workers(_)
+            | Request::Scale(_)
+            | Request::Stop(_)
+            | Request::Ping(_)
+            | Request::GetInfo(_)
+            | Request::GetInterfaceDescription(_) => Ok(None),
+        }
+    }
+
+    /// Applies changes until nothing is left of them.
+    fn apply(&mut self, ops: &[Op]) -> Result<(), StoreError> {
+        let mut more = self.store.apply(ops)?.more;
+        while more {
+            more = self.store.apply(&[Op::Continue])?.more;
+        }
+        Ok(())
+    }
+
+    fn record(&self, stored: store::TaskRecord) -> Result<crate::wire::types::TaskRecord, StoreError> {
+        let waiting = match stored.state {
+            TaskState::Pending => Some(requests::waiting(&self.store, &stored)?.unwrap_or(Waiting::NoPool)),
+            _ => None,
+        };
+        Ok(records::task(stored, waiting))
+    }
+
+    fn cancel(&mut self, cancel: &Cancel) -> Result<Option<Value>, RequestError> {
+        let reason = cancel.reason.clone().unwrap_or_else(|| "cancelled by request".to_owned());
+        let (mut done, mut ops) = (reply::Cancelled::default(), Vec::new());
+        for id in requests::resolve_all(&self.store, &cancel.ids)? {
+            if requests::stored(&self.store, id)?.state.is_final() {
+                done.ended.push(id);
+            } else {
+                let at_us = requests::now_us();
+                ops.push(Op::Cancel { id, keep: Arc::from([]), reason: reason.clone(), at_us });
+                done.cancelled.push(id);
+            }
+        }
+        self.apply(&ops)?;
+        json(&done)
+    }
+
+    fn retry(&mut self, retry: &Retry) -> Result<Option<Value>, RequestError> {
+        let (mut done, mut ops) = (reply::Retried::default(), Vec::new());
+        for id in requests::resolve_all(&self.store, &retry.ids)? {
+            if requests::may_retry(requests::stored(&self.store, id)?.state) {
+                ops.push(Op::Retry { id, at_us: requests::now_us() });
+                done.retried.push(id);
+            } else {
+                done.refused.push(id);
+            }
+        }
+        self.apply(&ops)?;
+        json(&done)
+    }
+
+    /// Waiting is over at once if all have ended; else only a pool could bring the end about.
+    fn wait(&mut self, wait: &Wait) -> Result<Option<Value>, RequestError> {
+        let mut waited = reply::Waited::default();
+        if wait.all {
+            return if self.store.counts().pending == 0 { json(&waited) } else { Ok(None) };
+        }
+        for id in requests::resolve_all(&self.store, &wait.ids)? {
+            let stored = requests::stored(&self.store, id)?;
+            if !stored.state.is_final() {
+                return Ok(None);
+            }
+            if stored.state != TaskState::Completed && waited.unsuccessful.len() < reply::Waited::MAX_NAMED {
+                waited.unsuccessful.push(id);
+            }
+            match stored.kind {
+                store::TaskKind::Array(array) => waited.counts.add(records::array_counts(&array)),
+                store::TaskKind::Task | store::TaskKind::Member { .. } => {
+                    *waited.counts.get_mut(stored.state) += 1;
+                }
+            }
+        }
+        json(&waited)
+    }
+
+    fn events(&mut self, events: &Events) -> Result<Option<Value>, RequestError> {
+        if events.follow {
+            return Ok(None);
+        }
+        let after = match (events.after, events.since) {
+            (Some(after), _) => after,
+            (None, Some(since)) => self.store.last_event_before(u64::try_from(since.micros()).unwrap_or(0))?,
+            (None, None) => 0,
+        };
+        let limit = events.limit.unwrap_or(MAX_LIST).min(MAX_LIST) as usize;
+        let found = self.store.events(after, limit)?;
+        json(&reply::EventBatch { events: found.into_iter().map(records::event).collect() })
+    }
+
+    fn prune(&mut self, prune: &Prune) -> Result<Option<Value>, RequestError> {
+        let policy = requests::retention(prune);
+        let mut tasks = 0;
+        loop {
+            let pruned = self.store.prune(&policy, requests::now_us(), PRUNE_PASS)?;
+            tasks += pruned.tasks;
+            if !pruned.more {
+                break;
+            }
+        }
+        let used = self.store.segments_in_use()?;
+        let keep = |worker, segment| used.iter().any(|(user, first)| *user == worker && *first <= segment);
+        // What cannot be removed now is removed by the next pool.
+        let log_bytes = acode_worker::output::remove_unused(&self.dirs.journal(), keep).unwrap_or(0);
+        json(&reply::Pruned { tasks, log_bytes })
+    }
+}
+
+fn json<R: Serialize>(reply: &R) -> Result<Option<Value>, RequestError> {
+    let value = serde_json::to_value(reply);
+    value.map(Some).map_err(|error| CallError::Internal { reason: error.to_string() }.into())
+}

@@ -1,0 +1,375 @@
+//! What clients ask, and what is done about it.
+//!
+//! Questions are answered at once, from what is committed and what is live. Wishes go through the batch, and are
+//! answered after its commit. Deliberately absent: the codec and the connections.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use acode_worker::failpoint;
+use acode_worker::sys::clock;
+use acode_worker::task::{TaskId, TaskState};
+use acode_worker::wire::Order;
+
+use super::Supervisor;
+use super::clients::ClientId;
+use super::desk::{Phase, served};
+use super::ledger::After;
+use super::streams::{Awaited, Follower, Waiter};
+use crate::records;
+use crate::requests::{self, RequestError};
+use crate::store::{Op, StoreError, TaskKind};
+use crate::wire::reply::{self, Waited};
+use crate::wire::request::{self, Events, List, Logs, Stop, Submit, Wait};
+use crate::wire::types::{LogSource, StopMode, TaskCounts};
+use crate::wire::{Call, CallError, DESCRIPTION, INTERFACE, MAX_LIST, Request};
+
+/// Tasks in a list whose length was not asked for.
+const LIST_DEFAULT: u32 = 100;
+
+impl Supervisor {
+    /// Answers one call, now or later.
+    pub(super) fn answer(&mut self, client: ClientId, call: Call) {
+        let Call { request, more, oneway } = call;
+        // What is done for nobody in particular is done, and answered to nobody.
+        let client = if oneway { ClientId::NOBODY } else { client };
+        if oneway && matches!(request, Request::Wait(_) | Request::Events(_)) {
+            return;
+        }
+        // A client's calls are answered in their order, so what waits for a commit comes before any other answer.
+        if !matches!(request, Request::Submit(_)) && !self.ledger.is_empty() {
+            self.commit();
+        }
+        if let Err(error) = self.try_answer(client, request, more) {
+            let error = self.refusal(error);
+            self.clients.error(client, &error);
+        }
+    }
+
+    fn try_answer(&mut self, client: ClientId, request: Request, more: bool) -> Result<(), RequestError> {
+        match request {
+            Request::Submit(submit) => self.submit(client, submit)?,
+            Request::Resolve(resolve) => {
+                let ids = requests::resolve_all(&*self.store, &resolve.ids)?;
+                self.clients.reply(client, &reply::Resolved { ids }, false);
+            }
+            Request::Cancel(cancel) => self.cancel(client, &cancel)?,
+            Request::Retry(retry) => self.retry(client, &retry)?,
+            Request::Show(show) => {
+                let id = requests::resolve(&*self.store, &show.id)?;
+                let record = self.task_record(requests::stored(&*self.store, id)?)?;
+                let task = requests::with_attempts(&*self.store, record)?;
+                self.clients.reply(client, &reply::Shown { task }, false);
+            }
+            Request::List(list) => {
+                let listed = self.list(&list)?;
+                self.clients.reply(client, &listed, false);
+            }
+            Request::Why(why) => {
+                let id = requests::resolve(&*self.store, &why.id)?;
+                let stored = requests::stored(&*self.store, id)?;
+                let verdict = stored.verdict.clone();
+                let reply = requests::why(self.task_record(stored)?, verdict.as_ref());
+                self.clients.reply(client, &reply, false);
+            }
+            Request::Wait(wait) => self.wait(client, &wait, more)?,
+            Request::Events(events) => self.events(client, &events, more)?,
+            Request::Logs(logs) => {
+                let places = self.logs(&logs)?;
+                self.clients.reply(client, &places, false);
+            }
+            Request::Status(_) => {
+                let status = self.status();
+                self.clients.reply(client, &reply::StatusReply { status }, false);
+            }
+            Request::Workers(_) => {
+                let workers = self.workers();
+                self.clients.reply(client, &reply::WorkersReply { workers }, false);
+            }
+            Request::Scale(scale) => self.scale(client, scale.count)?,
+            Request::Stop(stop) => self.stop(client, &stop, more),
+            Request::Prune(prune) => {
+                let pruned = self.prune_now(&prune)?;
+                self.clients.reply(client, &pruned, false);
+            }
+            Request::Ping(_) => {
+                let pong = reply::Pong { pid: std::process::id(), pool: self.config.pool.name.clone() };
+                self.clients.reply(client, &pong, false);
+            }
+            Request::GetInfo(_) => self.clients.reply(client, &reply::ServiceInfo::own(), false),
+            Request::GetInterfaceDescription(of) => {
+                if of.interface != INTERFACE {
+                    return Err(CallError::InterfaceNotFound { interface: of.interface }.into());
+                }
+                let description = DESCRIPTION.to_owned();
+                self.clients.reply(client, &reply::InterfaceDescription { description }, false);
+            }
+        }
+        Ok(())
+    }
+
+    /// What a client is told; a queue that cannot be read or written begins to heal.
+    fn refusal(&mut self, error: RequestError) -> CallError {
+        match error {
+            RequestError::Call(error) => error,
+            RequestError::Store(error) => {
+                if error.needs_reopen() {
+                    self.store_failed(&error);
+                }
+                CallError::QueueUnavailable { reason: crate::error_chain(&error) }
+            }
+        }
+    }
+
+    /// Refuses what needs the queue to be written while it cannot be.
+    fn writable(&self) -> Result<(), CallError> {
+        match &self.broken {
+            Some(broken) => Err(CallError::QueueUnavailable { reason: broken.why.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    fn submit(&mut self, client: ClientId, submit: Submit) -> Result<(), RequestError> {
+        if self.is_stopping() {
+            return Err(CallError::Draining.into());
+        }
+        self.writable()?;
+        let queued = self.store.counts().pending + self.ledger.submitted();
+        let tasks = requests::admit(&mut *self.store, submit.tasks, self.config.queue.max_tasks, queued)?;
+        if tasks.iter().any(|task| !task.dependencies.is_empty()) {
+            // A dependency may be on something in the batch, and a bad one must refuse the whole request.
+            self.commit();
+            requests::check_dependencies(&*self.store, &tasks)?;
+        }
+        let ids = tasks.iter().map(|task| task.id).collect();
+        for task in tasks {
+            let lane = acode_worker::claim::Lane { priority: task.priority, class: task.class };
+            // What it is refused for now, or delayed by, shows when the lane is read.
+            self.desk.expect(lane, task.id.seq());
+            self.ledger.submit(task, self.now_ns);
+        }
+        self.ledger.then(After::Accepted { client, ids });
+        failpoint!("supervisor.after-accept");
+        Ok(())
+    }
+
+    fn cancel(&mut self, client: ClientId, cancel: &request::Cancel) -> Result<(), RequestError> {
+        self.writable()?;
+        let ids = requests::resolve_all(&*self.store, &cancel.ids)?;
+        let reason = cancel.reason.clone().unwrap_or_else(|| "cancelled by request".to_owned());
+        let mut done = reply::Cancelled::default();
+        for id in ids {
+            let record = requests::stored(&*self.store, id)?;
+            if record.state.is_final() {
+                done.ended.push(id);
+                continue;
+            }
+            let last = match record.kind {
+                TaskKind::Array(array) => id.seq() + array.count,
+                TaskKind::Task | TaskKind::Member { .. } => id.seq(),
+            };
+            let keep = self.cancel_active(id.seq(), last, &reason);
+            if keep.is_empty() || last > id.seq() {
+                let at_us = u64::try_from(clock::unix_us()).unwrap_or(0);
+                self.record(Op::Cancel { id, keep: Arc::from(keep), reason: reason.clone(), at_us });
+            }
+            done.cancelled.push(id);
+        }
+        self.ledger.then(After::Cancelled { client, reply: done });
+        Ok(())
+    }
+
+    /// Takes the tasks with these numbers back from the table, and has those ended that a worker holds; gives the
+    /// numbers of the latter.
+    fn cancel_active(&mut self, first: u64, last: u64, reason: &str) -> Vec<u64> {
+        let seqs = self.desk.iter().map(|active| active.id.seq());
+        let concerned: Vec<u64> = seqs.filter(|seq| (first..=last).contains(seq)).collect();
+        let mut held = Vec::new();
+        for seq in concerned {
+            let Some(active) = self.desk.get_mut(seq) else { continue };
+            let ticket = active.ticket;
+            if active.phase == Phase::Published && self.producer.retract(ticket) {
+                self.clear_from_desk(seq);
+                continue;
+            }
+            active.cancelled.get_or_insert_with(|| reason.to_owned());
+            held.push(seq);
+            if let Some(row) = self.producer.holder(ticket) {
+                self.crew.order(row, &Order::Cancel { ticket });
+            }
+        }
+        held
+    }
+
+    fn retry(&mut self, client: ClientId, retry: &request::Retry) -> Result<(), RequestError> {
+        self.writable()?;
+        let mut done = reply::Retried::default();
+        for id in requests::resolve_all(&*self.store, &retry.ids)? {
+            let record = requests::stored(&*self.store, id)?;
+            if requests::may_retry(record.state) {
+                let at_us = u64::try_from(clock::unix_us()).unwrap_or(0);
+                self.record(Op::Retry { id, at_us });
+                done.retried.push(id);
+            } else {
+                done.refused.push(id);
+            }
+        }
+        self.ledger.then(After::Retried { client, reply: done });
+        Ok(())
+    }
+
+    fn list(&mut self, list: &List) -> Result<reply::Listed, RequestError> {
+        let limit = list.limit.unwrap_or(LIST_DEFAULT).min(MAX_LIST) as usize;
+        let array = list.array.as_ref().map(|name| requests::resolve(&*self.store, name)).transpose()?;
+        let live = |state: &TaskState| matches!(state, TaskState::Assigned | TaskState::Running);
+        if !list.states.is_empty() && list.states.iter().all(live) {
+            return Ok(self.list_live(list, limit)?);
+        }
+        Ok(records::list(&*self.store, list, array, limit, |stored| self.task_record(stored))?)
+    }
+
+    /// Lists tasks in states that only the live pool knows.
+    fn list_live(&self, list: &List, limit: usize) -> Result<reply::Listed, StoreError> {
+        let mut ids: Vec<TaskId> = self.desk.iter().map(|active| active.id).collect();
+        ids.sort_unstable();
+        if list.newest_first {
+            ids.reverse();
+        }
+        let behind = |id: &TaskId| match list.after {
+            None => true,
+            Some(after) if list.newest_first => *id < after,
+            Some(after) => *id > after,
+        };
+        let mut listed = reply::Listed::default();
+        for id in ids.into_iter().filter(behind) {
+            let Some(stored) = self.store.get(id)? else { continue };
+            let record = self.task_record(stored)?;
+            if list.states.contains(&record.state) {
+                listed.tasks.push(record);
+            }
+            if listed.tasks.len() == limit {
+                listed.next = Some(id);
+                break;
+            }
+        }
+        Ok(listed)
+    }
+
+    fn wait(&mut self, client: ClientId, wait: &Wait, more: bool) -> Result<(), RequestError> {
+        if wait.all {
+            let before = self.task_counts();
+            self.begin_wait(Waiter::new(client, more, Awaited::All { before }, Vec::new()));
+            return Ok(());
+        }
+        let (mut open, mut arrays, mut ended) = (BTreeSet::new(), BTreeMap::new(), TaskCounts::default());
+        let mut unsuccessful = Vec::new();
+        for id in requests::resolve_all(&*self.store, &wait.ids)? {
+            let record = requests::stored(&*self.store, id)?;
+            match record.kind {
+                TaskKind::Array(array) => {
+                    arrays.insert(id.seq(), (id, array.count));
+                }
+                TaskKind::Task | TaskKind::Member { .. } if record.state.is_final() => {
+                    *ended.get_mut(record.state) += 1;
+                }
+                TaskKind::Task | TaskKind::Member { .. } => {
+                    open.insert(id.seq());
+                }
+            }
+            let bad = record.state.is_final() && record.state != TaskState::Completed;
+            if bad && unsuccessful.len() < Waited::MAX_NAMED {
+                unsuccessful.push(id);
+            }
+        }
+        let awaited = Awaited::These { open, arrays, ended };
+        self.begin_wait(Waiter::new(client, more, awaited, unsuccessful));
+        Ok(())
+    }
+
+    fn events(&mut self, client: ClientId, events: &Events, more: bool) -> Result<(), RequestError> {
+        if events.follow && !more {
+            return Err(CallError::InvalidParameter { parameter: "follow: needs more".to_owned() }.into());
+        }
+        let since = events.since.map(|stamp| u64::try_from(stamp.micros()).unwrap_or(0));
+        let after = match (events.after, since) {
+            (Some(after), _) => after,
+            (None, Some(since)) => self.store.last_event_before(since)?,
+            (None, None) => 0,
+        };
+        if more {
+            self.begin_following(Follower { client, after, follow: events.follow });
+            return Ok(());
+        }
+        let limit = events.limit.unwrap_or(MAX_LIST).min(MAX_LIST) as usize;
+        let found = self.store.events(after, limit)?;
+        let batch = reply::EventBatch { events: found.into_iter().map(records::event).collect() };
+        self.clients.reply(client, &batch, false);
+        Ok(())
+    }
+
+    fn logs(&mut self, logs: &Logs) -> Result<reply::LogPlaces, RequestError> {
+        let ids = match logs.ids.is_empty() {
+            false => requests::resolve_all(&*self.store, &logs.ids)?,
+            true => {
+                let running = self.desk.iter().filter(|active| matches!(active.phase, Phase::Running { .. }));
+                running.map(|active| active.id).collect()
+            }
+        };
+        let mut sources = Vec::new();
+        for id in ids {
+            let stored = requests::stored(&*self.store, id)?;
+            match self.live_log(&stored, logs.attempt) {
+                Some(source) => sources.push(source),
+                None => sources.extend(requests::log_source(&*self.store, &stored, logs.attempt)?),
+            }
+        }
+        Ok(reply::LogPlaces { directory: self.dirs.journal().display().to_string(), sources })
+    }
+
+    /// Where the output of a running attempt is being written.
+    fn live_log(&self, stored: &crate::store::TaskRecord, only: Option<u32>) -> Option<LogSource> {
+        let active = self.desk.get(stored.id.seq())?;
+        let row = match active.phase {
+            Phase::Running { row, .. } => row,
+            Phase::Published | Phase::Ended => return None,
+        };
+        if only.is_some_and(|only| only != active.attempt) {
+            return None;
+        }
+        let worker = self.crew.get(row)?.id;
+        let name = stored.spec.display_name().to_owned();
+        Some(LogSource { task: stored.id, name, attempt: active.attempt, worker, segment: 0, offset: 0, length: None })
+    }
+
+    fn scale(&mut self, client: ClientId, count: u32) -> Result<(), RequestError> {
+        let max = self.config.workers.max_count.min(self.max_rows());
+        if count == 0 || count > max {
+            let parameter = format!("count: {count}, from 1 to {max} is allowed");
+            return Err(CallError::InvalidParameter { parameter }.into());
+        }
+        if self.is_stopping() {
+            return Err(CallError::Draining.into());
+        }
+        let (before, target) = self.scale_to(count);
+        self.clients.reply(client, &reply::Scaled { before, target }, false);
+        Ok(())
+    }
+
+    fn stop(&mut self, client: ClientId, stop: &Stop, more: bool) {
+        match stop.mode {
+            StopMode::Drain => self.drain(stop.timeout_ms),
+            StopMode::Force => self.force(),
+            StopMode::WhenEmpty => self.stop_when_empty = true,
+        }
+        let reply = self.stopping();
+        self.clients.reply(client, &reply, more);
+        if more {
+            self.begin_watching_stop(client);
+        }
+    }
+
+    /// Looks for tasks in every lane again.
+    pub(super) fn expect_everything(&mut self) {
+        served().for_each(|lane| self.desk.expect(lane, 1));
+    }
+}

@@ -1,0 +1,418 @@
+//! The decisions of the supervisor about its workers: pure, so that each is a test without a clock or a process.
+//!
+//! [`Fleet::decide`] takes what has happened and says what to do; time comes in with the events, in milliseconds of
+//! the monotonic clock. Deliberately absent: any I/O, and what becomes of tasks, which `judge` says.
+
+use std::collections::BTreeMap;
+
+use acode_worker::claim::WorkerState;
+
+/// What decides about workers; from the configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// Milliseconds without a sign of life after which a worker is killed.
+    pub heartbeat_timeout_ms: u64,
+    /// Milliseconds that a newborn has until it is ready.
+    pub boot_timeout_ms: u64,
+    /// Milliseconds that a worker has to leave when it has nothing left to do, or gives its task back.
+    pub leave_timeout_ms: u64,
+    /// How many rows the claim table has.
+    pub rows: u16,
+    /// With so many workers in a row that never became ready, the pool gives up.
+    pub max_boot_failures: u32,
+}
+
+/// Delay before the first respawn after a worker that failed early, in milliseconds; doubles with each.
+const RESPAWN_DELAY_MS: u64 = 50;
+/// The longest such delay, in milliseconds.
+const RESPAWN_DELAY_MAX_MS: u64 = 5_000;
+/// A worker that lived so many milliseconds did not fail early.
+const SETTLED_MS: u64 = 1_000;
+
+/// What the pool does as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Keeps its number of workers.
+    Running,
+    /// Lets running tasks finish until this time, then takes them back.
+    Draining {
+        /// When patience ends.
+        deadline_ms: u64,
+    },
+    /// Patience is over: tasks are being taken back, and workers killed at this time.
+    TakingBack {
+        /// When they are killed.
+        kill_ms: u64,
+    },
+    /// Kills its workers.
+    Killing,
+}
+
+/// Where a worker stands in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    /// Made, and not heard from.
+    Starting,
+    /// Working.
+    Live,
+    /// Told to leave after its task.
+    Leaving,
+    /// Killed; its end is awaited. `ours` if that was no fault of its own or its task's.
+    Killed { ours: bool },
+}
+
+/// A worker, as far as decisions need it.
+#[derive(Debug, Clone)]
+struct Member {
+    life: Life,
+    unhealthy: bool,
+    born_ms: u64,
+    /// Since when it has been told to leave.
+    told_ms: u64,
+    /// The later of its last heartbeat and the last moment at which it could not have been seen.
+    seen_ms: u64,
+    busy: bool,
+}
+
+/// What has happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// No worker could be made.
+    BirthFailed {
+        /// For which row.
+        row: u16,
+    },
+    /// A worker is ready to work.
+    Ready {
+        /// Which.
+        row: u16,
+    },
+    /// A worker is gone, with all of its task's processes.
+    Gone {
+        /// Which.
+        row: u16,
+    },
+    /// Somebody wants so many workers.
+    Scale {
+        /// How many.
+        target: u16,
+    },
+    /// The pool shall stop when its running tasks have ended, or after `patience_ms`.
+    Drain {
+        /// How long to wait for them.
+        patience_ms: u64,
+    },
+    /// The pool shall stop now.
+    Force,
+    /// Time has passed: what each worker's row says.
+    Tick {
+        /// Row, heartbeat in milliseconds, state.
+        rows: Vec<(u16, u64, WorkerState)>,
+    },
+}
+
+/// What to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Make a worker in this row.
+    Bear {
+        /// Which row.
+        row: u16,
+    },
+    /// Tell a worker to leave after its task.
+    Dismiss {
+        /// Which.
+        row: u16,
+    },
+    /// Tell a worker to end its task and give it back.
+    TakeBack {
+        /// Which.
+        row: u16,
+    },
+    /// Kill a worker.
+    Kill {
+        /// Which.
+        row: u16,
+        /// Why.
+        why: KillReason,
+    },
+    /// Workers die before they are ready, again and again: end the pool with an error.
+    GiveUp,
+}
+
+/// Why a worker is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KillReason {
+    /// No sign of life.
+    Silent,
+    /// It never became ready.
+    NeverReady,
+    /// It did not leave when it should have.
+    Lingering,
+    /// The pool stops by force.
+    Forced,
+}
+
+/// The status of a worker for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// See [`Life::Starting`].
+    Starting,
+    /// Without a task.
+    Idle,
+    /// With a task.
+    Busy,
+    /// Killed for its silence.
+    Unhealthy,
+    /// Leaving.
+    Stopping,
+}
+
+/// All workers, and what the pool wants with them.
+#[derive(Debug)]
+pub struct Fleet {
+    rules: Rules,
+    mode: Mode,
+    target: u16,
+    members: BTreeMap<u16, Member>,
+    now_ms: u64,
+    boot_failures: u32,
+    respawn_at_ms: u64,
+    given_up: bool,
+}
+
+impl Fleet {
+    /// An empty fleet that wants `target` workers.
+    pub fn new(rules: Rules, target: u16, now_ms: u64) -> Self {
+        let (members, mode) = (BTreeMap::new(), Mode::Running);
+        Self { rules, mode, target, members, now_ms, boot_failures: 0, respawn_at_ms: 0, given_up: false }
+    }
+
+    /// Follows a changed configuration.
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
+    }
+
+    /// What the pool does as a whole.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// How many workers it wants.
+    pub fn target(&self) -> u16 {
+        self.target
+    }
+
+    /// Whether tasks may be published.
+    pub fn is_open(&self) -> bool {
+        self.mode == Mode::Running
+    }
+
+    /// Whether it has stopped: told to, and no worker left.
+    pub fn is_done(&self) -> bool {
+        self.mode != Mode::Running && self.members.is_empty()
+    }
+
+    /// Whether the end of this worker was the pool's own wish, so that nothing is held against its task.
+    pub fn was_ours(&self, row: u16) -> bool {
+        self.members.get(&row).is_some_and(|member| member.life == Life::Killed { ours: true })
+    }
+
+    /// A worker's status, if it lives.
+    pub fn status(&self, row: u16) -> Option<Status> {
+        self.members.get(&row).map(|member| match member.life {
+            _ if member.unhealthy => Status::Unhealthy,
+            Life::Starting => Status::Starting,
+            Life::Live if member.busy => Status::Busy,
+            Life::Live => Status::Idle,
+            Life::Leaving | Life::Killed { .. } => Status::Stopping,
+        })
+    }
+
+    /// Follows an event at `now_ms`, and adds to `actions` what to do.
+    pub fn decide(&mut self, now_ms: u64, event: Event, actions: &mut Vec<Action>) {
+        let slept = now_ms.saturating_sub(self.now_ms) > self.rules.heartbeat_timeout_ms / 2;
+        self.now_ms = now_ms;
+        if slept {
+            // We were stopped ourselves, or starved: silence in that time says nothing about the workers.
+            self.members.values_mut().for_each(|member| member.seen_ms = now_ms);
+        }
+        match event {
+            Event::BirthFailed { row } => {
+                self.members.remove(&row);
+                self.count_boot_failure(actions);
+            }
+            Event::Ready { row } => self.ready(row),
+            Event::Gone { row } => self.gone(row, actions),
+            Event::Scale { target } => self.target = target,
+            Event::Drain { patience_ms } => self.drain(patience_ms),
+            Event::Force => self.mode = Mode::Killing,
+            Event::Tick { rows } => self.look_at(&rows, actions),
+        }
+        self.converge(actions);
+    }
+
+    /// When to tick at the latest, for something that time alone brings about.
+    pub fn next_deadline_ms(&self) -> Option<u64> {
+        let mode = match self.mode {
+            Mode::Running if usize::from(self.target) > self.members.len() => Some(self.respawn_at_ms),
+            Mode::Draining { deadline_ms } => Some(deadline_ms),
+            Mode::TakingBack { kill_ms } => Some(kill_ms),
+            Mode::Running | Mode::Killing => None,
+        };
+        mode.filter(|at| *at > self.now_ms)
+    }
+
+    fn born(&mut self, row: u16) {
+        let now = self.now_ms;
+        let member =
+            Member { life: Life::Starting, unhealthy: false, born_ms: now, told_ms: 0, seen_ms: now, busy: false };
+        self.members.insert(row, member);
+    }
+
+    fn ready(&mut self, row: u16) {
+        self.boot_failures = 0;
+        if let Some(member) = self.members.get_mut(&row) {
+            member.seen_ms = self.now_ms;
+            match member.life {
+                Life::Starting => member.life = Life::Live,
+                Life::Live | Life::Leaving | Life::Killed { .. } => {}
+            }
+        }
+    }
+
+    fn gone(&mut self, row: u16, actions: &mut Vec<Action>) {
+        let Some(member) = self.members.remove(&row) else { return };
+        let lived_ms = self.now_ms.saturating_sub(member.born_ms);
+        match member.life {
+            Life::Starting => self.count_boot_failure(actions),
+            // It worked, but not for long: wait a little, but never give up for that, since its task may be to blame.
+            Life::Live if lived_ms < SETTLED_MS => self.respawn_at_ms = self.now_ms + RESPAWN_DELAY_MS,
+            Life::Killed { ours: false } if lived_ms < self.rules.boot_timeout_ms + SETTLED_MS => {
+                self.respawn_at_ms = self.now_ms + RESPAWN_DELAY_MS;
+            }
+            Life::Live | Life::Leaving | Life::Killed { .. } => {}
+        }
+    }
+
+    fn count_boot_failure(&mut self, actions: &mut Vec<Action>) {
+        self.boot_failures += 1;
+        let doublings = self.boot_failures.min(16) - 1;
+        self.respawn_at_ms = self.now_ms + (RESPAWN_DELAY_MS << doublings).min(RESPAWN_DELAY_MAX_MS);
+        if self.boot_failures >= self.rules.max_boot_failures && !self.given_up {
+            self.given_up = true;
+            self.mode = Mode::Killing;
+            actions.push(Action::GiveUp);
+        }
+    }
+
+    fn drain(&mut self, patience_ms: u64) {
+        match self.mode {
+            Mode::Running => self.mode = Mode::Draining { deadline_ms: self.now_ms.saturating_add(patience_ms) },
+            // A second wish can only shorten the first.
+            Mode::Draining { deadline_ms } => {
+                let deadline_ms = deadline_ms.min(self.now_ms.saturating_add(patience_ms));
+                self.mode = Mode::Draining { deadline_ms };
+            }
+            Mode::TakingBack { .. } | Mode::Killing => {}
+        }
+    }
+
+    fn look_at(&mut self, rows: &[(u16, u64, WorkerState)], actions: &mut Vec<Action>) {
+        for (row, heartbeat_ms, state) in rows {
+            let Some(member) = self.members.get_mut(row) else { continue };
+            member.seen_ms = member.seen_ms.max(*heartbeat_ms);
+            member.busy = *state == WorkerState::Busy;
+            let silent_ms = self.now_ms.saturating_sub(member.seen_ms);
+            let (limit_ms, why) = match member.life {
+                Life::Starting => (self.rules.boot_timeout_ms, KillReason::NeverReady),
+                Life::Live | Life::Leaving => (self.rules.heartbeat_timeout_ms, KillReason::Silent),
+                Life::Killed { .. } => continue,
+            };
+            if silent_ms > limit_ms {
+                member.unhealthy = true;
+                member.life = Life::Killed { ours: false };
+                if why == KillReason::NeverReady {
+                    self.boot_failures += 1;
+                }
+                actions.push(Action::Kill { row: *row, why });
+            }
+        }
+    }
+
+    /// Brings the fleet nearer to what is wanted.
+    fn converge(&mut self, actions: &mut Vec<Action>) {
+        match self.mode {
+            Mode::Running => self.keep_number(actions),
+            Mode::Draining { deadline_ms } if self.now_ms < deadline_ms => self.dismiss_all(actions),
+            Mode::Draining { .. } => {
+                self.dismiss_all(actions);
+                self.mode = Mode::TakingBack { kill_ms: self.now_ms + self.rules.leave_timeout_ms };
+                actions.extend(self.members.keys().map(|row| Action::TakeBack { row: *row }));
+            }
+            Mode::TakingBack { kill_ms } if self.now_ms < kill_ms => {}
+            Mode::TakingBack { .. } => self.kill_all(KillReason::Lingering, actions),
+            Mode::Killing => self.kill_all(KillReason::Forced, actions),
+        }
+    }
+
+    fn keep_number(&mut self, actions: &mut Vec<Action>) {
+        let staying = self.members.values().filter(|member| stays(member)).count();
+        // One that was killed for its silence is replaced when it is gone with its task, and not before.
+        let dying = self.members.values().filter(|m| m.life == Life::Killed { ours: false }).count();
+        let target = usize::from(self.target);
+        if staying + dying < target && self.now_ms >= self.respawn_at_ms {
+            // After a failure one at a time, until one has become ready.
+            let wanted = if self.boot_failures > 0 { 1 } else { target - staying - dying };
+            let free = (0..self.rules.rows).filter(|row| !self.members.contains_key(row));
+            for row in free.take(wanted).collect::<Vec<_>>() {
+                self.born(row);
+                actions.push(Action::Bear { row });
+            }
+        }
+        if staying > target {
+            let mut leaving: Vec<_> =
+                self.members.iter().filter(|(_, m)| stays(m)).map(|(r, m)| (m.busy, *r)).collect();
+            // Idle ones first, and of these the highest rows, so that the low ones stay in use.
+            leaving.sort_by_key(|(busy, row)| (*busy, std::cmp::Reverse(*row)));
+            for (_, row) in leaving.into_iter().take(staying - target) {
+                self.dismiss(row, actions);
+            }
+        }
+    }
+
+    fn dismiss(&mut self, row: u16, actions: &mut Vec<Action>) {
+        if let Some(member) = self.members.get_mut(&row) {
+            member.life = Life::Leaving;
+            member.told_ms = self.now_ms;
+            actions.push(Action::Dismiss { row });
+        }
+    }
+
+    fn dismiss_all(&mut self, actions: &mut Vec<Action>) {
+        let rows: Vec<u16> = self.members.iter().filter(|(_, m)| stays(m)).map(|(row, _)| *row).collect();
+        for row in rows {
+            self.dismiss(row, actions);
+        }
+    }
+
+    fn kill_all(&mut self, why: KillReason, actions: &mut Vec<Action>) {
+        for (row, member) in &mut self.members {
+            match member.life {
+                Life::Starting | Life::Live | Life::Leaving => {
+                    member.life = Life::Killed { ours: true };
+                    actions.push(Action::Kill { row: *row, why });
+                }
+                Life::Killed { .. } => {}
+            }
+        }
+    }
+}
+
+fn stays(member: &Member) -> bool {
+    matches!(member.life, Life::Starting | Life::Live)
+}
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;

@@ -1,0 +1,135 @@
+//! The fleet's decisions, each told as a small story.
+
+use super::*;
+
+const RULES: Rules =
+    Rules { heartbeat_timeout_ms: 1_000, boot_timeout_ms: 500, leave_timeout_ms: 300, rows: 16, max_boot_failures: 3 };
+
+/// A fleet with a clock that the story moves.
+struct Story {
+    fleet: Fleet,
+    now: u64,
+}
+
+impl Story {
+    fn of(target: u16) -> Self {
+        let mut story = Self { fleet: Fleet::new(RULES, target, 0), now: 0 };
+        for action in story.tick(&[]) {
+            let Action::Bear { row } = action else { panic!("{action:?} at the start") };
+            story.tell(Event::Ready { row });
+        }
+        story
+    }
+
+    fn tell(&mut self, event: Event) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.fleet.decide(self.now, event, &mut actions);
+        actions
+    }
+
+    fn tick(&mut self, rows: &[(u16, WorkerState)]) -> Vec<Action> {
+        let rows = rows.iter().map(|(row, state)| (*row, self.now, *state)).collect();
+        self.tell(Event::Tick { rows })
+    }
+
+    fn after(&mut self, ms: u64) -> &mut Self {
+        self.now += ms;
+        self
+    }
+}
+
+#[test]
+fn a_pool_starts_as_many_workers_as_it_wants() {
+    let mut fleet = Fleet::new(RULES, 3, 0);
+    let mut actions = Vec::new();
+    fleet.decide(0, Event::Tick { rows: vec![] }, &mut actions);
+    assert_eq!(actions, [0, 1, 2].map(|row| Action::Bear { row }));
+}
+
+#[test]
+fn scaling_up_adds_and_scaling_down_dismisses_idle_ones_first() {
+    let mut story = Story::of(3);
+    assert_eq!(story.tell(Event::Scale { target: 4 }), [Action::Bear { row: 3 }]);
+    story.tell(Event::Ready { row: 3 });
+    story.tick(&[(0, WorkerState::Idle), (1, WorkerState::Busy), (2, WorkerState::Idle), (3, WorkerState::Busy)]);
+    let left = story.tell(Event::Scale { target: 1 });
+    assert_eq!(left, [2, 0, 3].map(|row| Action::Dismiss { row }));
+    assert_eq!(story.tell(Event::Gone { row: 2 }), [], "a dismissed worker is not replaced");
+}
+
+#[test]
+fn a_lost_worker_is_replaced_in_its_row() {
+    let mut story = Story::of(2);
+    assert_eq!(story.after(5_000).tell(Event::Gone { row: 0 }), [Action::Bear { row: 0 }]);
+}
+
+#[test]
+fn a_worker_that_dies_young_is_replaced_after_a_pause() {
+    let mut story = Story::of(1);
+    assert_eq!(story.after(10).tell(Event::Gone { row: 0 }), []);
+    assert_eq!(story.after(RESPAWN_DELAY_MS).tick(&[]), [Action::Bear { row: 0 }]);
+}
+
+#[test]
+fn a_pool_whose_workers_die_at_boot_gives_up() {
+    let mut story = Story { fleet: Fleet::new(RULES, 1, 0), now: 0 };
+    let mut births = 0;
+    for _ in 0..100 {
+        for action in story.after(100).tick(&[]) {
+            assert_eq!(action, Action::Bear { row: 0 });
+            births += 1;
+
+            if story.tell(Event::Gone { row: 0 }).contains(&Action::GiveUp) {
+                assert_eq!(births, RULES.max_boot_failures);
+                assert!(story.fleet.is_done());
+                return;
+            }
+        }
+    }
+    panic!("never gave up");
+}
+
+#[test]
+fn a_silent_worker_is_killed_once_and_its_death_is_its_own_fault() {
+    let mut story = Story::of(1);
+    story.tick(&[(0, WorkerState::Busy)]);
+    let silent = Event::Tick { rows: vec![(0, 0, WorkerState::Busy)] };
+    for _ in 0..2 {
+        assert_eq!(story.after(400).tell(silent.clone()), []);
+    }
+    assert_eq!(story.after(400).tell(silent.clone()), [Action::Kill { row: 0, why: KillReason::Silent }]);
+    assert_eq!(story.fleet.status(0), Some(Status::Unhealthy));
+    assert_eq!(story.after(400).tell(silent), []);
+    assert!(!story.fleet.was_ours(0));
+}
+
+#[test]
+fn a_supervisor_that_slept_does_not_blame_its_workers() {
+    let mut story = Story::of(1);
+    story.tick(&[(0, WorkerState::Idle)]);
+    let stale = Event::Tick { rows: vec![(0, 0, WorkerState::Idle)] };
+    assert_eq!(story.after(60_000).tell(stale), []);
+}
+
+#[test]
+fn draining_waits_then_takes_back_then_kills() {
+    let mut story = Story::of(2);
+    story.tick(&[(0, WorkerState::Busy), (1, WorkerState::Idle)]);
+    assert_eq!(story.tell(Event::Drain { patience_ms: 400 }), [0, 1].map(|row| Action::Dismiss { row }));
+    assert!(!story.fleet.is_open());
+    assert_eq!(story.tell(Event::Gone { row: 1 }), []);
+    assert_eq!(story.after(400).tick(&[(0, WorkerState::Busy)]), [Action::TakeBack { row: 0 }]);
+    assert_eq!(story.after(300).tick(&[(0, WorkerState::Busy)]), [Action::Kill { row: 0, why: KillReason::Lingering }]);
+    assert!(story.fleet.was_ours(0));
+    story.tell(Event::Gone { row: 0 });
+    assert!(story.fleet.is_done());
+}
+
+#[test]
+fn force_kills_at_once_even_while_draining() {
+    let mut story = Story::of(1);
+    story.tell(Event::Drain { patience_ms: 60_000 });
+    assert_eq!(story.tell(Event::Force), [Action::Kill { row: 0, why: KillReason::Forced }]);
+    story.tell(Event::Gone { row: 0 });
+    assert!(story.fleet.is_done());
+}

@@ -1,0 +1,75 @@
+//! The supervisor's own log: to standard error, or to a file that can be opened anew for rotation.
+//!
+//! Deliberately absent: the tasks' output, which goes to the journal and nowhere else.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::config::LogLevel;
+
+/// Where log lines go.
+#[derive(Debug, Clone, Default)]
+pub struct Log {
+    path: Option<PathBuf>,
+    file: Arc<Mutex<Option<File>>>,
+}
+
+impl Log {
+    /// Starts logging at `level`, to the file if one is named. Only the first call in a process has an effect on
+    /// where lines go.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn start(level: LogLevel, path: Option<&Path>) -> io::Result<Self> {
+        let log = Self { path: path.map(Path::to_owned), file: Arc::default() };
+        log.reopen()?;
+        let writer = log.clone();
+        let filter = match level {
+            LogLevel::Error => tracing::Level::ERROR,
+            LogLevel::Warn => tracing::Level::WARN,
+            LogLevel::Info => tracing::Level::INFO,
+            LogLevel::Debug => tracing::Level::DEBUG,
+            LogLevel::Trace => tracing::Level::TRACE,
+        };
+        let lines = tracing_subscriber::fmt()
+            .with_max_level(filter)
+            .with_ansi(false)
+            .with_target(false)
+            .with_writer(move || Line(writer.clone()))
+            .finish();
+        // A library user may have a subscriber already: then it gets the lines.
+        let _ = tracing::subscriber::set_global_default(lines);
+        Ok(log)
+    }
+
+    /// Opens the file anew, after it was moved away.
+    ///
+    /// # Errors
+    /// The file cannot be opened; the old one stays in use.
+    pub fn reopen(&self) -> io::Result<()> {
+        if let Some(path) = &self.path {
+            let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+            *self.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+        }
+        Ok(())
+    }
+}
+
+/// Writes one line.
+struct Line(Log);
+
+impl Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut *self.0.file.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(file) => file.write(bytes),
+            None => io::stderr().write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

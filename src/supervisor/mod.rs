@@ -1,0 +1,247 @@
+//! The supervisor: the one process that owns the queue, the workers and the control socket of a pool.
+//!
+//! It is single-threaded and synchronous. `decide`, `judge` and `desk` are pure; `reactor` waits and lets each source
+//! have its say; the other files are the supervisor's hands. What is here puts it together, in the order in which
+//! things must come into being: the nursery before anything else, the lock before the queue, the socket last.
+
+mod clients;
+mod commit;
+mod control;
+mod crew;
+mod decide;
+mod desk;
+mod dispatch;
+mod judge;
+mod launch;
+mod ledger;
+mod log;
+mod prune;
+mod reactor;
+mod recover;
+mod resources;
+mod settings;
+mod stop;
+mod streams;
+mod views;
+mod workers;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use acode_worker::claim::{LANES, Producer};
+use acode_worker::failpoint;
+use acode_worker::nursery::Nursery;
+use acode_worker::sys::clock;
+use acode_worker::task::WorkerId;
+use acode_worker::wire::{Report, WorkerSettings};
+use mio::Events;
+use nix::sys::wait::WaitStatus;
+use signal_hook_mio::v1_0::Signals;
+
+pub use launch::{Detached, Started, detach, lifeline};
+
+use crate::config::Config;
+use crate::rundir::{DirError, Dirs, InstanceLock, LockError};
+use crate::store::{Queue, StoreError};
+
+/// The most rows of the claim table, which bounds how far a pool can be scaled while it runs.
+const MAX_ROWS: u32 = 1_024;
+
+/// Reads the configuration again, on SIGHUP.
+pub type Reload = Box<dyn Fn() -> Result<Config, Box<dyn std::error::Error>>>;
+
+/// What a supervisor is started with.
+pub struct Launch {
+    /// Where its state is.
+    pub dirs: Dirs,
+    /// How it works.
+    pub config: Config,
+    /// How to read the configuration again.
+    pub reload: Reload,
+    /// Closed by whoever started us when we shall end: by its death, too.
+    pub lifeline: Option<OwnedFd>,
+    /// Whether it leaves the terminal: then its log goes to the state directory's file if the configuration names none.
+    pub log_to_file: bool,
+}
+
+/// Why a pool did not start, or ended other than by being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum PoolError {
+    /// The state directory is not usable.
+    #[error(transparent)]
+    Dirs(#[from] DirError),
+    /// The state directory is held by another supervisor, or cannot be locked.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The queue cannot be opened.
+    #[error("the queue cannot be opened")]
+    Store(#[from] StoreError),
+    /// The kernel refuses something that no pool can do without.
+    #[error("{what}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// The kernel's word.
+        source: io::Error,
+    },
+    /// Old workers of a supervisor that died do not leave.
+    #[error("workers of a supervisor that died are still alive and cannot be killed")]
+    Stragglers,
+    /// Limits are to be held by killing, and nothing can hold them.
+    #[error("workers.limits ({names}) cannot be enforced here, and overLimitAction is kill: remove one of them")]
+    LimitsNotHeld {
+        /// Which limits.
+        names: String,
+    },
+    /// Workers die before they are ready, again and again.
+    #[error("workers do not start: {why}")]
+    WorkersDie {
+        /// What the last one said, or how it died.
+        why: String,
+    },
+    /// The nursery died, so no further worker could be made.
+    #[error("the nursery process was killed: no worker could be started any more")]
+    NurseryDied,
+    /// What was done last could not be written to the queue.
+    #[error("the pool stopped while the queue could not be written ({why}): what ended since then will run again")]
+    Unsaved {
+        /// Why it could not be written.
+        why: String,
+    },
+}
+
+impl PoolError {
+    fn system(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::System { what, source }
+    }
+}
+
+/// The supervisor.
+struct Supervisor {
+    config: Config,
+    reload: Reload,
+    dirs: Dirs,
+    log: log::Log,
+    id: WorkerId,
+    boot_id: String,
+    started_us: i64,
+    started_ns: u64,
+    now_ns: u64,
+
+    polls: reactor::Polls,
+    report_events: Events,
+    signals: Signals,
+    clients: clients::Clients,
+    lifeline: Option<OwnedFd>,
+
+    nursery: Nursery,
+    crew: crew::Crew,
+    fleet: decide::Fleet,
+    producer: Producer,
+    settings: WorkerSettings,
+    policy: judge::Policy,
+    cgroup: Option<PathBuf>,
+    heard: Vec<Report>,
+    death_of: BTreeMap<u16, WaitStatus>,
+    last_boot_failure: Option<String>,
+
+    store: Box<dyn Queue>,
+    ledger: ledger::Ledger,
+    desk: desk::Desk,
+    /// Lanes in which members of an array come into being with the next commit.
+    expanding: [bool; LANES],
+    broken: Option<commit::Broken>,
+    next_wake_us: Option<u64>,
+    next_tick_ns: u64,
+    next_prune_ns: u64,
+
+    streams: streams::Streams,
+    /// Something was committed that a stream may have to tell.
+    streams_dirty: bool,
+    meter: resources::Meter,
+
+    stop_when_empty: bool,
+    announced_stop: bool,
+    interrupted: bool,
+    failure: Option<PoolError>,
+
+    /// Shared by all workers, and never used.
+    workers_lock: OwnedFd,
+    // The last field, so that it is let go of last.
+    _lock: InstanceLock,
+}
+
+/// Runs a pool in this process until it is stopped. `ready` is called when it accepts work.
+///
+/// The calling process must be single-threaded: the nursery is forked off it before anything else.
+///
+/// # Errors
+/// The pool did not start, or ended other than by being told to.
+pub fn serve(launch: Launch, ready: impl FnOnce(u32)) -> Result<(), PoolError> {
+    // The nursery of a detached pool leaves the terminal at once, and so do its workers: whoever reads our output must not
+    // wait for them.
+    let begin: fn() = if launch.log_to_file { launch::leave_terminal } else { || {} };
+    let nursery = Nursery::start(begin).map_err(PoolError::system("the nursery cannot be forked"))?;
+    let mut supervisor = recover::build(launch, nursery)?;
+    supervisor.register().map_err(PoolError::system("the event loop cannot be set up"))?;
+    tracing::info!(pool = supervisor.config.pool.name, pid = std::process::id(), "pool started");
+    ready(std::process::id());
+    let ran = supervisor.run();
+    supervisor.close();
+    ran.map_err(PoolError::system("the event loop failed"))?;
+    match (supervisor.failure.take(), supervisor.broken.take()) {
+        (Some(failure), _) => Err(failure),
+        (None, Some(broken)) => Err(PoolError::Unsaved { why: broken.why }),
+        (None, None) => Ok(()),
+    }
+}
+
+impl Supervisor {
+    /// A number from 0 to 1 that nobody can predict, for jitter.
+    fn random(&self) -> f64 {
+        let mut bytes = [0_u8; 4];
+        // Without random bytes there is no jitter, which is no reason to stop.
+        let _ = getrandom::fill(&mut bytes);
+        f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
+    }
+
+    /// How many workers the claim table has room for.
+    fn max_rows(&self) -> u32 {
+        u32::from(self.producer.region().geometry().workers)
+    }
+
+    /// Works by another configuration from now on.
+    fn follow_config(&mut self, config: Config) {
+        self.settings = settings::worker_settings(&config, &self.dirs);
+        self.policy = settings::policy(&config);
+        self.fleet.set_rules(settings::rules(&config, self.producer.region().geometry().workers));
+        self.clients.set_max(config.control.max_connections as usize);
+        self.config = config;
+        let rows: Vec<u16> = self.crew.iter().map(|(row, _)| row).collect();
+        let order = acode_worker::wire::Order::Configure(Box::new(self.settings.clone()));
+        rows.into_iter().for_each(|row| self.crew.order(row, &order));
+    }
+
+    /// Leaves nothing behind but the queue and the journal.
+    fn close(&mut self) {
+        use crate::store::{EventKind, Op};
+        let at_us = u64::try_from(clock::unix_us()).unwrap_or(0);
+        failpoint!("supervisor.before-close");
+        if self.broken.is_none() {
+            self.record(Op::PoolEvent { kind: EventKind::PoolStopped, at_us, data: None });
+            self.commit();
+        }
+        self.feed_streams();
+        let _ = self.clients.flush(self.polls.urgent.registry());
+        let _ = std::fs::remove_file(self.dirs.control_socket());
+        failpoint!("supervisor.before-sweep");
+        let _ = acode_worker::room::remove_tree(&self.dirs.rooms());
+        let _ = acode_worker::room::remove_tree(&self.dirs.spill());
+        if let Some(base) = &self.cgroup {
+            let _ = acode_worker::sys::cgroup::kill_and_remove(base, std::time::Duration::from_secs(2));
+        }
+        tracing::info!(tasks = self.store.counts().pending, "pool stopped; tasks are left in the queue");
+    }
+}

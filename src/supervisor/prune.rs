@@ -1,0 +1,80 @@
+//! Forgetting: finished tasks, events and journal segments beyond what is to be kept, a bounded bit at a time.
+
+use acode_worker::output;
+use acode_worker::sys::clock;
+
+use super::Supervisor;
+use crate::store::Retention;
+use crate::wire::reply::Pruned;
+use crate::wire::request::Prune;
+
+/// The most rows that are removed in one pass, so that nobody waits for long.
+const PASS: u32 = 1_000;
+/// The time between two passes while there is more to remove, in nanoseconds.
+const NEXT_PASS_NS: u64 = 20_000_000;
+
+impl Supervisor {
+    /// Removes a bit of what is beyond the configured bounds, if it is time.
+    pub(super) fn prune_if_due(&mut self) {
+        if self.now_ns < self.next_prune_ns || self.broken.is_some() || self.is_stopping() {
+            return;
+        }
+        let kept = &self.config.retention;
+        let interval_ns = u64::try_from(kept.interval.as_nanos()).unwrap_or(u64::MAX);
+        let policy = Retention {
+            max_age_us: kept.max_age.map(|age| u64::try_from(age.as_micros()).unwrap_or(u64::MAX)),
+            max_count: Some(kept.max_finished_tasks),
+            max_event_age_us: None,
+            max_events: Some(kept.max_events),
+        };
+        let more = match self.prune_once(&policy) {
+            Ok(more) => more,
+            Err(error) => return self.store_failed(&error),
+        };
+        if !more {
+            self.remove_segments();
+        }
+        self.next_prune_ns = self.now_ns.saturating_add(if more { NEXT_PASS_NS } else { interval_ns });
+    }
+
+    fn prune_once(&mut self, policy: &Retention) -> Result<bool, crate::store::StoreError> {
+        let now_us = u64::try_from(clock::unix_us()).unwrap_or(0);
+        Ok(self.store.prune(policy, now_us, PASS)?.more)
+    }
+
+    /// Removes the journal segments that no kept attempt and no living worker needs; gives the bytes.
+    fn remove_segments(&mut self) -> u64 {
+        let used = match self.store.segments_in_use() {
+            Ok(used) => used,
+            Err(error) => {
+                self.store_failed(&error);
+                return 0;
+            }
+        };
+        let crew = &self.crew;
+        let keep = |worker, segment| {
+            // Output that begins in one segment may go on in the worker's next ones.
+            used.iter().any(|(user, first)| *user == worker && *first <= segment)
+                || crew.iter().any(|(_, hand)| hand.id == worker)
+        };
+        output::remove_unused(&self.dirs.journal(), keep).unwrap_or_else(|error| {
+            tracing::warn!(error = crate::error_chain(&error), "journal segments cannot be removed");
+            0
+        })
+    }
+
+    /// Prunes by hand.
+    pub(super) fn prune_now(&mut self, request: &Prune) -> Result<Pruned, crate::store::StoreError> {
+        let policy = crate::requests::retention(request);
+        let now_us = u64::try_from(clock::unix_us()).unwrap_or(0);
+        let mut tasks = 0;
+        loop {
+            let pruned = self.store.prune(&policy, now_us, PASS)?;
+            tasks += pruned.tasks;
+            if !pruned.more {
+                break;
+            }
+        }
+        Ok(Pruned { tasks, log_bytes: self.remove_segments() })
+    }
+}

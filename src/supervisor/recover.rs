@@ -1,0 +1,266 @@
+//! Putting a supervisor together, after making sure that nothing of an earlier one is left.
+//!
+//! The order matters: the instance lock, then the old workers' end, then what they left, then the queue's repair, and
+//! the control socket last, when there is something behind it. Deliberately absent: any guess about what an interrupted
+//! attempt did; it counts for nothing, and its task is pending as before.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use acode_worker::claim::{Geometry, Producer, Region};
+use acode_worker::failpoint;
+use acode_worker::nursery::Nursery;
+use acode_worker::sys::{cgroup, clock, process, stray};
+use acode_worker::task::{Isolation, OutputRef, TreeGuard, Usage, Verdict, WorkerId};
+use mio::Events;
+use nix::libc;
+use signal_hook_mio::v1_0::Signals;
+
+use super::clients::{Clients, listen};
+use super::crew::Crew;
+use super::decide::Fleet;
+use super::desk::{Desk, WINDOW};
+use super::ledger::Ledger;
+use super::log::Log;
+use super::reactor::{CLIENTS, Polls};
+use super::resources::Meter;
+use super::streams::Streams;
+use super::{Launch, MAX_ROWS, PoolError, Supervisor, settings};
+use crate::rundir::{Dirs, InstanceLock, WorkersLock};
+use crate::store::{AttemptEnd, EventKind, Next, Op, Store};
+
+/// How long old workers get to leave by themselves beyond their kill grace.
+const STRAGGLER_SLACK: Duration = Duration::from_secs(1);
+/// How long they are waited for after they were killed.
+const STRAGGLER_KILL: Duration = Duration::from_secs(5);
+/// The signals that the supervisor follows.
+const SIGNALS: [i32; 9] = [
+    libc::SIGTERM,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGHUP,
+    libc::SIGUSR1,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+    libc::SIGCHLD,
+    libc::SIGPIPE,
+];
+
+/// Builds a supervisor that is ready to run.
+pub(super) fn build(launch: Launch, nursery: Nursery) -> Result<Supervisor, PoolError> {
+    let Launch { dirs, config, reload, lifeline, log_to_file } = launch;
+    dirs.prepare()?;
+    let lock = InstanceLock::take(&dirs.lock())?;
+    let log_file = config.log.file.clone().or_else(|| log_to_file.then(|| dirs.log()));
+    let log = Log::start(config.log.level, log_file.as_deref()).map_err(PoolError::system("no log can be written"))?;
+    check_limits(&config)?;
+    process::become_subreaper().map_err(PoolError::system("the supervisor cannot be a subreaper"))?;
+    let signals = Signals::new(SIGNALS).map_err(PoolError::system("signals cannot be followed"))?;
+    let boot_id = process::boot_id().map_err(PoolError::system("/proc is needed"))?;
+
+    let (store, cgroup) = recover(&dirs, &boot_id, config.workers.kill_grace)?;
+    let workers_lock = WorkersLock::new(dirs.workers_lock()).shared()?;
+
+    let rows = config.workers.max_count.clamp(config.workers.count, MAX_ROWS) as u16;
+    let region = Region::create(geometry(rows)).map_err(PoolError::system("the claim table cannot be made"))?;
+    let listener = listen(&dirs.control_socket()).map_err(PoolError::system("the control socket cannot be made"))?;
+    failpoint!("recover.after-listen");
+    let polls = Polls::new().map_err(PoolError::system("no event loop can be made"))?;
+    let now_ns = clock::monotonic_ns();
+    let started_us = clock::unix_us();
+    let target = u16::try_from(config.workers.count).unwrap_or(u16::MAX).clamp(1, rows);
+    let supervisor = Supervisor {
+        id: WorkerId::generate((started_us / 1_000) as u64).map_err(PoolError::system("no random id"))?,
+        boot_id,
+        started_us,
+        started_ns: now_ns,
+        now_ns,
+        polls,
+        report_events: Events::with_capacity(256),
+        signals,
+        clients: Clients::new(listener, CLIENTS, config.control.max_connections as usize),
+        lifeline,
+        crew: Crew::new(nursery.pid),
+        nursery,
+        fleet: Fleet::new(settings::rules(&config, rows), target, now_ns / 1_000_000),
+        producer: Producer::new(Arc::new(region)),
+        settings: settings::worker_settings(&config, &dirs),
+        policy: settings::policy(&config),
+        cgroup,
+        heard: Vec::new(),
+        death_of: BTreeMap::new(),
+        last_boot_failure: None,
+        ledger: Ledger::default(),
+        desk: Desk::default(),
+        expanding: Default::default(),
+        broken: None,
+        next_wake_us: store.next_delayed()?,
+        next_tick_ns: 0,
+        next_prune_ns: 0,
+        streams: Streams::default(),
+        streams_dirty: false,
+        meter: Meter::default(),
+        stop_when_empty: false,
+        announced_stop: false,
+        interrupted: false,
+        failure: None,
+        store: Box::new(store),
+        config,
+        reload,
+        dirs,
+        log,
+        workers_lock,
+        _lock: lock,
+    };
+    Ok(supervisor)
+}
+
+/// Says which configured limits nothing holds in this version, and refuses to start if they were to be held by killing.
+fn check_limits(config: &crate::config::Config) -> Result<(), PoolError> {
+    let limits = config.workers.limits;
+    let set = [
+        ("cpuPercent", limits.cpu_percent.is_some()),
+        ("memoryMb", limits.memory_mb.is_some()),
+        ("diskMb", limits.disk_mb.is_some()),
+    ];
+    let unheld: Vec<&str> = set.into_iter().filter(|(_, set)| *set).map(|(name, _)| name).collect();
+    if unheld.is_empty() {
+        return Ok(());
+    }
+    let names = unheld.join(", ");
+    match config.workers.over_limit_action {
+        crate::config::OverLimitAction::Kill => Err(PoolError::LimitsNotHeld { names }),
+        crate::config::OverLimitAction::Warn | crate::config::OverLimitAction::Throttle => {
+            tracing::warn!(limits = names, "workers.limits are not enforced by this version");
+            Ok(())
+        }
+    }
+}
+
+fn geometry(rows: u16) -> Geometry {
+    // Every lane may be full, and every worker may hold a slot whose end is not committed yet.
+    let lanes = acode_worker::claim::LANES;
+    let slots = lanes * WINDOW + 4 * usize::from(rows);
+    Geometry { workers: rows, slots: slots as u32, lane_capacity: (4 * WINDOW) as u32 }
+}
+
+/// Opens the queue and makes sure that nothing of an earlier supervisor runs or lies about; gives the queue, and the
+/// cgroup for tasks if there is one.
+fn recover(dirs: &Dirs, boot_id: &str, grace: Duration) -> Result<(Store, Option<PathBuf>), PoolError> {
+    let mut store = Store::open(&dirs.state)?;
+    let cgroup = settings::cgroup_base(store.tag());
+    failpoint!("recover.before-stragglers");
+    end_stragglers(&store, &WorkersLock::new(dirs.workers_lock()), boot_id, grace)?;
+    failpoint!("recover.before-clearing");
+    clear_left_overs(dirs, cgroup.as_deref(), &dirs.state.join("cgroup"))?;
+    failpoint!("recover.before-put-back");
+    put_back_interrupted(&mut store)?;
+    failpoint!("recover.after-put-back");
+    Ok((store, cgroup))
+}
+
+/// Waits for the workers of a supervisor that died, and kills those that do not leave.
+fn end_stragglers(store: &Store, lock: &WorkersLock, boot_id: &str, grace: Duration) -> Result<(), PoolError> {
+    let left = lock.wait_exclusive(Instant::now())?;
+    if left.is_ok() {
+        return Ok(());
+    }
+    tracing::warn!("workers of a supervisor that died are still alive: waiting for them");
+    if lock.wait_exclusive(Instant::now() + grace + STRAGGLER_SLACK)?.is_ok() {
+        return Ok(());
+    }
+    for worker in store.live_workers()?.iter().filter(|worker| worker.boot_id == boot_id) {
+        let Ok(pid) = i32::try_from(worker.pid) else { continue };
+        // The pidfd comes first: what it holds cannot change under the check of who it is.
+        let Ok(pidfd) = process::pidfd_open(pid) else { continue };
+        if process::start_time(pid) == Some(worker.start_ticks) {
+            tracing::warn!(pid, worker = %worker.id, "killing a worker that was left over");
+            let _ = process::pidfd_signal(pidfd.as_fd(), libc::SIGKILL);
+        }
+    }
+    lock.wait_exclusive(Instant::now() + STRAGGLER_KILL)?.map_err(|_| PoolError::Stragglers)
+}
+
+/// Kills what is left of old tasks, and removes what they left: cgroups, rooms, spilled assignments. The file `note`
+/// remembers where the cgroups of this queue are, since a later supervisor may live under another cgroup.
+fn clear_left_overs(dirs: &Dirs, base: Option<&Path>, note: &Path) -> Result<(), PoolError> {
+    let failed = PoolError::system;
+    if let Ok(old) = std::fs::read_to_string(note) {
+        let old = Path::new(old.trim_end());
+        let ours = old.file_name().is_some_and(|name| name.to_string_lossy().starts_with("acode-"));
+        if ours && old.is_absolute() {
+            let gone = cgroup::kill_and_remove(old, STRAGGLER_KILL);
+            if !gone.map_err(failed("old tasks cannot be killed"))? {
+                return Err(PoolError::Stragglers);
+            }
+        }
+    }
+    kill_strays(&dirs.rooms())?;
+    if let Some(base) = base {
+        std::fs::write(note, base.as_os_str().as_encoded_bytes()).map_err(failed("the state cannot be written"))?;
+        cgroup::Leaf::make(base).map_err(failed("the cgroup for tasks cannot be made"))?;
+    }
+    for folder in [dirs.rooms(), dirs.spill()] {
+        match acode_worker::room::remove_tree(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                // No reason not to start: a worker moves aside what lies in its room's place.
+                tracing::warn!(%error, folder = %folder.display(), "what old tasks left cannot be removed");
+            }
+            _ => {}
+        }
+    }
+    dirs.prepare()?;
+    Ok(())
+}
+
+/// Kills what is left of old tasks and was in no cgroup. A pool that was stopped in an orderly way has left no rooms, and
+/// a task without a room has never run; so the search costs nothing then.
+fn kill_strays(rooms: &Path) -> Result<(), PoolError> {
+    if std::fs::read_dir(rooms).is_ok_and(|mut entries| entries.next().is_some()) {
+        let beginning = [b"ACODE_SCRATCH=", rooms.as_os_str().as_encoded_bytes(), b"/"].concat();
+        if !stray::kill_by_environment(&beginning, STRAGGLER_KILL) {
+            return Err(PoolError::Stragglers);
+        }
+    }
+    Ok(())
+}
+
+/// Records that attempts were interrupted, and that their tasks are pending; and that no worker lives.
+fn put_back_interrupted(store: &mut Store) -> Result<(), PoolError> {
+    let now_us = u64::try_from(clock::unix_us()).unwrap_or(0);
+    let mut ops = vec![Op::PoolEvent { kind: EventKind::PoolStarted, at_us: now_us, data: None }];
+    for task in store.interrupted()? {
+        tracing::warn!(id = %task.id, attempt = task.attempts, "attempt was interrupted: task put back");
+        ops.push(Op::Finished(Box::new(AttemptEnd {
+            id: task.id,
+            attempt: task.attempts,
+            worker: WorkerId::from_u128(0),
+            verdict: Verdict::WorkerLost,
+            isolation: Isolation::Process,
+            guard: TreeGuard::Subreaper,
+            usage: Usage::default(),
+            output: OutputRef::default(),
+            started_us: now_us,
+            finished_us: now_us,
+            leaked: false,
+            error: Some("the pool was killed".to_owned()),
+            result: None,
+            reason: None,
+            next: Next::Requeue,
+        })));
+    }
+    for worker in store.live_workers()? {
+        ops.push(Op::WorkerStopped {
+            id: worker.id,
+            at_us: now_us,
+            completed: worker.completed,
+            failed: worker.failed,
+            failure: Some("the pool was killed".to_owned()),
+        });
+    }
+    store.apply(&ops)?;
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! What the configuration means for workers and for decisions about them.
+
+use std::path::Path;
+
+use acode_worker::task::{Env, OutputCaps};
+use acode_worker::wire::WorkerSettings;
+
+use super::decide::Rules;
+use super::judge::Policy;
+use crate::config::Config;
+use crate::rundir::Dirs;
+
+/// With so many workers in a row that never became ready, the pool gives up.
+const MAX_BOOT_FAILURES: u32 = 5;
+/// Milliseconds that a newborn worker has until it is ready.
+const BOOT_TIMEOUT_MS: u64 = 10_000;
+/// Milliseconds beyond the kill grace that a worker has to give its task back before it is killed.
+const LEAVE_SLACK_MS: u64 = 2_000;
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// How workers work.
+pub fn worker_settings(config: &Config, dirs: &Dirs) -> WorkerSettings {
+    let workers = &config.workers;
+    WorkerSettings {
+        poll_interval_ms: millis(workers.poll_interval),
+        idle_backoff_max_ms: millis(workers.idle_backoff_max),
+        heartbeat_interval_ms: millis(workers.heartbeat_interval),
+        // An idle worker wakes up for nothing else, so it does as rarely as leaves half of the allowance to a busy machine.
+        idle_heartbeat_interval_ms: millis(workers.heartbeat_timeout / 2),
+        kill_grace_ms: millis(workers.kill_grace),
+        timeout_ms: config.tasks.timeout.map(millis),
+        environment: environment(config),
+        rlimits: workers.rlimits,
+        umask: workers.umask,
+        output: OutputCaps { per_attempt: config.output.max_bytes_per_task },
+        segment_bytes: config.output.segment_bytes,
+        rooms: dirs.rooms(),
+        journal: dirs.journal(),
+    }
+}
+
+/// The environment that tasks inherit: the allowed part of our own, and what is set for all.
+fn environment(config: &Config) -> Env {
+    // A variable that is not UTF-8 cannot go through the settings' JSON, and is not inherited.
+    let texts =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let inherited = texts.filter(|(name, _)| config.tasks.inherits(name));
+    inherited.chain(config.tasks.environment_set.clone()).collect()
+}
+
+/// What decisions about workers go by.
+pub fn rules(config: &Config, rows: u16) -> Rules {
+    Rules {
+        heartbeat_timeout_ms: millis(config.workers.heartbeat_timeout),
+        boot_timeout_ms: BOOT_TIMEOUT_MS,
+        leave_timeout_ms: millis(config.workers.kill_grace) + LEAVE_SLACK_MS,
+        rows,
+        max_boot_failures: MAX_BOOT_FAILURES,
+    }
+}
+
+/// What an attempt's end is judged by, for a task that does not say otherwise.
+pub fn policy(config: &Config) -> Policy {
+    Policy { retry: config.tasks.retry, max_worker_losses: config.workers.max_worker_losses }
+}
+
+/// Where the worker leaves of this queue are made: under our own cgroup, in a folder that names the queue. `None`
+/// where no cgroup v2 hierarchy is writable for us.
+pub fn cgroup_base(queue_tag: u64) -> Option<std::path::PathBuf> {
+    use acode_worker::sys::cgroup;
+    let base = cgroup::own_directory()?.join(format!("acode-{queue_tag:010x}"));
+    let usable = cgroup::Leaf::make(&base).is_ok_and(|_| can_kill(&base));
+    usable.then_some(base)
+}
+
+/// Whether the kernel has `cgroup.kill` (5.14).
+fn can_kill(base: &Path) -> bool {
+    base.join("cgroup.kill").exists()
+}

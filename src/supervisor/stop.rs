@@ -1,0 +1,112 @@
+//! Signals, and the ways to a stop.
+
+use acode_worker::sys::clock;
+use nix::libc;
+
+use super::Supervisor;
+use super::decide::Event;
+use super::desk::served;
+use crate::store::{EventKind, Op};
+
+impl Supervisor {
+    /// Follows the signals that have come.
+    pub(super) fn take_signals(&mut self) {
+        let signals: Vec<i32> = self.signals.pending().collect();
+        for signal in signals {
+            match signal {
+                libc::SIGTERM => self.drain(None),
+                libc::SIGINT if self.interrupted => self.force(),
+                libc::SIGINT => {
+                    self.interrupted = true;
+                    self.drain(None);
+                }
+                libc::SIGQUIT => self.force(),
+                libc::SIGHUP => self.reload(),
+                libc::SIGUSR1 => self.reopen_log(),
+                libc::SIGTTIN => self.scale_by(1),
+                libc::SIGTTOU => self.scale_by(-1),
+                // SIGCHLD and whatever else was registered only wakes the loop.
+                _ => {}
+            }
+        }
+    }
+
+    /// Begins a graceful stop, with this patience in milliseconds or the configured one.
+    pub(super) fn drain(&mut self, patience_ms: Option<u64>) {
+        let configured = u64::try_from(self.config.workers.drain_timeout.as_millis()).unwrap_or(u64::MAX);
+        tracing::info!("stopping: running tasks may finish");
+        self.decide(Event::Drain { patience_ms: patience_ms.unwrap_or(configured) });
+    }
+
+    /// Begins a stop by force.
+    pub(super) fn force(&mut self) {
+        tracing::info!("stopping by force: running tasks are put back");
+        self.decide(Event::Force);
+    }
+
+    /// Sets how many workers there shall be, within the bounds; gives what it was, and what it is.
+    pub(super) fn scale_to(&mut self, count: u32) -> (u32, u32) {
+        let before = u32::from(self.fleet.target());
+        let target = count.clamp(1, self.config.workers.max_count.min(self.max_rows()));
+        if target != before {
+            tracing::info!(before, target, "scaling");
+            self.record(Op::PoolEvent {
+                kind: EventKind::PoolScaled,
+                at_us: clock::unix_us() as u64,
+                data: Some(format!(r#"{{"from":{before},"to":{target}}}"#)),
+            });
+        }
+        self.decide(Event::Scale { target: u16::try_from(target).unwrap_or(u16::MAX) });
+        (before, target)
+    }
+
+    fn scale_by(&mut self, step: i64) {
+        let wanted = i64::from(self.fleet.target()) + step;
+        self.scale_to(u32::try_from(wanted).unwrap_or(0));
+    }
+
+    /// What is done once, when the way to a stop begins: nothing that is published shall be claimed any more.
+    pub(super) fn begin_stop(&mut self) {
+        self.announced_stop = true;
+        for lane in served() {
+            for ticket in self.producer.retract_lane(lane) {
+                if let Some(seq) = self.desk.by_ticket(ticket).map(|active| active.id.seq()) {
+                    self.clear_from_desk(seq);
+                }
+            }
+        }
+        self.streams_dirty = true;
+    }
+
+    /// With `--when-empty`: begins the stop when nothing is queued and nothing runs.
+    pub(super) fn stop_if_empty(&mut self) {
+        let empty = self.store.counts().pending == 0 && self.desk.len() == 0 && self.ledger.is_empty();
+        if self.stop_when_empty && empty && !self.is_stopping() {
+            self.drain(None);
+        }
+    }
+
+    /// Reads the configuration again, and follows what can be followed without a restart.
+    fn reload(&mut self) {
+        let config = match (self.reload)() {
+            Ok(config) => config,
+            Err(error) => {
+                let why = crate::error_chain(&*error);
+                return tracing::error!(why, "the configuration cannot be read: the old one stays");
+            }
+        };
+        let counted = config.workers.count != self.config.workers.count;
+        self.follow_config(config);
+        if counted {
+            self.scale_to(self.config.workers.count);
+        }
+        self.record(Op::PoolEvent { kind: EventKind::PoolReloaded, at_us: clock::unix_us() as u64, data: None });
+        tracing::info!("configuration read again");
+    }
+
+    fn reopen_log(&self) {
+        if let Err(error) = self.log.reopen() {
+            tracing::error!(%error, "the log file cannot be opened again");
+        }
+    }
+}
