@@ -1,2 +1,5 @@
 //! The `acode` binary.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    acode::cli::main()
+}

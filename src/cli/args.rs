@@ -1,0 +1,468 @@
+//! What can be typed: commands, options and their help texts. Types only; what they do is in one file per noun.
+//!
+//! Deliberately absent: reading the environment (configuration and directories do that themselves) and any default
+//! that the configuration knows better.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use acode_worker::task::{Priority, TaskState};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Parser, Subcommand};
+
+use super::values;
+use crate::config::WorkerMode;
+use crate::wire::{Stamp, TaskRef};
+
+/// A durable task queue and worker pool for one machine.
+#[derive(Debug, Parser)]
+#[command(
+    name = "acode",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true,
+    after_help = "Examples:
+  acode worker start --detach              start a pool with a worker for each CPU
+  acode task submit -- gzip -k big.log     queue a command; prints its id
+  acode task wait --all                    wait until everything has ended
+  acode run tasks.yaml                     a pool for just this file, in the foreground
+
+Exit codes: 0 done; 1 what was asked for failed; 2 wrong usage or input; 3 no pool is running;
+4 no such task; 5 the queue is full; 6 the state directory is held by another supervisor."
+)]
+pub struct Args {
+    /// Where queue and logs are kept [default: $ACODE_STATE_DIR, else the user's state directory]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// `acode task submit` alone, with the options that stand everywhere.
+///
+/// Building the whole tree of commands costs more than everything else that a submission does on this side of the
+/// socket, and this is the command that scripts call in loops.
+#[derive(Debug, Parser)]
+#[command(disable_help_flag = true)]
+struct SubmitAlone {
+    #[arg(long)]
+    state_dir: Option<PathBuf>,
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    submit: SubmitArgs,
+}
+
+impl Args {
+    /// Takes apart what was typed; the first word is the program's name.
+    ///
+    /// # Errors
+    /// What to print instead of doing anything: a mistake, or the help that was asked for.
+    pub fn from_words(words: &[OsString]) -> Result<Self, clap::Error> {
+        if words.get(1).is_some_and(|noun| noun == "task") && words.get(2).is_some_and(|verb| verb == "submit") {
+            // Whatever this does not understand the whole tree explains.
+            if let Ok(SubmitAlone { state_dir, json, submit }) = SubmitAlone::try_parse_from(&words[2..]) {
+                return Ok(Self { state_dir, json, command: Command::Task(TaskCommand::Submit(Box::new(submit))) });
+            }
+        }
+        Self::try_parse_from(words)
+    }
+}
+
+/// The nouns.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start, watch, scale and stop the pool of workers
+    #[command(subcommand)]
+    Worker(WorkerCommand),
+    /// Queue tasks, look at them, and wait for them
+    #[command(subcommand)]
+    Task(TaskCommand),
+    /// Run a task file, or one command, in a pool for just this work
+    Run(Box<RunArgs>),
+    /// Show the output of all tasks, each line with its task's name
+    Logs(LogsArgs),
+    /// Show what happened, as JSON Lines
+    Events(EventsArgs),
+}
+
+/// `acode worker`
+#[derive(Debug, Subcommand)]
+pub enum WorkerCommand {
+    /// Start the pool
+    #[command(
+        after_help = "Without --detach it stays in the foreground, as a service manager wants it. TERM or INT lets \
+running tasks finish, a second INT or QUIT does not; HUP reads the configuration again.
+
+Examples:
+  acode worker start --detach --count 8
+  acode worker start --config ./acode.yaml --state-dir ./state"
+    )]
+    Start(StartArgs),
+    /// Show how the pool is
+    Status,
+    /// List the workers
+    List,
+    /// Change the number of workers
+    #[command(after_help = "Fewer: idle workers stop first, busy ones finish their task.
+
+Example:
+  acode worker scale 6")]
+    Scale {
+        /// How many workers there shall be
+        #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+        count: u32,
+    },
+    /// Stop the pool
+    #[command(
+        after_help = "Running tasks get until the drain timeout to finish, then they are killed and queued again. \
+What is queued stays queued for the next start.
+
+Examples:
+  acode worker stop --timeout 10
+  acode worker stop --when-empty"
+    )]
+    Stop(StopArgs),
+}
+
+/// `acode worker start`
+#[derive(Debug, clap::Args)]
+pub struct StartArgs {
+    /// How many workers [default: workers.count, else the number of CPUs]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub count: Option<u32>,
+    /// How tasks are kept apart
+    #[arg(long, value_parser = mode_parser())]
+    pub mode: Option<WorkerMode>,
+    /// Return as soon as the pool accepts work, and leave it running
+    #[arg(long)]
+    pub detach: bool,
+    /// The configuration file [default: $ACODE_CONFIG, ./acode.yaml, the user's, the system's]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The pool's name, for people
+    #[arg(long, value_name = "NAME")]
+    pub pool: Option<String>,
+}
+
+/// `acode worker stop`
+#[derive(Debug, clap::Args)]
+pub struct StopArgs {
+    /// Kill running tasks now, and queue them again
+    #[arg(long, conflicts_with_all = ["when_empty", "timeout"])]
+    pub force: bool,
+    /// How long running tasks may take to finish, in seconds, or as in 5m [default: the configured drain timeout]
+    #[arg(long, value_name = "S", value_parser = values::duration)]
+    pub timeout: Option<Duration>,
+    /// Run everything that is queued first
+    #[arg(long)]
+    pub when_empty: bool,
+}
+
+/// `acode task`
+#[derive(Debug, Subcommand)]
+pub enum TaskCommand {
+    /// Queue a command, or the tasks of a file
+    #[command(
+        after_help = "Prints the id of each task when it is safely on disk. Commands are never given to a shell; \
+say `-- sh -c '...'` for one.
+
+Examples:
+  acode task submit -- convert in.png out.jpg
+  acode task submit --name nightly --timeout 1h --retries 2 -- ./backup.sh
+  acode task submit --array 1-100 -- ./render --frame {item}
+  acode task submit --after 01K6A -- ./report.sh
+  generate-jobs | acode task submit --file -"
+    )]
+    Submit(Box<SubmitArgs>),
+    /// List tasks, the newest first
+    List(ListArgs),
+    /// Show everything about a task
+    Show {
+        /// Its id, a beginning of it, or its number
+        id: TaskRef,
+    },
+    /// Show a task's output
+    #[command(after_help = "Standard output goes to standard output, standard error to standard error.
+
+Examples:
+  acode task logs -f 42
+  acode task logs --stderr 01K6A | less")]
+    Logs(TaskLogsArgs),
+    /// Tell why a task stands where it does
+    Why {
+        /// Its id, a beginning of it, or its number
+        id: TaskRef,
+    },
+    /// Cancel tasks; running ones are ended
+    Cancel {
+        /// Their ids, beginnings of them, or their numbers
+        #[arg(required = true)]
+        ids: Vec<TaskRef>,
+    },
+    /// Queue tasks again that failed, timed out or were cancelled
+    Retry {
+        /// Their ids, beginnings of them, or their numbers
+        #[arg(required = true)]
+        ids: Vec<TaskRef>,
+    },
+    /// Wait until tasks have ended; fails if one of them did not complete
+    #[command(after_help = "Examples:
+  acode task wait 41 42
+  acode task wait \"$(acode task submit -- make)\" && echo built")]
+    Wait {
+        /// Their ids, beginnings of them, or their numbers
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        ids: Vec<TaskRef>,
+        /// Wait for all that are in the queue, and all that come meanwhile
+        #[arg(long)]
+        all: bool,
+    },
+    /// Remove tasks that have ended, with their output
+    #[command(after_help = "Without an option all tasks that have ended are removed.
+
+Example:
+  acode task prune --older-than 7d")]
+    Prune {
+        /// Only those that ended so long ago, as in 12h or 7d
+        #[arg(long, value_name = "D", value_parser = values::duration)]
+        older_than: Option<Duration>,
+        /// Keep so many of the newest
+        #[arg(long, value_name = "N")]
+        keep: Option<u64>,
+    },
+}
+
+/// `acode task submit`
+#[derive(Debug, clap::Args)]
+pub struct SubmitArgs {
+    /// Queue the tasks of this file, YAML or JSON Lines; - is standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["command", "TaskOptions"])]
+    pub file: Option<PathBuf>,
+    /// About the task.
+    #[command(flatten)]
+    pub options: TaskOptions,
+    /// The program and its arguments
+    #[arg(trailing_var_arg = true, required_unless_present = "file", value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+/// What can be said about a task.
+#[derive(Debug, Default, clap::Args)]
+pub struct TaskOptions {
+    /// A name for people [default: the program's]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// How urgent it is [default: normal]
+    #[arg(long, value_parser = priority_parser())]
+    pub priority: Option<Priority>,
+    /// End it after so long, as in 30s, 5m, 1h, 500ms, or a number of seconds
+    #[arg(long, value_name = "D", value_parser = values::timeout)]
+    pub timeout: Option<Duration>,
+    /// Try again so many times if it fails
+    #[arg(long, value_name = "N")]
+    pub retries: Option<u32>,
+    /// Start it so much later at the earliest
+    #[arg(long, value_name = "D", value_parser = values::duration)]
+    pub delay: Option<Duration>,
+    /// Its working directory [default: an empty directory of its own]
+    #[arg(long, value_name = "DIR")]
+    pub cwd: Option<PathBuf>,
+    /// Set a variable of its environment; K alone copies it from here
+    #[arg(long, value_name = "K=V")]
+    pub env: Vec<String>,
+    /// Note a fact; the task sees it as $ACODE_META_K
+    #[arg(long, value_name = "K=V", value_parser = values::pair)]
+    pub meta: Vec<(String, String)>,
+    /// A file for its standard input; - keeps what comes on standard input here
+    #[arg(long, value_name = "FILE")]
+    pub stdin: Option<PathBuf>,
+    /// Start when this task has completed; is cancelled if it does not
+    #[arg(long, value_name = "ID")]
+    pub after: Vec<TaskRef>,
+    /// Start when this task has ended, in whatever way
+    #[arg(long, value_name = "ID")]
+    pub after_any: Vec<TaskRef>,
+    /// Start when this task has ended without success
+    #[arg(long, value_name = "ID")]
+    pub after_failed: Vec<TaskRef>,
+    /// Make one task for each number from A to B; {item} stands for it
+    #[arg(long, value_name = "A-B", value_parser = values::range)]
+    pub array: Option<(u64, u64)>,
+}
+
+/// `acode task list`
+#[derive(Debug, clap::Args)]
+pub struct ListArgs {
+    /// Only tasks in this state; may be given several times
+    #[arg(long, value_name = "S", value_delimiter = ',', value_parser = state_parser())]
+    pub state: Vec<TaskState>,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub limit: u64,
+}
+
+/// `acode task logs`
+#[derive(Debug, clap::Args)]
+pub struct TaskLogsArgs {
+    /// Go on until the task has ended
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only standard error, on standard output
+    #[arg(long)]
+    pub stderr: bool,
+    /// Its id, a beginning of it, or its number
+    pub id: TaskRef,
+}
+
+/// `acode logs`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "A line of standard output is shown as `name#number | line`, one of standard error as
+`name#number ! line`. With -f only what comes from now on is shown, unless --since says otherwise.
+
+Examples:
+  acode logs -f
+  acode logs --since 10m | grep warning")]
+pub struct LogsArgs {
+    /// Go on with what is to come
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only standard error
+    #[arg(long)]
+    pub stderr: bool,
+    /// From this time on: RFC 3339, or so long ago, as in 10m
+    #[arg(long, value_name = "T", value_parser = values::since)]
+    pub since: Option<Stamp>,
+}
+
+/// `acode events`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  acode events --follow
+  acode events --since 1h | jq 'select(.event == \"task-failed\")'")]
+pub struct EventsArgs {
+    /// Go on with those to come
+    #[arg(short, long)]
+    pub follow: bool,
+    /// From this time on: RFC 3339, or so long ago, as in 10m
+    #[arg(long, value_name = "T", value_parser = values::since)]
+    pub since: Option<Stamp>,
+}
+
+/// `acode run`
+#[derive(Debug, clap::Args)]
+#[command(
+    override_usage = "acode run [OPTIONS] <FILE>\n       acode run [OPTIONS] -- <CMD> [ARG]...",
+    after_help = "With a file: shows progress, ends with a summary, and exits with 0 only if all tasks completed.
+With a command: the command's own output and exit code.
+
+Examples:
+  acode run tasks.yaml
+  acode run --timeout 10m --retries 2 -- ./flaky-test.sh"
+)]
+pub struct RunArgs {
+    /// How many workers [default: workers.count, else the number of CPUs]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub count: Option<u32>,
+    /// The configuration file [default: $ACODE_CONFIG, ./acode.yaml, the user's, the system's]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// A task file, YAML or JSON Lines; - is standard input
+    #[arg(value_name = "FILE", conflicts_with_all = ["command", "TaskOptions"])]
+    pub file: Option<PathBuf>,
+    /// About the command.
+    #[command(flatten)]
+    pub options: TaskOptions,
+    /// The program and its arguments
+    #[arg(last = true, required_unless_present = "file", value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+fn priority_parser() -> impl TypedValueParser<Value = Priority> {
+    PossibleValuesParser::new(Priority::ALL.map(Priority::name)).map(|name| {
+        // The parser lets no other name through.
+        Priority::ALL.into_iter().find(|priority| priority.name() == name).unwrap_or_default()
+    })
+}
+
+fn state_parser() -> impl TypedValueParser<Value = TaskState> {
+    PossibleValuesParser::new(TaskState::ALL.map(TaskState::name))
+        .map(|name| TaskState::ALL.into_iter().find(|state| state.name() == name).unwrap_or(TaskState::Pending))
+}
+
+fn mode_parser() -> impl TypedValueParser<Value = WorkerMode> {
+    PossibleValuesParser::new(["process"]).map(|_| WorkerMode::Process)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Args, clap::Error> {
+        let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+        let (short, whole) = (Args::from_words(&words), Args::try_parse_from(&words));
+        let text =
+            |args: &Result<Args, clap::Error>| args.as_ref().map(|a| format!("{a:?}")).map_err(|e| e.to_string());
+        assert_eq!(text(&short), text(&whole), "the short way gives what the whole tree gives");
+        short
+    }
+
+    #[test]
+    fn the_commands_are_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_command_may_have_options_of_its_own_and_ours_come_before() {
+        for line in ["acode task submit --name n -- ls -l --json", "acode task submit --name n ls -l --json"] {
+            let args = parse(line).unwrap();
+            let Command::Task(TaskCommand::Submit(submit)) = args.command else { panic!("{line}") };
+            assert_eq!((submit.options.name.as_deref(), args.json), (Some("n"), false));
+            assert_eq!(submit.command, ["ls", "-l", "--json"]);
+        }
+        assert!(parse("acode task submit --nmae n ls").is_err(), "a typing error is no command");
+    }
+
+    #[test]
+    fn what_excludes_each_other_is_refused() {
+        for line in [
+            "acode task submit",
+            "acode task submit --file f -- ls",
+            "acode task submit --file f --name n",
+            "acode task wait",
+            "acode task wait 1 --all",
+            "acode worker stop --force --when-empty",
+            "acode worker scale 0",
+            "acode worker start --mode vm",
+            "acode run",
+            "acode run f -- ls",
+            "acode run f --name n",
+            "acode task list --state done",
+            "acode task show hello",
+        ] {
+            let error = parse(line).map(|args| panic!("{line}: {args:?}")).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn states_may_be_given_in_one_word_or_several() {
+        for line in ["acode task list --state failed,timeout", "acode task list --state failed --state timeout"] {
+            let Command::Task(TaskCommand::List(list)) = parse(line).unwrap().command else { panic!("{line}") };
+            assert_eq!(list.state, [TaskState::Failed, TaskState::Timeout]);
+        }
+    }
+
+    #[test]
+    fn flags_for_all_commands_may_stand_anywhere() {
+        assert!(parse("acode --json task list").unwrap().json);
+        assert!(parse("acode task list --json --state-dir d").unwrap().state_dir.is_some());
+    }
+}

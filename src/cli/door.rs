@@ -1,0 +1,188 @@
+//! The one way from the command line to the queue: through the pool that runs, else by holding the queue oneself.
+//!
+//! Both answer the same requests, so commands do not know which it is. Deliberately absent: anything that outlives one
+//! command.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use acode_worker::task::{Submission, TaskId};
+
+use super::{CliError, Context};
+use crate::config::{self, Overrides};
+use crate::local::{Local, LocalError};
+use crate::rundir::LockError;
+use crate::wire::request::Submit;
+use crate::wire::{Bulk, Client, ClientError, Method, Request};
+
+/// How long a pool may take between holding the queue and listening, when it starts, or the other way round.
+const PATIENCE: Duration = Duration::from_secs(2);
+const NAP: Duration = Duration::from_millis(5);
+/// Entries of one transaction when the queue is written directly.
+const BATCH: usize = 5_000;
+
+/// What a command can do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Nothing but a running pool will do.
+    Pool,
+    /// A queue that is there already will do.
+    Queue,
+    /// A queue will be made if there is none.
+    NewQueue,
+}
+
+/// The queue, through whoever holds it.
+#[derive(Debug)]
+pub enum Door {
+    /// A pool is running.
+    Pool(Client),
+    /// None is, and we hold the queue as long as this lives.
+    Queue(Box<Local>),
+}
+
+impl Door {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// There is less than is needed, or somebody holds the queue who does not answer.
+    pub fn open(context: &Context, need: Need) -> Result<Self, CliError> {
+        let socket = context.dirs.control_socket();
+        let started = Instant::now();
+        loop {
+            let absent = match Client::connect(&socket) {
+                Ok(client) => return Ok(Self::Pool(client)),
+                Err(error @ ClientError::NotRunning { .. }) => error,
+                Err(error) => return Err(error.into()),
+            };
+            match need {
+                Need::Pool => return Err(absent.into()),
+                Need::Queue if !context.dirs.queue_db().exists() => {
+                    return Err(CliError::NoQueue(context.dirs.state.display().to_string()));
+                }
+                Need::Queue | Need::NewQueue => {}
+            }
+            match Local::open(&context.dirs, limit(context, need)?) {
+                Ok(local) => return Ok(Self::Queue(Box::new(local))),
+                // A pool that is just starting, or another client that writes for a moment.
+                Err(LocalError::Lock(LockError::Held { .. })) if started.elapsed() < PATIENCE => sleep(NAP),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Asks and waits for the one reply.
+    ///
+    /// # Errors
+    /// It was not done, or only a pool could do it.
+    pub fn call<M>(&mut self, request: &M) -> Result<M::Reply, CliError>
+    where
+        M: Method + Clone + Into<Request>,
+    {
+        match self {
+            Self::Pool(client) => Ok(client.call(request)?),
+            Self::Queue(local) => match local.answer(request.clone().into())? {
+                Some(reply) => Ok(serde_json::from_value(reply)?),
+                None => Err(CliError::NotRunning),
+            },
+        }
+    }
+
+    /// Asks and gives each of the replies to `each`; there is one if no pool is running.
+    ///
+    /// # Errors
+    /// It was not done, or only a pool could do it, or `each` said so.
+    pub fn stream<M>(
+        &mut self,
+        request: &M,
+        mut each: impl FnMut(M::Reply) -> Result<(), CliError>,
+    ) -> Result<(), CliError>
+    where
+        M: Method + Clone + Into<Request>,
+    {
+        match self {
+            Self::Pool(client) => client.call_more(request)?.try_for_each(|reply| each(reply?)),
+            Self::Queue(_) => each(self.call(request)?),
+        }
+    }
+
+    /// Submits any number of tasks, whose dependencies may name earlier ones by their place. `accepted` gets the ids as
+    /// they are on disk. Ends at the first error, be it of `tasks` or of the queue; what was accepted until then stays.
+    ///
+    /// # Errors
+    /// That first one.
+    pub fn submit_all<E>(
+        &mut self,
+        tasks: impl Iterator<Item = Result<Submission, E>>,
+        mut accepted: impl FnMut(&[TaskId]),
+    ) -> Result<(), CliError>
+    where
+        CliError: From<E>,
+    {
+        match self {
+            Self::Pool(client) => {
+                let mut bulk = Bulk::new(client, true, accepted);
+                let mut failed = None;
+                for task in tasks {
+                    if let Err(error) = task.map_err(CliError::from).and_then(|task| Ok(bulk.push(&task)?)) {
+                        failed = Some(error);
+                        break;
+                    }
+                }
+                let finished = bulk.finish();
+                failed.map_or(Ok(()), Err)?;
+                finished?;
+                Ok(())
+            }
+            Self::Queue(_) => {
+                let mut known: Vec<TaskId> = Vec::new();
+                let mut batch: Vec<Submission> = Vec::new();
+                for task in tasks {
+                    batch.push(link(task?, &known));
+                    if batch.len() == BATCH {
+                        self.submit_batch(&mut batch, &mut known, &mut accepted)?;
+                    }
+                }
+                self.submit_batch(&mut batch, &mut known, &mut accepted)
+            }
+        }
+    }
+
+    fn submit_batch(
+        &mut self,
+        batch: &mut Vec<Submission>,
+        known: &mut Vec<TaskId>,
+        accepted: &mut impl FnMut(&[TaskId]),
+    ) -> Result<(), CliError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let ids = self.call(&Submit { tasks: std::mem::take(batch) })?.ids;
+        accepted(&ids);
+        known.extend_from_slice(&ids);
+        Ok(())
+    }
+}
+
+/// Turns places in the whole into ids where they are known, else into places in the batch that follows those.
+fn link(mut task: Submission, known: &[TaskId]) -> Submission {
+    use acode_worker::task::Blocker;
+    for dependency in &mut task.dependencies {
+        if let Blocker::Entry(place) = dependency.on {
+            let place = usize::try_from(place).unwrap_or(usize::MAX);
+            dependency.on = match known.get(place) {
+                Some(id) => Blocker::Id(*id),
+                None => Blocker::Entry(u32::try_from(place - known.len()).unwrap_or(u32::MAX)),
+            };
+        }
+    }
+    task
+}
+
+/// How many tasks the queue may hold; only who adds to it needs to know.
+fn limit(context: &Context, need: Need) -> Result<u64, CliError> {
+    match need {
+        Need::Pool | Need::Queue => Ok(u64::MAX),
+        Need::NewQueue => Ok(config::load(None, &context.vars, &Overrides::default())?.config.queue.max_tasks),
+    }
+}

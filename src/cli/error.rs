@@ -1,0 +1,232 @@
+//! Everything that can go wrong with a command, what helps against it, and the exit code it ends with.
+//!
+//! This is the edge where errors are printed: once, with their causes, on standard error.
+
+use std::io;
+
+use crate::config::ConfigError;
+use crate::local::LocalError;
+use crate::rundir::{DirError, LockError};
+use crate::supervisor::PoolError;
+use crate::taskfile::TaskFileError;
+use crate::wire::{CallError, ClientError};
+
+/// Why a command did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The pool did not do it, or is not there.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// Nobody holds the queue, and there is none yet.
+    #[error("no pool is running, and there is no queue in {0}")]
+    NoQueue(String),
+    /// Only a running pool could do it.
+    #[error("no pool is running")]
+    NotRunning,
+    /// The queue did not do it; there is no pool.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The queue cannot be had; there is no pool.
+    #[error(transparent)]
+    Local(#[from] LocalError),
+    /// The directories cannot be found.
+    #[error(transparent)]
+    Dirs(#[from] DirError),
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The task file is wrong.
+    #[error(transparent)]
+    TaskFile(#[from] TaskFileError),
+    /// What was typed makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// A file that was named cannot be used.
+    #[error("cannot {doing}")]
+    File {
+        /// What was tried, with the path.
+        doing: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Output(#[from] acode_worker::output::OutputError),
+    /// The pool did not start, or ended other than by being told to.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// The kernel refuses a process.
+    #[error("cannot start a process for the pool")]
+    Process(#[source] io::Error),
+    /// A process of ours has ended with this code, and has said why.
+    #[error("the pool did not start")]
+    Told(u8),
+    /// Standard output does not take what is printed.
+    #[error("cannot write to standard output")]
+    Stdout(#[source] io::Error),
+    /// What is printed has no JSON form.
+    #[error("cannot print that as JSON")]
+    Json(#[from] serde_json::Error),
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Done,
+    /// What was asked for failed.
+    Failed,
+    /// The exit code of the command that was run.
+    Code(u8),
+}
+
+impl Exit {
+    /// The process's exit code.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Code(code) => code,
+        }
+    }
+}
+
+impl CliError {
+    /// Prints the error, and gives the exit code that goes with it.
+    pub fn tell(&self) -> u8 {
+        self.report();
+        self.code()
+    }
+
+    /// The process's exit code: 1 failed, 2 usage or bad input, 3 no pool, 4 no such task, 5 queue full, 6 held.
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Client(ClientError::NotRunning { .. }) | Self::NoQueue(_) | Self::NotRunning => 3,
+            Self::Client(ClientError::Call(error)) | Self::Call(error) => call_code(error),
+            Self::Local(LocalError::Lock(LockError::Held { .. }))
+            | Self::Pool(PoolError::Lock(LockError::Held { .. })) => 6,
+            Self::Config(_) | Self::TaskFile(_) | Self::Usage(_) | Self::File { .. } => 2,
+            Self::Told(code) => *code,
+            // A reader that has seen enough is no failure.
+            Self::Stdout(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+            Self::Client(
+                ClientError::Connect { .. }
+                | ClientError::Io(_)
+                | ClientError::HungUp
+                | ClientError::TooLarge(_)
+                | ClientError::NotAReply(_)
+                | ClientError::Unfinished,
+            )
+            | Self::Local(LocalError::Dirs(_) | LocalError::Lock(LockError::Io { .. }) | LocalError::Store(_))
+            | Self::Dirs(_)
+            | Self::Output(_)
+            | Self::Pool(_)
+            | Self::Process(_)
+            | Self::Stdout(_)
+            | Self::Json(_) => 1,
+        }
+    }
+
+    /// What helps, if something does.
+    fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::Client(ClientError::NotRunning { .. }) | Self::NotRunning | Self::NoQueue(_) => {
+                Some("start one with: acode worker start --detach")
+            }
+            Self::Client(ClientError::Call(error)) | Self::Call(error) => call_remedy(error),
+            Self::Local(LocalError::Lock(LockError::Held { .. }))
+            | Self::Pool(PoolError::Lock(LockError::Held { .. })) => {
+                Some("use that pool, or stop it with: acode worker stop")
+            }
+            Self::Client(_)
+            | Self::Local(_)
+            | Self::Dirs(_)
+            | Self::Config(_)
+            | Self::TaskFile(_)
+            | Self::Usage(_)
+            | Self::File { .. }
+            | Self::Output(_)
+            | Self::Pool(_)
+            | Self::Process(_)
+            | Self::Told(_)
+            | Self::Stdout(_)
+            | Self::Json(_) => None,
+        }
+    }
+
+    /// Says it on standard error, unless it was said already or is nobody's concern.
+    pub fn report(&self) {
+        match self {
+            Self::Told(_) => return,
+            Self::Stdout(error) if error.kind() == io::ErrorKind::BrokenPipe => return,
+            _ => {}
+        }
+        eprintln!("acode: {}", crate::error_chain(self));
+        if let Some(remedy) = self.remedy() {
+            eprintln!("       {remedy}");
+        }
+    }
+}
+
+fn call_code(error: &CallError) -> u8 {
+    match error {
+        CallError::InvalidParameter { .. } | CallError::InvalidSubmission { .. } | CallError::AmbiguousTask { .. } => 2,
+        CallError::NoSuchTask { .. } => 4,
+        CallError::QueueFull { .. } => 5,
+        CallError::InterfaceNotFound { .. }
+        | CallError::MethodNotFound { .. }
+        | CallError::MethodNotImplemented { .. }
+        | CallError::QueueUnavailable { .. }
+        | CallError::Draining
+        | CallError::PermissionDenied { .. }
+        | CallError::Refused { .. }
+        | CallError::Busy { .. }
+        | CallError::Internal { .. }
+        | CallError::Unknown { .. } => 1,
+    }
+}
+
+fn call_remedy(error: &CallError) -> Option<&'static str> {
+    match error {
+        CallError::NoSuchTask { .. } => Some("see them with: acode task list"),
+        CallError::AmbiguousTask { .. } => Some("give more of the id, or the task's number (acode task list)"),
+        CallError::QueueFull { .. } => Some("wait until tasks have ended, or raise queue.maxTasks"),
+        CallError::MethodNotFound { .. } | CallError::MethodNotImplemented { .. } => {
+            Some("the pool runs another version of acode: restart it")
+        }
+        CallError::InterfaceNotFound { .. }
+        | CallError::InvalidParameter { .. }
+        | CallError::InvalidSubmission { .. }
+        | CallError::QueueUnavailable { .. }
+        | CallError::Draining
+        | CallError::PermissionDenied { .. }
+        | CallError::Refused { .. }
+        | CallError::Busy { .. }
+        | CallError::Internal { .. }
+        | CallError::Unknown { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_documented_exit_code_has_its_error() {
+        let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
+        let cases: [(CliError, u8); 8] = [
+            (CallError::Draining.into(), 1),
+            (CliError::Usage("x".into()), 2),
+            (CallError::InvalidSubmission { entry: None, reason: "x".into() }.into(), 2),
+            (ClientError::NotRunning { path: "x".into(), source: refused() }.into(), 3),
+            (CallError::NoSuchTask { task: "x".into() }.into(), 4),
+            (ClientError::Call(CallError::QueueFull { queued: 1, limit: 1 }).into(), 5),
+            (LocalError::Lock(LockError::Held { path: "x".into(), holder: None }).into(), 6),
+            (CliError::Stdout(io::ErrorKind::BrokenPipe.into()), 0),
+        ];
+        for (error, code) in cases {
+            assert_eq!(error.code(), code, "{error}");
+        }
+    }
+}

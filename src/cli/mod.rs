@@ -1,0 +1,74 @@
+//! The command line: what people type, and what they see.
+//!
+//! Data goes to standard output and everything else to standard error. Every command works through a door,
+//! that is, over the control protocol, or on the queue itself when no pool runs. Deliberately absent: colours, and any
+//! knowledge of how a pool works.
+
+pub mod args;
+mod door;
+mod error;
+mod events;
+mod foreground;
+mod logs;
+mod names;
+mod pool;
+mod render;
+mod run;
+mod submission;
+mod tables;
+mod task;
+mod values;
+mod worker;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use args::{Args, Command};
+pub use error::{CliError, Exit};
+
+use crate::rundir::{Dirs, Vars};
+
+/// What every command knows.
+#[derive(Debug)]
+pub struct Context {
+    /// The pool's directories.
+    dirs: Dirs,
+    /// Whether the state directory was named on the command line or in the environment.
+    own_state: Option<PathBuf>,
+    /// The environment.
+    vars: Vars,
+    /// Whether to print JSON.
+    json: bool,
+}
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let words: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    let args = match Args::from_words(&words) {
+        Ok(args) => args,
+        Err(error) => {
+            // Help that nobody reads to its end is no failure.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    ExitCode::from(match run(args) {
+        Ok(exit) => exit.code(),
+        Err(error) => error.tell(),
+    })
+}
+
+fn run(args: Args) -> Result<Exit, CliError> {
+    let vars: Vars = std::env::vars_os().collect();
+    let dirs = Dirs::find(args.state_dir.as_deref(), &vars)?;
+    let named = || vars.get(std::ffi::OsStr::new("ACODE_STATE_DIR")).filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let own_state = args.state_dir.or_else(named);
+    let context = Context { dirs, own_state, vars, json: args.json };
+    match args.command {
+        Command::Worker(command) => worker::run(&context, command),
+        Command::Task(command) => task::run(&context, command),
+        Command::Run(args) => run::run(&context, *args),
+        Command::Logs(args) => logs::pool(&context, &args),
+        Command::Events(args) => events::run(&context, &args),
+    }
+}

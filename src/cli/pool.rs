@@ -1,0 +1,50 @@
+//! `acode worker start`: this process becomes a supervisor, or makes one.
+
+use super::args::StartArgs;
+use super::render::Out;
+use super::{CliError, Context, Exit};
+use crate::config::{self, Overrides};
+use crate::supervisor::{self, Launch, Started};
+
+/// Starts the pool. In the foreground it returns when the pool has stopped.
+///
+/// # Errors
+/// The configuration is wrong, the state directory is held, or the pool cannot start.
+pub fn start(context: &Context, args: &StartArgs) -> Result<Exit, CliError> {
+    let launch = launch(context, args)?;
+    let (name, json) = (launch.config.pool.name.clone(), context.json);
+    if !args.detach {
+        supervisor::serve(launch, |pid| announce(&name, pid, json))?;
+        return Ok(Exit::Done);
+    }
+    let started = supervisor::detach(|ready| match supervisor::serve(launch, ready) {
+        Ok(()) => 0,
+        Err(error) => CliError::from(error).tell(),
+    });
+    match started.map_err(CliError::Process)? {
+        Started::Up(pool) => {
+            announce(&name, pool.pid, json);
+            Ok(Exit::Done)
+        }
+        Started::Ended(code) => Err(CliError::Told(code)),
+    }
+}
+
+fn launch(context: &Context, args: &StartArgs) -> Result<Launch, CliError> {
+    let overrides = Overrides { count: args.count, mode: args.mode, pool: args.pool.clone(), ..Overrides::default() };
+    let config = config::load(args.config.as_deref(), &context.vars, &overrides)?.config;
+    let (file, vars) = (args.config.clone(), context.vars.clone());
+    let reload = Box::new(move || Ok(config::load(file.as_deref(), &vars, &overrides)?.config));
+    Ok(Launch { dirs: context.dirs.clone(), config, reload, lifeline: None, log_to_file: args.detach })
+}
+
+/// Says that the pool accepts work.
+fn announce(name: &str, pid: u32, json: bool) {
+    if !json {
+        eprintln!("acode: pool '{name}' is up (process {pid})");
+        return;
+    }
+    let mut out = Out::new();
+    // A pool does not depend on anybody reading this.
+    let _ = out.answer(&serde_json::json!({ "pool": name, "pid": pid })).and_then(|()| out.finish());
+}

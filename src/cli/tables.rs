@@ -1,0 +1,220 @@
+//! What the records look like as text. Pure.
+
+use std::fmt::Write;
+
+use crate::wire::Stamp;
+use crate::wire::types::{AttemptRecord, PoolState, StatusRecord, TaskRecord, WorkerRecord};
+
+use super::render::{Align, Table, bytes, plain, span};
+
+/// `acode worker status`: the form that the specification of the worker pool shows.
+pub fn status(status: &StatusRecord, workers: &[WorkerRecord]) -> String {
+    let mut text = String::from("Worker Pool Status\n==================\n");
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "Mode: {}", status.pool.mode);
+    if status.pool.state != PoolState::Running {
+        let _ = writeln!(text, "State: {}", status.pool.state);
+    }
+    let _ = writeln!(text, "Active: {}", status.workers.active);
+    for worker in workers {
+        let _ = match worker.current_task {
+            Some(task) => writeln!(text, "  - worker-{}: {} (task {task})", worker.id, worker.status),
+            None => writeln!(text, "  - worker-{}: {}", worker.id, worker.status),
+        };
+    }
+    let running = status.tasks.running + status.tasks.assigned;
+    let _ = writeln!(text, "\nQueue: {} pending, {running} running", status.tasks.pending);
+    if let Some(problem) = &status.queue.problem {
+        let _ = writeln!(text, "Problem: {}", plain(problem));
+    }
+    let (cpu, memory) = (status.resources.cpu_percent, bytes(status.resources.memory_bytes));
+    let _ = write!(text, "Resources: CPU {cpu:.0}%, Memory {memory}");
+    text
+}
+
+/// `acode worker list`
+pub fn workers(workers: &[WorkerRecord], now: Stamp) -> Table {
+    let mut table = Table::new([
+        ("ID", Align::Left),
+        ("PID", Align::Right),
+        ("STATUS", Align::Left),
+        ("MODE", Align::Left),
+        ("TASK", Align::Left),
+        ("AGE", Align::Right),
+        ("HEARTBEAT", Align::Right),
+        ("DONE", Align::Right),
+        ("FAILED", Align::Right),
+    ]);
+    for worker in workers {
+        table.row([
+            worker.id.to_string(),
+            worker.pid.to_string(),
+            worker.status.to_string(),
+            worker.mode.clone(),
+            worker.current_task.map_or_else(|| "-".to_owned(), |task| task.to_string()),
+            ago(Some(worker.started_at), now),
+            ago(worker.last_heartbeat_at, now),
+            worker.tasks_completed.to_string(),
+            worker.tasks_failed.to_string(),
+        ]);
+    }
+    table
+}
+
+/// `acode task list`
+pub fn tasks(tasks: &[TaskRecord], now: Stamp) -> Table {
+    let mut table = Table::new([
+        ("#", Align::Right),
+        ("ID", Align::Left),
+        ("NAME", Align::Left),
+        ("STATE", Align::Left),
+        ("PRIORITY", Align::Left),
+        ("AGE", Align::Right),
+        ("TOOK", Align::Right),
+        ("RESULT", Align::Left),
+    ]);
+    for task in tasks {
+        table.row([
+            task.number.to_string(),
+            task.id.to_string(),
+            task.name.clone(),
+            task.state.to_string(),
+            task.priority.to_string(),
+            ago(Some(task.submitted_at), now),
+            took(task.started_at, task.finished_at),
+            outcome(task),
+        ]);
+    }
+    table
+}
+
+/// In a word or two: how it came out, how far it is, or what it waits for.
+fn outcome(task: &TaskRecord) -> String {
+    if let Some(array) = &task.array {
+        let bad = array.members.unsuccessful();
+        let failed = if bad > 0 { format!(", {bad} without success") } else { String::new() };
+        return format!("{} of {} ended{failed}", array.members.ended(), array.count);
+    }
+    match (&task.waiting, &task.progress, &task.verdict) {
+        (Some(waiting), _, _) => waiting.to_string(),
+        (None, Some(progress), _) if !task.state.is_final() => format!("{}%", progress.percent),
+        (None, _, Some(verdict)) => ending(verdict, task.exit_code, task.signal),
+        (None, _, None) => String::new(),
+    }
+}
+
+fn ending(verdict: &str, exit_code: Option<i32>, signal: Option<i32>) -> String {
+    match (exit_code, signal) {
+        (Some(code), _) => format!("exit {code}"),
+        (None, Some(signal)) => {
+            let name = nix::sys::signal::Signal::try_from(signal).map_or("unknown signal", |signal| signal.as_str());
+            format!("killed by {name}")
+        }
+        (None, None) => verdict.to_owned(),
+    }
+}
+
+/// `acode task show`
+pub fn task(task: &TaskRecord) -> String {
+    let mut text = String::new();
+    let mut field = |name: &str, value: &str| {
+        let _ = writeln!(text, "{name:<10} {}", value.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}"));
+    };
+    field("Task", &task.id.to_string());
+    field("Number", &task.number.to_string());
+    field("Name", &task.name);
+    field("Command", &command(&task.command));
+    if let Some(cwd) = &task.cwd {
+        field("In", cwd);
+    }
+    field("State", task.state.name());
+    field("Priority", task.priority.name());
+    if let Some(member) = &task.member {
+        field("Member", &format!("{} of {}: {}", member.index, member.of, member.item));
+    }
+    if let Some(array) = &task.array {
+        field("Members", &array.count.to_string());
+    }
+    let outcome = outcome(task);
+    if !outcome.is_empty() {
+        field("Result", &outcome);
+    }
+    if let Some(progress) = &task.progress {
+        let message = progress.message.as_deref().map(|text| format!(" {text}")).unwrap_or_default();
+        field("Progress", &format!("{}%{message}", progress.percent));
+    }
+    if let Some(error) = &task.error {
+        field("Error", error);
+    }
+    if let Some(result) = &task.result {
+        field("Returned", result.get());
+    }
+    for (key, value) in &task.meta {
+        field("Meta", &format!("{key}={value}"));
+    }
+    field("Submitted", &task.submitted_at.to_string());
+    for (name, at) in [("Started", task.started_at), ("Finished", task.finished_at)] {
+        if let Some(at) = at {
+            field(name, &at.to_string());
+        }
+    }
+    let cut = if task.output.truncated { ", cut off" } else { "" };
+    let (stdout, stderr) = (bytes(task.output.stdout_bytes), bytes(task.output.stderr_bytes));
+    field("Output", &format!("{stdout} out, {stderr} err{cut}"));
+    match task.attempts.as_deref() {
+        Some(list @ [_, ..]) => format!("{text}\n{}", attempts(list)),
+        Some([]) | None => text.trim_end().to_owned(),
+    }
+}
+
+fn attempts(attempts: &[AttemptRecord]) -> Table {
+    let mut table = Table::new([
+        ("ATTEMPT", Align::Right),
+        ("WORKER", Align::Left),
+        ("RESULT", Align::Left),
+        ("TOOK", Align::Right),
+        ("CPU", Align::Right),
+        ("MEMORY", Align::Right),
+        ("NOTE", Align::Left),
+    ]);
+    for attempt in attempts {
+        let verdict = attempt.verdict.as_deref().unwrap_or("running");
+        let usage = attempt.usage;
+        let cpu = |usage: acode_worker::task::Usage| i64::try_from(usage.user_us + usage.system_us).unwrap_or(i64::MAX);
+        let leaked = attempt.leaked.then(|| "left processes running".to_owned());
+        let notes: Vec<String> = [attempt.reason.clone(), leaked].into_iter().flatten().collect();
+        table.row([
+            attempt.number.to_string(),
+            attempt.worker.to_string(),
+            ending(verdict, attempt.exit_code, attempt.signal),
+            took(attempt.started_at, attempt.finished_at),
+            usage.map_or_else(|| "-".to_owned(), |usage| span(cpu(usage))),
+            usage.map_or_else(|| "-".to_owned(), |usage| bytes(usage.max_rss_bytes)),
+            notes.join("; "),
+        ]);
+    }
+    table
+}
+
+/// The command as a shell would take it.
+fn command(words: &[String]) -> String {
+    let bare =
+        |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=:,+@%{}".contains(c));
+    let quote = |word: &String| if bare(word) { word.clone() } else { format!("'{}'", word.replace('\'', r"'\''")) };
+    words.iter().map(quote).collect::<Vec<_>>().join(" ")
+}
+
+fn ago(at: Option<Stamp>, now: Stamp) -> String {
+    at.map_or_else(|| "-".to_owned(), |at| span(now.micros().saturating_sub(at.micros())))
+}
+
+fn took(started: Option<Stamp>, finished: Option<Stamp>) -> String {
+    match (started, finished) {
+        (Some(started), Some(finished)) => span(finished.micros().saturating_sub(started.micros())),
+        (Some(_), None) | (None, _) => "-".to_owned(),
+    }
+}
+
+#[cfg(test)]
+#[path = "tests/tables.rs"]
+mod tests;

@@ -1,0 +1,260 @@
+//! `acode task`: the queue and what is in it.
+
+use std::fs::File;
+use std::io::{self, BufReader, IsTerminal, Seek};
+use std::path::Path;
+
+use acode_worker::task::{Submission, TaskId};
+
+use super::args::{ListArgs, SubmitArgs, TaskCommand};
+use super::door::{Door, Need};
+use super::render::Out;
+use super::{CliError, Context, Exit, logs, submission, tables};
+use crate::taskfile::{self, TaskFileError};
+use crate::wire::request::{Cancel, List, Prune, Retry, Show, Submit, Wait, Why};
+use crate::wire::types::TaskRecord;
+use crate::wire::{MAX_IDS, MAX_LIST, Stamp, TaskRef};
+
+/// Does one of them.
+///
+/// # Errors
+/// It was not done.
+pub fn run(context: &Context, command: TaskCommand) -> Result<Exit, CliError> {
+    match command {
+        TaskCommand::Submit(args) => submit(context, *args),
+        TaskCommand::List(args) => list(context, &args),
+        TaskCommand::Show { id } => show(context, id),
+        TaskCommand::Logs(args) => logs::task(context, &args),
+        TaskCommand::Why { id } => why(context, id),
+        TaskCommand::Cancel { ids } => cancel(context, &ids),
+        TaskCommand::Retry { ids } => retry(context, &ids),
+        TaskCommand::Wait { ids, all } => wait(context, ids, all),
+        TaskCommand::Prune { older_than, keep } => {
+            let older_than_ms = older_than.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+            prune(context, &Prune { older_than_ms, keep })
+        }
+    }
+}
+
+fn submit(context: &Context, args: SubmitArgs) -> Result<Exit, CliError> {
+    if let Some(file) = &args.file {
+        return submit_file(context, file);
+    }
+    let mut door = Door::open(context, Need::NewQueue)?;
+    let task = submission::build(context, &mut door, args.options, args.command)?;
+    let submitted = door.call(&Submit { tasks: vec![task] })?;
+    let mut printed = Ids::new(context);
+    printed.add(&submitted.ids);
+    printed.finish()
+}
+
+fn submit_file(context: &Context, file: &Path) -> Result<Exit, CliError> {
+    let tasks = CheckedFile::open(file)?;
+    let mut door = Door::open(context, Need::NewQueue)?;
+    let mut printed = Ids::new(context);
+    let submitted = door.submit_all(tasks.read()?, |ids| printed.add(ids));
+    // What was accepted is told even if not all was.
+    let told = printed.finish();
+    submitted?;
+    told
+}
+
+/// A task file that was read to its end once and found right, so that a broken one submits nothing although it streams.
+pub struct CheckedFile {
+    file: File,
+    name: String,
+    folder: std::path::PathBuf,
+}
+
+impl CheckedFile {
+    /// Reads it through; `-` is standard input.
+    ///
+    /// # Errors
+    /// It cannot be read, or something in it is wrong.
+    pub fn open(path: &Path) -> Result<Self, CliError> {
+        let name = if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
+        let unreadable = |source| TaskFileError::Unreadable { name: name.clone(), source };
+        let here = std::env::current_dir().map_err(unreadable)?;
+        let checked = if path == Path::new("-") {
+            // What comes once is kept, to be read twice.
+            let mut file = tempfile::tempfile().map_err(unreadable)?;
+            io::copy(&mut io::stdin().lock(), &mut file).map_err(unreadable)?;
+            Self { file, name, folder: here }
+        } else {
+            let file = File::open(path).map_err(unreadable)?;
+            let folder = here.join(path).parent().map_or(here, Path::to_path_buf);
+            Self { file, name, folder }
+        };
+        for task in checked.read()? {
+            task?;
+        }
+        Ok(checked)
+    }
+
+    /// Its tasks, from the beginning.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read(&self) -> Result<impl Iterator<Item = Result<Submission, TaskFileError>> + '_, CliError> {
+        let mut file = &self.file;
+        let rewound = file.rewind().map_err(|source| TaskFileError::Unreadable { name: self.name.clone(), source });
+        rewound?;
+        Ok(taskfile::read(BufReader::with_capacity(1 << 17, file), &self.name, &self.folder)?)
+    }
+}
+
+/// Prints ids as they come. A reader that goes away does not keep the rest from being submitted.
+struct Ids {
+    out: Out,
+    /// For JSON, which is one document.
+    gathered: Option<Vec<TaskId>>,
+    printed: Result<(), CliError>,
+}
+
+impl Ids {
+    fn new(context: &Context) -> Self {
+        Self { out: Out::new(), gathered: context.json.then(Vec::new), printed: Ok(()) }
+    }
+
+    fn add(&mut self, ids: &[TaskId]) {
+        match &mut self.gathered {
+            Some(gathered) => gathered.extend_from_slice(ids),
+            None if self.printed.is_ok() => self.printed = ids.iter().try_for_each(|id| self.out.line(id)),
+            None => {}
+        }
+    }
+
+    fn finish(mut self) -> Result<Exit, CliError> {
+        self.printed?;
+        if let Some(ids) = self.gathered {
+            self.out.answer(&serde_json::json!({ "ids": ids }))?;
+        }
+        self.out.finish()?;
+        Ok(Exit::Done)
+    }
+}
+
+fn list(context: &Context, args: &ListArgs) -> Result<Exit, CliError> {
+    let mut door = Door::open(context, Need::Queue)?;
+    let mut tasks: Vec<TaskRecord> = Vec::new();
+    let mut after = None;
+    loop {
+        let missing = args.limit.saturating_sub(tasks.len() as u64);
+        let limit = u32::try_from(missing).unwrap_or(MAX_LIST).min(MAX_LIST);
+        let request = List { states: args.state.clone(), limit: Some(limit), after, newest_first: true, array: None };
+        let listed = door.call(&request)?;
+        tasks.extend(listed.tasks);
+        after = listed.next;
+        if after.is_none() || tasks.len() as u64 >= args.limit {
+            break;
+        }
+    }
+    drop(door);
+    let mut out = Out::new();
+    if context.json {
+        out.json(&tasks)?;
+    } else {
+        out.line(tables::tasks(&tasks, Stamp::now()))?;
+    }
+    out.finish()?;
+    if after.is_some() && io::stdout().is_terminal() {
+        eprintln!("acode: there are more: --limit N shows N of them");
+    }
+    Ok(Exit::Done)
+}
+
+fn show(context: &Context, id: TaskRef) -> Result<Exit, CliError> {
+    let task = Door::open(context, Need::Queue)?.call(&Show { id })?.task;
+    let mut out = Out::new();
+    if context.json {
+        out.json(&task)?;
+    } else {
+        out.line(tables::task(&task))?;
+    }
+    out.finish()?;
+    Ok(Exit::Done)
+}
+
+fn why(context: &Context, id: TaskRef) -> Result<Exit, CliError> {
+    let why = Door::open(context, Need::Queue)?.call(&Why { id })?;
+    let mut out = Out::new();
+    if context.json {
+        out.answer(&why)?;
+    } else {
+        out.line(&why.text)?;
+    }
+    out.finish()?;
+    Ok(Exit::Done)
+}
+
+fn cancel(context: &Context, ids: &[TaskRef]) -> Result<Exit, CliError> {
+    let mut door = Door::open(context, Need::Queue)?;
+    let (mut cancelled, mut ended) = (Vec::new(), Vec::new());
+    for ids in ids.chunks(MAX_IDS) {
+        let done = door.call(&Cancel { ids: ids.to_vec(), reason: None })?;
+        cancelled.extend(done.cancelled);
+        ended.extend(done.ended);
+    }
+    for id in &ended {
+        eprintln!("acode: task {id} has ended already");
+    }
+    changed(context, &serde_json::json!({ "cancelled": cancelled, "ended": ended }), &cancelled, ended.is_empty())
+}
+
+fn retry(context: &Context, ids: &[TaskRef]) -> Result<Exit, CliError> {
+    let mut door = Door::open(context, Need::Queue)?;
+    let (mut retried, mut refused) = (Vec::new(), Vec::new());
+    for ids in ids.chunks(MAX_IDS) {
+        let done = door.call(&Retry { ids: ids.to_vec() })?;
+        retried.extend(done.retried);
+        refused.extend(done.refused);
+    }
+    for id in &refused {
+        eprintln!("acode: task {id} has not failed: there is nothing to try again");
+    }
+    changed(context, &serde_json::json!({ "retried": retried, "refused": refused }), &retried, refused.is_empty())
+}
+
+/// Prints which tasks were changed; fails unless all were.
+fn changed(context: &Context, json: &serde_json::Value, ids: &[TaskId], all: bool) -> Result<Exit, CliError> {
+    let mut out = Out::new();
+    if context.json {
+        out.answer(json)?;
+    } else {
+        ids.iter().try_for_each(|id| out.line(id))?;
+    }
+    out.finish()?;
+    Ok(if all { Exit::Done } else { Exit::Failed })
+}
+
+fn wait(context: &Context, ids: Vec<TaskRef>, all: bool) -> Result<Exit, CliError> {
+    let mut door = Door::open(context, Need::Queue)?;
+    let waited = door.call(&Wait { ids, all })?;
+    for id in &waited.unsuccessful {
+        eprintln!("acode: task {id} did not complete");
+    }
+    let more = waited.counts.unsuccessful().saturating_sub(waited.unsuccessful.len() as u64);
+    if more > 0 && !waited.unsuccessful.is_empty() {
+        eprintln!("acode: nor did {more} more");
+    }
+    if context.json {
+        let mut out = Out::new();
+        out.answer(&waited)?;
+        out.finish()?;
+    }
+    let failed = waited.counts.unsuccessful() > 0 || !waited.unsuccessful.is_empty();
+    Ok(if failed { Exit::Failed } else { Exit::Done })
+}
+
+fn prune(context: &Context, request: &Prune) -> Result<Exit, CliError> {
+    let pruned = Door::open(context, Need::Queue)?.call(request)?;
+    let mut out = Out::new();
+    if context.json {
+        out.answer(&pruned)?;
+    } else {
+        let freed = super::render::bytes(pruned.log_bytes);
+        out.line(format_args!("{} tasks removed, {freed} of output", pruned.tasks))?;
+    }
+    out.finish()?;
+    Ok(Exit::Done)
+}

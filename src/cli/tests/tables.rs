@@ -1,0 +1,137 @@
+//! Tests of the tables: what people see, word by word.
+
+use acode_worker::task::{TaskId, WorkerId};
+use serde_json::{Value, json};
+
+use super::*;
+
+const MILLIS: u64 = 1_790_000_000_000;
+
+fn worker(n: u128, status: &str, task: Option<u64>) -> WorkerRecord {
+    let id = WorkerId::from_u128(u128::from(MILLIS) << 80 | n);
+    let task = task.map(|seq| TaskId::new(MILLIS, 0xAC0DE, seq));
+    serde_json::from_value(json!({
+        "schema": 1, "id": id, "pid": 4_000 + n as u64, "status": status, "mode": "process", "current_task": task,
+        "started_at": "2026-09-21T14:13:20.000000Z", "last_heartbeat_at": null, "tasks_completed": 12,
+        "tasks_failed": 0, "healthy": true,
+    }))
+    .unwrap()
+}
+
+fn task_value() -> Value {
+    json!({
+        "schema": 1, "id": TaskId::new(MILLIS, 0xAC0DE, 42), "number": 42, "name": "nightly", "state": "failed",
+        "verdict": "exited", "exit_code": 3, "signal": null, "error": "disk full", "result": {"a": 1},
+        "priority": "high", "progress": null, "waiting": null, "command": ["/bin/sh", "-c", "it's $x"], "cwd": "/srv",
+        "meta": {"k": "v"}, "array": null, "member": null, "submitted_at": "2026-09-21T14:13:20.000000Z",
+        "started_at": "2026-09-21T14:13:21.000000Z", "finished_at": "2026-09-21T14:13:22.500000Z",
+        "output": {"stdout_bytes": 1_500, "stderr_bytes": 0, "truncated": false}, "attempt_count": 1,
+        "attempts": [{
+            "number": 1, "worker": WorkerId::from_u128(u128::from(MILLIS) << 80), "verdict": "exited", "exit_code": 3,
+            "signal": null, "reason": null, "isolation": "process", "tree_guard": "cgroup",
+            "usage": {"user_us": 1_200, "system_us": 800, "max_rss_bytes": 2_000_000},
+            "started_at": "2026-09-21T14:13:21.000000Z", "finished_at": "2026-09-21T14:13:22.500000Z",
+            "leaked": true, "output": null,
+        }],
+    })
+}
+
+fn now() -> Stamp {
+    "2026-09-21T14:23:20Z".parse().unwrap()
+}
+
+#[test]
+fn the_status_has_the_form_of_the_specification() {
+    let record: StatusRecord = serde_json::from_value(json!({
+        "schema": 1,
+        "pool": {"name": "default", "id": "x", "pid": 1, "state": "running", "mode": "process",
+                 "started_at": "2026-09-21T14:13:20.000000Z", "version": "0.1.0"},
+        "workers": {"active": 3, "starting": 1, "idle": 1, "busy": 1, "unhealthy": 0, "stopping": 0, "target": 3,
+                    "min": 1, "max": 256},
+        "tasks": {"pending": 12, "running": 2},
+        "resources": {"cpu_percent": 45.2, "memory_bytes": 1_200_000_000_u64},
+        "queue": {"accepting": true, "problem": null},
+    }))
+    .unwrap();
+    let workers = [worker(1, "busy", Some(7)), worker(2, "idle", None), worker(3, "starting", None)];
+    insta::assert_snapshot!(status(&record, &workers), @r#"
+    Worker Pool Status
+    ==================
+    Mode: process
+    Active: 3
+      - worker-01M3250V000000000000000001: busy (task 01M3250V000000NG6Y00000007)
+      - worker-01M3250V000000000000000002: idle
+      - worker-01M3250V000000000000000003: starting
+
+    Queue: 12 pending, 2 running
+    Resources: CPU 45%, Memory 1.2GB
+    "#);
+}
+
+#[test]
+fn workers_are_listed() {
+    insta::assert_snapshot!(workers(&[worker(1, "busy", Some(7)), worker(2, "idle", None)], now()), @r#"
+    ID                           PID  STATUS  MODE     TASK                        AGE  HEARTBEAT  DONE  FAILED
+    01M3250V000000000000000001  4001  busy    process  01M3250V000000NG6Y00000007  10m          -    12       0
+    01M3250V000000000000000002  4002  idle    process  -                           10m          -    12       0
+    "#);
+}
+
+#[test]
+fn tasks_are_listed() {
+    let with = |changes: &[(&str, Value)]| {
+        let mut value = task_value();
+        changes.iter().for_each(|(key, new)| value[*key] = new.clone());
+        serde_json::from_value::<TaskRecord>(value).unwrap()
+    };
+    let none = Value::Null;
+    let list = [
+        with(&[]),
+        with(&[("verdict", json!("signalled")), ("exit_code", none.clone()), ("signal", json!(9))]),
+        with(&[
+            ("state", json!("pending")),
+            ("finished_at", none.clone()),
+            ("started_at", none.clone()),
+            ("waiting", json!({"kind": "queued", "ahead": 3})),
+        ]),
+        with(&[
+            ("state", json!("running")),
+            ("verdict", none.clone()),
+            ("finished_at", none),
+            ("progress", json!({"percent": 40, "message": null})),
+        ]),
+        with(&[("name", json!("render")), ("array", json!({"count": 100, "members": {"completed": 7, "failed": 1}}))]),
+    ];
+    insta::assert_snapshot!(tasks(&list, now()), @r#"
+     #  ID                          NAME     STATE    PRIORITY  AGE  TOOK  RESULT
+    42  01M3250V000000NG6Y0000001A  nightly  failed   high      10m  1.5s  exit 3
+    42  01M3250V000000NG6Y0000001A  nightly  failed   high      10m  1.5s  killed by SIGKILL
+    42  01M3250V000000NG6Y0000001A  nightly  pending  high      10m     -  queued: 3 ahead of it
+    42  01M3250V000000NG6Y0000001A  nightly  running  high      10m     -  40%
+    42  01M3250V000000NG6Y0000001A  render   failed   high      10m  1.5s  8 of 100 ended, 1 without success
+    "#);
+}
+
+#[test]
+fn a_task_is_shown_with_its_attempts() {
+    insta::assert_snapshot!(task(&serde_json::from_value(task_value()).unwrap()), @r#"
+    Task       01M3250V000000NG6Y0000001A
+    Number     42
+    Name       nightly
+    Command    /bin/sh -c 'it'\''s $x'
+    In         /srv
+    State      failed
+    Priority   high
+    Result     exit 3
+    Error      disk full
+    Returned   {"a":1}
+    Meta       k=v
+    Submitted  2026-09-21T14:13:20.000000Z
+    Started    2026-09-21T14:13:21.000000Z
+    Finished   2026-09-21T14:13:22.500000Z
+    Output     1.5KB out, 0B err
+
+    ATTEMPT  WORKER                      RESULT  TOOK  CPU  MEMORY  NOTE
+          1  01M3250V000000000000000000  exit 3  1.5s  2ms   2.0MB  left processes running
+    "#);
+}
