@@ -105,7 +105,7 @@ impl AsFd for Leaf {
 
 /// The place of one worker's leaves: always one fresh enough to be born into.
 ///
-/// Kernels since 6.9 kill a process that is cloned into a cgroup which has been killed before, for they compare the
+/// Recent kernels (seen on 6.18) kill a process that is cloned into a cgroup which has been killed before, for they compare the
 /// count of kills of the wrong cgroup. So a leaf is used for task after task until it had to be killed, and then never
 /// again.
 #[derive(Debug)]
