@@ -124,18 +124,6 @@ impl Store {
         })
     }
 
-    /// One entry, if it is ready.
-    ///
-    /// # Errors
-    /// The queue could not be read.
-    pub fn ready_one(&self, id: TaskId) -> Result<Option<ReadyTask>, StoreError> {
-        self.read(|conn| {
-            let sql = format!("SELECT {COLUMNS} FROM task WHERE seq = ?1 AND {IS_READY}");
-            let found = conn.prepare_cached(&sql)?.query_row([id.seq()], raw).optional()?;
-            found.map(|raw| self.ready_task(conn, raw, &mut HashMap::new())).transpose()
-        })
-    }
-
     /// The tasks with a started attempt whose end is not recorded: asked once, by the supervisor that takes over. As
     /// many as an earlier pool had slots.
     ///

@@ -167,7 +167,7 @@ impl Supervisor {
         if self.broken.is_none() {
             tracing::error!(why, "the queue cannot be written: nothing is acknowledged until it can");
         }
-        let now_us = u64::try_from(clock::unix_us()).unwrap_or(0);
+        let now_us = crate::requests::now_us();
         let since_us = self.broken.as_ref().map_or(now_us, |broken| broken.since_us);
         self.broken = Some(Broken { why: why.clone(), since_us, retry_ns: clock::monotonic_ns() + HEAL_NS });
         let refusal = CallError::QueueUnavailable { reason: why };
@@ -200,7 +200,7 @@ impl Supervisor {
         if !self.write_batch() {
             return;
         }
-        let now_us = u64::try_from(clock::unix_us()).unwrap_or(0);
+        let now_us = crate::requests::now_us();
         self.record(Op::PoolEvent { kind: EventKind::QueueBroken, at_us: since_us, data });
         self.record(Op::PoolEvent { kind: EventKind::QueueHealed, at_us: now_us, data: None });
         if self.write_batch() {
@@ -211,7 +211,7 @@ impl Supervisor {
 
     /// Makes delayed tasks ready whose time has come.
     pub(super) fn wake_delayed(&mut self) {
-        let now_us = u64::try_from(clock::unix_us()).unwrap_or(0);
+        let now_us = crate::requests::now_us();
         if self.next_wake_us.is_some_and(|at| at <= now_us) && self.broken.is_none() {
             self.next_wake_us = None;
             self.record(Op::Wake { now_us, limit: WAKE_MAX });

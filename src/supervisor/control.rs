@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use acode_worker::failpoint;
-use acode_worker::sys::clock;
 use acode_worker::task::{TaskId, TaskState};
 use acode_worker::wire::Order;
 
@@ -170,7 +169,7 @@ impl Supervisor {
             };
             let keep = self.cancel_active(id.seq(), last, &reason);
             if keep.is_empty() || last > id.seq() {
-                let at_us = u64::try_from(clock::unix_us()).unwrap_or(0);
+                let at_us = requests::now_us();
                 self.record(Op::Cancel { id, keep: Arc::from(keep), reason: reason.clone(), at_us });
             }
             done.cancelled.push(id);
@@ -207,7 +206,7 @@ impl Supervisor {
         for id in requests::resolve_all(&*self.store, &retry.ids)? {
             let record = requests::stored(&*self.store, id)?;
             if requests::may_retry(record.state) {
-                let at_us = u64::try_from(clock::unix_us()).unwrap_or(0);
+                let at_us = requests::now_us();
                 self.record(Op::Retry { id, at_us });
                 done.retried.push(id);
             } else {

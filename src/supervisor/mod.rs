@@ -33,7 +33,6 @@ use std::path::PathBuf;
 use acode_worker::claim::{LANES, Producer};
 use acode_worker::failpoint;
 use acode_worker::nursery::Nursery;
-use acode_worker::sys::clock;
 use acode_worker::task::WorkerId;
 use acode_worker::wire::{Report, WorkerSettings};
 use mio::Events;
@@ -227,7 +226,7 @@ impl Supervisor {
     /// Leaves nothing behind but the queue and the journal.
     fn close(&mut self) {
         use crate::store::{EventKind, Op};
-        let at_us = u64::try_from(clock::unix_us()).unwrap_or(0);
+        let at_us = crate::requests::now_us();
         failpoint!("supervisor.before-close");
         if self.broken.is_none() {
             self.record(Op::PoolEvent { kind: EventKind::PoolStopped, at_us, data: None });

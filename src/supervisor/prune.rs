@@ -1,7 +1,6 @@
 //! Forgetting: finished tasks, events and journal segments beyond what is to be kept, a bounded bit at a time.
 
 use acode_worker::output;
-use acode_worker::sys::clock;
 
 use super::Supervisor;
 use crate::store::Retention;
@@ -38,7 +37,7 @@ impl Supervisor {
     }
 
     fn prune_once(&mut self, policy: &Retention) -> Result<bool, crate::store::StoreError> {
-        let now_us = u64::try_from(clock::unix_us()).unwrap_or(0);
+        let now_us = crate::requests::now_us();
         Ok(self.store.prune(policy, now_us, PASS)?.more)
     }
 
@@ -66,7 +65,7 @@ impl Supervisor {
     /// Prunes by hand.
     pub(super) fn prune_now(&mut self, request: &Prune) -> Result<Pruned, crate::store::StoreError> {
         let policy = crate::requests::retention(request);
-        let now_us = u64::try_from(clock::unix_us()).unwrap_or(0);
+        let now_us = crate::requests::now_us();
         let mut tasks = 0;
         loop {
             let pruned = self.store.prune(&policy, now_us, PASS)?;

@@ -230,7 +230,7 @@ impl Supervisor {
             until = until.min(due);
         }
         if let Some(at_us) = self.next_wake_us {
-            let us = at_us.saturating_sub(u64::try_from(clock::unix_us()).unwrap_or(0));
+            let us = at_us.saturating_sub(crate::requests::now_us());
             until = until.min(us.saturating_mul(1_000));
         }
         // Rounded up, because a poll that wakes a moment too early would spin through the rest of its millisecond.

@@ -230,7 +230,7 @@ fn kill_strays(rooms: &Path) -> Result<(), PoolError> {
 
 /// Records that attempts were interrupted, and that their tasks are pending; and that no worker lives.
 fn put_back_interrupted(store: &mut Store) -> Result<(), PoolError> {
-    let now_us = u64::try_from(clock::unix_us()).unwrap_or(0);
+    let now_us = crate::requests::now_us();
     let mut ops = vec![Op::PoolEvent { kind: EventKind::PoolStarted, at_us: now_us, data: None }];
     for task in store.interrupted()? {
         tracing::warn!(id = %task.id, attempt = task.attempts, "attempt was interrupted: task put back");

@@ -1,6 +1,5 @@
 //! Signals, and the ways to a stop.
 
-use acode_worker::sys::clock;
 use nix::libc;
 
 use super::Supervisor;
@@ -52,7 +51,7 @@ impl Supervisor {
             tracing::info!(before, target, "scaling");
             self.record(Op::PoolEvent {
                 kind: EventKind::PoolScaled,
-                at_us: clock::unix_us() as u64,
+                at_us: crate::requests::now_us(),
                 data: Some(format!(r#"{{"from":{before},"to":{target}}}"#)),
             });
         }
@@ -100,7 +99,7 @@ impl Supervisor {
         if counted {
             self.scale_to(self.config.workers.count);
         }
-        self.record(Op::PoolEvent { kind: EventKind::PoolReloaded, at_us: clock::unix_us() as u64, data: None });
+        self.record(Op::PoolEvent { kind: EventKind::PoolReloaded, at_us: crate::requests::now_us(), data: None });
         tracing::info!("configuration read again");
     }
 

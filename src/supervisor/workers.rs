@@ -110,7 +110,7 @@ impl Supervisor {
         match why {
             KillReason::Silent => {
                 tracing::warn!(row, worker = %id, "worker gives no sign of life: killed");
-                self.record(Op::WorkerUnhealthy { id, at_us: clock::unix_us() as u64 });
+                self.record(Op::WorkerUnhealthy { id, at_us: crate::requests::now_us() });
             }
             KillReason::NeverReady => {
                 tracing::warn!(row, worker = %id, "worker never became ready: killed");
@@ -158,7 +158,7 @@ impl Supervisor {
                 if let Some(active) = self.desk.current(id, ticket) {
                     active.progress = Some(progress.clone());
                     let (percent, message) = (Some(progress.percent), Some(progress.message));
-                    self.record(Op::Progress { id, percent, message, at_us: clock::unix_us() as u64 });
+                    self.record(Op::Progress { id, percent, message, at_us: crate::requests::now_us() });
                 }
             }
             Report::Finished(finished) => {
@@ -302,7 +302,7 @@ impl Supervisor {
             };
             self.record(Op::WorkerStopped {
                 id: hand.id,
-                at_us: clock::unix_us() as u64,
+                at_us: crate::requests::now_us(),
                 completed: hand.completed,
                 failed: hand.failed,
                 failure,
@@ -331,7 +331,7 @@ impl Supervisor {
         let (id, attempt) = (active.id, active.attempt);
         let started_us = match active.phase {
             Phase::Running { started_us, .. } => started_us,
-            Phase::Published | Phase::Ended => clock::unix_us() as u64,
+            Phase::Published | Phase::Ended => crate::requests::now_us(),
         };
         tracing::warn!(%id, attempt, row, "task lost its worker");
         let finished = ended_without_worker(id, ticket, attempt, started_us as i64);
