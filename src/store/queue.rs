@@ -101,7 +101,7 @@ impl Store {
                 None => None,
             };
             let sql = format!(
-                "SELECT {COLUMNS} FROM task INDEXED BY task_ready WHERE {IS_READY} AND priority = ?1 AND class = ?2
+                "SELECT {COLUMNS} FROM task INDEXED BY task_ready WHERE {IS_READY} AND priority = ?1 AND class = ?2 AND grp = 0
                  AND seq > ?3 ORDER BY seq LIMIT ?4"
             );
             let mut statement = conn.prepare_cached(&sql)?;
