@@ -217,6 +217,7 @@ impl Supervisor {
         self.policy = settings::policy(&config);
         self.fleet.set_rules(settings::rules(&config, self.producer.region().geometry().workers));
         self.clients.set_max(config.control.max_connections as usize);
+        self.log.set_level(config.log.level);
         self.config = config;
         let rows: Vec<u16> = self.crew.iter().map(|(row, _)| row).collect();
         let order = acode_worker::wire::Order::Configure(Box::new(self.settings.clone()));
