@@ -63,6 +63,9 @@ pub(super) struct Row {
     pub(super) not_before_us: u64,
     pub(super) held: u8,
     pub(super) flags: u8,
+    pub(super) group: u32,
+    pub(super) expires_us: u64,
+    pub(super) aged: u8,
 }
 
 /// Others wait for this one.
@@ -130,13 +133,16 @@ impl<'c> Writer<'c> {
                 not_before_us: r.get(5)?,
                 held: r.get(6)?,
                 flags: r.get(7)?,
+                group: r.get(9)?,
+                expires_us: r.get(10)?,
+                aged: r.get(11)?,
             })
         })
     }
 
     /// Tells the supervisor that a task can be dispatched.
     pub(super) fn now_ready(&mut self, row: &Row) {
-        self.applied.ready.push(NowReady { id: row.id, priority: row.priority, class: row.class });
+        self.applied.ready.push(NowReady { id: row.id, priority: row.priority, class: row.class, group: row.group });
     }
 
     fn op(&mut self, op: &Op) -> rusqlite::Result<()> {

@@ -28,7 +28,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use acode_worker::task::{Class, DependencyKind, Priority, TaskId, WorkerId};
+use acode_worker::task::{DependencyKind, TaskId, WorkerId};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
@@ -37,7 +37,7 @@ pub use events::{Event, EventKind};
 pub use history::{ArrayRecord, AttemptRecord, ListFilter, Page, TaskKind, TaskRecord};
 pub use op::{Applied, AttemptEnd, Counts, NewTask, Next, NowReady, Op, WorkerRecord, later};
 pub use prune::{Pruned, Retention};
-pub use queue::{Entry, ReadyTask};
+pub use queue::{Entry, ReadyTask, Stream};
 
 use apply::{InDoubt, Ledger};
 use statements::Statements;
@@ -66,7 +66,7 @@ pub trait Queue {
     /// See [`Store::counts`].
     fn counts(&self) -> Counts;
     /// See [`Store::ready`].
-    fn ready(&self, lane: (Priority, Class), after: u64, limit: usize) -> Result<Vec<ReadyTask>, StoreError>;
+    fn ready(&self, stream: Stream, after: u64, limit: usize) -> Result<Vec<ReadyTask>, StoreError>;
     /// See [`Store::next_delayed`].
     fn next_delayed(&self) -> Result<Option<u64>, StoreError>;
     /// See [`Store::interrupted`].
@@ -208,8 +208,8 @@ impl Queue for Store {
     fn counts(&self) -> Counts {
         Self::counts(self)
     }
-    fn ready(&self, lane: (Priority, Class), after: u64, limit: usize) -> Result<Vec<ReadyTask>, StoreError> {
-        Self::ready(self, lane, after, limit)
+    fn ready(&self, stream: Stream, after: u64, limit: usize) -> Result<Vec<ReadyTask>, StoreError> {
+        Self::ready(self, stream, after, limit)
     }
     fn next_delayed(&self) -> Result<Option<u64>, StoreError> {
         Self::next_delayed(self)

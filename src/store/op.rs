@@ -287,6 +287,8 @@ pub struct NowReady {
     pub priority: Priority,
     /// Its class.
     pub class: Class,
+    /// Its limit group; 0 for none.
+    pub group: u32,
 }
 
 /// What a batch did, beyond what the operations themselves say. Valid only because it was committed.

@@ -6,6 +6,8 @@ ALTER TABLE task ADD COLUMN ready_us INTEGER NOT NULL DEFAULT 0;    -- since whe
 ALTER TABLE task ADD COLUMN expires_us INTEGER NOT NULL DEFAULT 0;  -- it must have started by then; 0: whenever
 ALTER TABLE task ADD COLUMN ooms INTEGER NOT NULL DEFAULT 0;        -- attempts that ran out of memory, like failures
 
+ALTER TABLE task ADD COLUMN aged INTEGER NOT NULL DEFAULT 0;        -- by how many priorities it moved up by waiting
+
 -- Tasks of one lane and group come out in order of submission; the dispatcher merges the groups of a lane by number.
 DROP INDEX task_ready;
 CREATE INDEX task_ready ON task (priority, class, grp)
@@ -15,4 +17,10 @@ CREATE UNIQUE INDEX task_key ON task (key) WHERE key IS NOT NULL AND state = 0;
 CREATE INDEX task_expires ON task (expires_us) WHERE state = 0 AND expires_us > 0;
 
 -- At most 'max' tasks of a group are handed out at once; NULL: as many as there is room for.
-CREATE TABLE grp (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, max INTEGER);
+CREATE TABLE grp (
+  id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, max INTEGER,
+  open INTEGER NOT NULL DEFAULT 0,    -- its tasks that have not ended, members of arrays counted one by one
+  held_us INTEGER NOT NULL DEFAULT 0  -- since when nothing of it is started, by a person's wish; 0: it is
+);
+-- The tasks of a group that have not ended, whatever they wait for.
+CREATE INDEX task_group ON task (grp) WHERE grp > 0 AND state = 0;

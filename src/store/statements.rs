@@ -29,8 +29,8 @@ statements! {
     InsertDep = "INSERT OR IGNORE INTO dep(blocker, dependent, kind, met) VALUES(?1, ?2, ?3, ?4)";
     MarkBlocker = "UPDATE task SET flags = flags | 1 WHERE seq = ?1";
 
-    Row = "SELECT kind, state, priority, class, blockers, not_before_us, held, flags, submitted_ms FROM task
-        WHERE seq = ?1";
+    Row = "SELECT kind, state, priority, class, blockers, not_before_us, held, flags, submitted_ms,
+        grp, expires_us, aged FROM task WHERE seq = ?1";
     ArrayOf = "SELECT seq, count, cursor, stopped, open, failed, cancelled, unborn FROM array WHERE seq <= ?1
         ORDER BY seq DESC LIMIT 1";
 
@@ -67,7 +67,7 @@ statements! {
     SetBlockers = "UPDATE task SET blockers = ?2 WHERE seq = ?1";
     RowsBetween = "SELECT count(*) FROM task WHERE seq >= ?1 AND seq <= ?2";
     ReadyBetween = "SELECT seq FROM task INDEXED BY task_ready WHERE state = 0 AND blockers = 0 AND not_before_us = 0
-        AND held = 0 AND priority = ?1 AND class = ?2 AND grp = 0 AND seq >= ?3 AND seq <= ?4";
+        AND held = 0 AND priority = ?1 AND class = ?2 AND grp = ?3 AND seq >= ?4 AND seq <= ?5";
     DelayedBetween = "SELECT seq FROM task INDEXED BY task_delayed WHERE state = 0 AND not_before_us > 0
         AND seq >= ?1 AND seq <= ?2";
     EndedBetween = "SELECT seq, state FROM task WHERE seq >= ?1 AND seq <= ?2 AND state <> 0 LIMIT ?3";

@@ -62,7 +62,7 @@ impl Supervisor {
         match self.store.apply(self.ledger.ops()) {
             Ok(applied) => {
                 failpoint!("supervisor.after-commit");
-                self.expanding = Default::default();
+                self.desk.has_expanded();
                 let afters = self.ledger.committed();
                 self.follow_commit(&applied, afters);
                 true
@@ -101,7 +101,7 @@ impl Supervisor {
             }
         }
         if expands {
-            self.expanding = Default::default();
+            self.desk.has_expanded();
         }
         let afters = self.ledger.committed();
         self.follow_commit(&total, afters);
@@ -121,7 +121,7 @@ impl Supervisor {
         }
         for ready in &applied.ready {
             let lane = acode_worker::claim::Lane { priority: ready.priority, class: ready.class };
-            self.desk.expect(lane, ready.id.seq());
+            self.desk.expect(lane, ready.group, ready.id.seq());
         }
         if applied.more {
             self.record(Op::Continue);
@@ -181,7 +181,7 @@ impl Supervisor {
             }
         }
         // What was taken out of the table for a cancellation that did not happen has to be found again.
-        self.expect_everything();
+        self.desk.expect_everything();
     }
 
     /// Tries to open the database anew, if it is broken and time for that.

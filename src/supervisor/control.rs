@@ -12,7 +12,7 @@ use acode_worker::wire::Order;
 
 use super::Supervisor;
 use super::clients::ClientId;
-use super::desk::{Phase, served};
+use super::desk::Phase;
 use super::ledger::After;
 use super::streams::{Awaited, Follower, Waiter};
 use crate::records;
@@ -144,7 +144,7 @@ impl Supervisor {
         for task in tasks {
             let lane = acode_worker::claim::Lane { priority: task.priority, class: task.class };
             // What it is refused for now, or delayed by, shows when the lane is read.
-            self.desk.expect(lane, task.id.seq());
+            self.desk.expect(lane, 0, task.id.seq());
             self.ledger.submit(task, self.now_ns);
         }
         self.ledger.then(After::Accepted { client, ids });
@@ -365,10 +365,5 @@ impl Supervisor {
         if more {
             self.begin_watching_stop(client);
         }
-    }
-
-    /// Looks for tasks in every lane again.
-    pub(super) fn expect_everything(&mut self) {
-        served().for_each(|lane| self.desk.expect(lane, 1));
     }
 }

@@ -11,6 +11,7 @@ mod crew;
 mod decide;
 mod desk;
 mod dispatch;
+mod fill;
 mod judge;
 mod launch;
 mod ledger;
@@ -30,7 +31,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use acode_worker::claim::{LANES, Producer};
+use acode_worker::claim::Producer;
 use acode_worker::failpoint;
 use acode_worker::nursery::Nursery;
 use acode_worker::task::WorkerId;
@@ -149,8 +150,8 @@ struct Supervisor {
     store: Box<dyn Queue>,
     ledger: ledger::Ledger,
     desk: desk::Desk,
-    /// Lanes in which members of an array come into being with the next commit.
-    expanding: [bool; LANES],
+    /// Where assignments go that are too large for a slot.
+    spill: PathBuf,
     broken: Option<commit::Broken>,
     next_wake_us: Option<u64>,
     next_tick_ns: u64,

@@ -95,7 +95,7 @@ pub(super) fn build(launch: Launch, nursery: Nursery) -> Result<Supervisor, Pool
         last_boot_failure: None,
         ledger: Ledger::default(),
         desk: Desk::default(),
-        expanding: Default::default(),
+        spill: dirs.spill(),
         broken: None,
         next_wake_us: store.next_delayed()?,
         next_tick_ns: 0,

@@ -28,7 +28,7 @@ fn a_retry_waits_for_its_time_and_counts_as_a_failure_but_a_requeue_does_not() {
     assert_eq!((bed.ready_ids(), bed.store.next_delayed().unwrap()), (vec![], Some(5_000)));
     assert_eq!(bed.store.apply(&[Op::Wake { now_us: 4_999, limit: 10 }]).unwrap().ready, []);
     let ready = bed.store.apply(&[Op::Wake { now_us: 5_000, limit: 10 }]).unwrap().ready;
-    assert_eq!(ready, [NowReady { id, priority: LANE.0, class: LANE.1 }]);
+    assert_eq!(ready, [NowReady { id, priority: LANE.priority, class: LANE.class, group: 0 }]);
     bed.store.apply(&run(id, 2, Next::Requeue)).unwrap();
     let applied = bed.store.apply(&run(id, 3, Next::RequeueLost)).unwrap();
     assert_eq!(applied.ready.len(), 1);

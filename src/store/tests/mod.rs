@@ -16,7 +16,7 @@ use acode_worker::task::{
 use super::*;
 
 const T0: u64 = 1_790_000_000_000;
-const LANE: (Priority, Class) = (Priority::Normal, Class::Any);
+const LANE: Stream = Stream { priority: Priority::Normal, class: Class::Any, group: 0 };
 
 /// A queue in a folder of its own.
 struct Bed {

@@ -14,7 +14,7 @@ fn lanes_are_first_in_first_out_and_priorities_apart() {
     assert_eq!(page.iter().map(|r| r.id).collect::<Vec<_>>(), ids[..3]);
     let page = bed.store.ready(LANE, page[2].place, 9).unwrap();
     assert_eq!(page.iter().map(|r| r.id).collect::<Vec<_>>(), ids[3..]);
-    let page = bed.store.ready((Priority::Critical, Class::Any), 0, 9).unwrap();
+    let page = bed.store.ready(Stream { priority: Priority::Critical, ..LANE }, 0, 9).unwrap();
     assert_eq!((page.len(), page[0].id), (1, urgent_id));
 }
 
