@@ -119,13 +119,7 @@ impl Supervisor {
                 After::Refused { client, why } => self.clients.error(client, &CallError::Internal { reason: why }),
             }
         }
-        for ready in &applied.ready {
-            let lane = acode_worker::claim::Lane { priority: ready.priority, class: ready.class };
-            self.desk.expect(lane, ready.group, ready.id.seq());
-        }
-        if applied.more {
-            self.record(Op::Continue);
-        }
+        self.books().committed(applied);
         self.next_wake_us = self.store.next_delayed().unwrap_or(None);
         self.note_ends(&applied.ended);
         self.streams_dirty = true;

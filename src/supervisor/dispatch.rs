@@ -3,11 +3,12 @@
 //! What is published, and in which order, is decided in `fill`. Deliberately absent: the claim itself, which is the
 //! workers'.
 
+use acode_worker::claim::{Producer, WorkerState};
 use acode_worker::sys::clock;
 use acode_worker::wire::Order;
 
 use super::Supervisor;
-use super::decide::Status;
+use super::decide::{Fleet, Status};
 use super::desk::WINDOW;
 use super::fill::{self, Filling};
 
@@ -38,25 +39,8 @@ impl Supervisor {
 
     /// Rings for as many idle workers as there are tasks without a worker on its way.
     fn ring(&mut self) {
-        let mut wanted = self.producer.total_ready();
-        if wanted == 0 {
-            return;
-        }
-        let mut idle = Vec::new();
-        for (row, hand) in self.crew.iter() {
-            let Some(seen) = self.producer.row(row) else { continue };
-            let may_claim = matches!(self.fleet.status(row), Some(Status::Idle | Status::Busy | Status::Starting));
-            if seen.state != acode_worker::claim::WorkerState::Idle || !may_claim {
-                continue;
-            }
-            if hand.rung_ns > seen.heartbeat_ns {
-                // It was rung and has not looked yet: one task is as good as taken.
-                wanted = wanted.saturating_sub(1);
-            } else {
-                idle.push(row);
-            }
-        }
-        for row in idle.into_iter().take(wanted) {
+        let hands = self.crew.iter().map(|(row, hand)| (row, hand.rung_ns));
+        for row in to_wake(&mut self.producer, &self.fleet, hands) {
             // Noted before it is done: the worker may wake up, look, and sleep again before we get the processor back, and
             // would pass for one that has not looked yet, for which nobody rings, until its next heartbeat.
             if let Some(hand) = self.crew.get_mut(row) {
@@ -76,4 +60,28 @@ impl Supervisor {
     fn crew_size(&self) -> usize {
         self.crew.iter().count()
     }
+}
+
+/// The idle workers that are to be woken for what is published. `hands` are all workers, each with when it was woken last.
+pub fn to_wake(producer: &mut Producer, fleet: &Fleet, hands: impl Iterator<Item = (u16, u64)>) -> Vec<u16> {
+    let mut wanted = producer.total_ready();
+    let mut idle = Vec::new();
+    if wanted == 0 {
+        return idle;
+    }
+    for (row, rung_ns) in hands {
+        let Some(seen) = producer.row(row) else { continue };
+        let may_claim = matches!(fleet.status(row), Some(Status::Idle | Status::Busy | Status::Starting));
+        if seen.state != WorkerState::Idle || !may_claim {
+            continue;
+        }
+        if rung_ns > seen.heartbeat_ns {
+            // It was rung and has not looked yet: one task is as good as taken.
+            wanted = wanted.saturating_sub(1);
+        } else {
+            idle.push(row);
+        }
+    }
+    idle.truncate(wanted);
+    idle
 }

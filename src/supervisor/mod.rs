@@ -4,6 +4,7 @@
 //! have its say; the other files are the supervisor's hands. What is here puts it together, in the order in which
 //! things must come into being: the nursery before anything else, the lock before the queue, the socket last.
 
+mod attempts;
 mod clients;
 mod commit;
 mod control;

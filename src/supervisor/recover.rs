@@ -30,7 +30,7 @@ use super::resources::Meter;
 use super::streams::Streams;
 use super::{Launch, MAX_ROWS, PoolError, Supervisor, settings};
 use crate::rundir::{Dirs, InstanceLock, WorkersLock};
-use crate::store::{AttemptEnd, EventKind, Next, Op, Store};
+use crate::store::{AttemptEnd, EventKind, Next, Op, Queue, Store, StoreError};
 
 /// How long old workers get to leave by themselves beyond their kill grace.
 const STRAGGLER_SLACK: Duration = Duration::from_secs(1);
@@ -157,7 +157,7 @@ fn recover(dirs: &Dirs, boot_id: &str, grace: Duration) -> Result<(Store, Option
     failpoint!("recover.before-clearing");
     clear_left_overs(dirs, cgroup.as_deref(), &dirs.state.join("cgroup"))?;
     failpoint!("recover.before-put-back");
-    put_back_interrupted(&mut store)?;
+    put_back_interrupted(&mut store, crate::requests::now_us())?;
     failpoint!("recover.after-put-back");
     Ok((store, cgroup))
 }
@@ -229,8 +229,7 @@ fn kill_strays(rooms: &Path) -> Result<(), PoolError> {
 }
 
 /// Records that attempts were interrupted, and that their tasks are pending; and that no worker lives.
-fn put_back_interrupted(store: &mut Store) -> Result<(), PoolError> {
-    let now_us = crate::requests::now_us();
+pub(super) fn put_back_interrupted(store: &mut dyn Queue, now_us: u64) -> Result<(), StoreError> {
     let mut ops = vec![Op::PoolEvent { kind: EventKind::PoolStarted, at_us: now_us, data: None }];
     for task in store.interrupted()? {
         tracing::warn!(id = %task.id, attempt = task.attempts, "attempt was interrupted: task put back");

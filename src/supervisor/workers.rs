@@ -5,20 +5,18 @@ use std::os::fd::{AsFd, AsRawFd};
 use acode_worker::claim::Ticket;
 use acode_worker::failpoint;
 use acode_worker::sys::clock;
-use acode_worker::task::{Isolation, OutputRef, TaskId, TaskState, TreeGuard, Usage, Verdict};
+use acode_worker::task::{TaskId, Verdict};
 use acode_worker::wire::{EXIT_BOOT_FAILED, Finished, Order, Report};
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use nix::sys::wait::WaitStatus;
 
+use super::attempts::{self, Books, Reported};
 use super::crew::{Cradle, Heard};
 use super::decide::{Action, Event, KillReason};
-use super::desk::Phase;
-use super::judge::{Next, Standing, judge};
-use super::ledger::After;
 use super::reactor::PIDFDS;
 use super::{PoolError, Supervisor};
-use crate::store::{self, AttemptEnd, Op, WorkerRecord};
+use crate::store::{Op, WorkerRecord};
 
 impl Supervisor {
     /// Tells the fleet what happened, and does what it says.
@@ -162,7 +160,9 @@ impl Supervisor {
                 }
             }
             Report::Finished(finished) => {
-                self.started_unsaid(row, &finished);
+                if let Some(worker) = self.crew.get(row).map(|hand| hand.id) {
+                    self.books().started_unsaid((row, worker), &finished);
+                }
                 self.finished(row, *finished);
             }
             Report::Unreadable { ticket, why } => self.unreadable(row, ticket, why),
@@ -170,83 +170,39 @@ impl Supervisor {
         }
     }
 
-    fn started(&mut self, row: u16, ticket: Ticket, id: TaskId, at_us: i64) {
-        let Some(worker) = self.crew.get(row).map(|hand| hand.id) else { return };
-        let Some(active) = self.desk.current(id, ticket) else {
-            tracing::warn!(%id, row, "report of an older claim dropped");
-            return;
-        };
-        active.phase = Phase::Running { row, started_us: at_us as u64 };
-        let (attempt, cancelled) = (active.attempt, active.cancelled.is_some());
-        self.record(Op::Started { id, attempt, worker, at_us: at_us as u64 });
-        if cancelled {
-            self.crew.order(row, &Order::Cancel { ticket });
-        }
+    /// The part of the supervisor that reports change.
+    pub(super) fn books(&mut self) -> Books<'_> {
+        Books { desk: &mut self.desk, ledger: &mut self.ledger, now_ns: self.now_ns }
     }
 
-    /// A worker reports the start of a task only if it runs for more than a moment.
-    fn started_unsaid(&mut self, row: u16, finished: &Finished) {
-        let ran = !matches!(finished.verdict, Verdict::NotStarted { .. });
-        let unsaid = |active: &mut super::desk::Active| active.phase == Phase::Published;
-        if ran && self.desk.current(finished.id, finished.ticket).is_some_and(unsaid) {
-            self.started(row, finished.ticket, finished.id, finished.started_us);
+    fn started(&mut self, row: u16, ticket: Ticket, id: TaskId, at_us: i64) {
+        let Some(worker) = self.crew.get(row).map(|hand| hand.id) else { return };
+        match self.books().started((row, worker), ticket, id, at_us) {
+            Reported::Stale => tracing::warn!(%id, row, "report of an older claim dropped"),
+            Reported::Present { cancelled: true } => self.crew.order(row, &Order::Cancel { ticket }),
+            Reported::Present { cancelled: false } | Reported::Known => {}
         }
     }
 
     /// Follows the end of an attempt: judges it, and has it committed.
     fn finished(&mut self, row: u16, finished: Finished) {
-        let Some(active) = self.desk.current(finished.id, finished.ticket) else {
-            tracing::warn!(id = %finished.id, row, "report of an older claim dropped");
-            return;
-        };
-        if active.phase == Phase::Ended {
-            return;
-        }
-        active.phase = Phase::Ended;
-        let standing = Standing {
-            failures: active.failures,
-            losses: active.losses,
-            cancelled: active.cancelled.is_some(),
-            given_back: finished.given_back,
-        };
-        let cancel_reason = active.cancelled.clone();
-        // Workers pass progress on now and then only, so the last of it may come with the end.
-        let last_word = finished.progress.clone().filter(|progress| active.progress.as_ref() != Some(progress));
-        let succeeded = finished.verdict.is_success();
+        let Some(worker) = self.crew.get(row).map(|hand| hand.id) else { return };
+        let (id, succeeded) = (finished.id, finished.verdict.is_success());
         let mut policy = self.policy;
-        if !succeeded && let Some(retry) = self.retry_of(finished.id) {
+        if !succeeded && let Some(retry) = self.retry_of(id) {
             policy.retry = retry;
         }
         // Success needs no jitter.
         let random = if succeeded { 0.0 } else { self.random() };
-        let next = judge(&finished.verdict, standing, &policy, random);
-        if let Some(progress) = last_word {
-            let (percent, message) = (Some(progress.percent), Some(progress.message));
-            self.record(Op::Progress { id: finished.id, percent, message, at_us: finished.finished_us as u64 });
+        match self.books().finished(worker, finished, &policy, random) {
+            Reported::Stale => tracing::warn!(%id, row, "report of an older claim dropped"),
+            Reported::Known => {}
+            Reported::Present { .. } => {
+                if let Some(hand) = self.crew.get_mut(row) {
+                    *(if succeeded { &mut hand.completed } else { &mut hand.failed }) += 1;
+                }
+            }
         }
-        let Some(hand) = self.crew.get_mut(row) else { return };
-        *(if succeeded { &mut hand.completed } else { &mut hand.failed }) += 1;
-        let worker = hand.id;
-        let reason = cancel_reason.filter(|_| next == Next::Final(TaskState::Cancelled));
-        let end = AttemptEnd {
-            id: finished.id,
-            attempt: finished.attempt,
-            worker,
-            verdict: finished.verdict,
-            isolation: finished.isolation,
-            guard: finished.guard,
-            usage: finished.usage,
-            output: finished.output,
-            started_us: finished.started_us as u64,
-            finished_us: finished.finished_us as u64,
-            leaked: finished.leaked,
-            error: finished.error,
-            result: finished.result,
-            reason,
-            next: stored(next, finished.finished_us as u64),
-        };
-        self.record(Op::Finished(Box::new(end)));
-        self.ledger.then(After::Release { seq: finished.id.seq() });
     }
 
     /// The retries that a task asks for itself.
@@ -258,7 +214,7 @@ impl Supervisor {
         let Some(active) = self.desk.by_ticket(ticket) else { return };
         tracing::error!(id = %active.id, why, "an assignment cannot be read");
         let now_us = clock::unix_us();
-        let finished = ended_without_worker(active.id, ticket, active.attempt, now_us);
+        let finished = attempts::ended_without_worker(active.id, ticket, active.attempt, now_us);
         self.finished(row, Finished { verdict: Verdict::NotStarted { why, errno: None }, ..finished });
     }
 
@@ -321,21 +277,10 @@ impl Supervisor {
 
     /// A claim whose worker is dead and has not reported its end.
     fn lost(&mut self, row: u16, ticket: Ticket, ours: bool) {
-        let Some(active) = self.desk.by_ticket(ticket) else {
-            self.producer.release(ticket);
-            return;
-        };
-        if active.phase == Phase::Ended {
-            return;
-        }
-        let (id, attempt) = (active.id, active.attempt);
-        let started_us = match active.phase {
-            Phase::Running { started_us, .. } => started_us,
-            Phase::Published | Phase::Ended => crate::requests::now_us(),
-        };
-        tracing::warn!(%id, attempt, row, "task lost its worker");
-        let finished = ended_without_worker(id, ticket, attempt, started_us as i64);
-        self.finished(row, Finished { given_back: ours, finished_us: clock::unix_us(), ..finished });
+        let ended = attempts::lost(&self.desk, &mut self.producer, ticket, ours, clock::unix_us());
+        let Some(finished) = ended else { return };
+        tracing::warn!(id = %finished.id, attempt = finished.attempt, row, "task lost its worker");
+        self.finished(row, finished);
     }
 
     /// The nursery has died: without it no worker can be made, so the pool finishes what runs and ends.
@@ -348,36 +293,6 @@ impl Supervisor {
         self.failure = Some(PoolError::NurseryDied);
         let patience_ms = u64::try_from(self.config.workers.drain_timeout.as_millis()).unwrap_or(u64::MAX);
         self.decide(Event::Drain { patience_ms });
-    }
-}
-
-/// The end of an attempt whose worker cannot tell it.
-fn ended_without_worker(id: TaskId, ticket: Ticket, attempt: u32, started_us: i64) -> Finished {
-    Finished {
-        ticket,
-        id,
-        attempt,
-        verdict: Verdict::WorkerLost,
-        given_back: false,
-        isolation: Isolation::Process,
-        guard: TreeGuard::Subreaper,
-        usage: Usage::default(),
-        output: OutputRef::default(),
-        started_us,
-        finished_us: started_us,
-        leaked: false,
-        result: None,
-        error: None,
-        progress: None,
-    }
-}
-
-fn stored(next: Next, finished_us: u64) -> store::Next {
-    match next {
-        Next::Final(state) => store::Next::Final(state),
-        Next::RetryAfter(ms) => store::Next::RetryAt(store::later(finished_us, ms)),
-        Next::Requeue => store::Next::Requeue,
-        Next::RequeueLost => store::Next::RequeueLost,
     }
 }
 
