@@ -181,7 +181,8 @@ impl<'c> Writer<'c> {
 impl Store {
     /// Applies `ops` in order, in one durable transaction: on return all of it is on disk, on an error nothing is,
     /// or its fate is unknown until `reopen`. After an error that asks for it, call `reopen` and apply the same
-    /// operations again, alone and in the same order.
+    /// operations again, alone and in the same order; whoever asked for some of them and was refused meanwhile may be left
+    /// out. The first answer after `reopen` has in it what the failed batch did, if that was found on disk.
     ///
     /// # Errors
     /// See `StoreError`. A refused submission is no error: it is in `Applied::rejected`.
@@ -190,9 +191,18 @@ impl Store {
         if let Some(done) = self.settled.take_if(|done| done.print == print) {
             return Ok(done.applied);
         }
-        self.transaction(print, |writer| {
+        let applied = self.transaction(print, |writer| {
             writer.ending = first_attempts_that_end(ops);
             ops.iter().try_for_each(|op| writer.op(op))
+        })?;
+        // The batch was found on disk, and comes again without what clients had asked in it. Applied again it does nothing,
+        // so what it did the first time is answered now: somebody may wait for an end in it.
+        Ok(match self.settled.take() {
+            None => applied,
+            Some(mut done) => {
+                done.applied.absorb(applied);
+                done.applied
+            }
         })
     }
 

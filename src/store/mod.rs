@@ -141,8 +141,15 @@ impl Store {
         }
         ledger.next_seq = ledger.next_seq.max(self.ledger.next_seq);
         ledger.last_ms = ledger.last_ms.max(self.ledger.last_ms);
-        self.settled = self.in_doubt.take_if(|doubt| doubt.batch == ledger.batch).or(self.settled.take());
-        self.in_doubt = None;
+        let found = self.in_doubt.take().filter(|doubt| doubt.batch == ledger.batch);
+        self.settled = match (self.settled.take(), found) {
+            (Some(owed), Some(mut found)) => {
+                let later = std::mem::replace(&mut found.applied, owed.applied);
+                found.applied.absorb(later);
+                Some(found)
+            }
+            (owed, found) => found.or(owed),
+        };
         self.ledger = ledger;
         self.conn = Some(conn);
         self.broken = false;

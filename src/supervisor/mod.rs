@@ -22,6 +22,8 @@ mod reactor;
 mod recover;
 mod resources;
 mod settings;
+#[cfg(test)]
+mod sim;
 mod stop;
 mod streams;
 mod views;

@@ -1,0 +1,82 @@
+//! Seeds: fixed ones, a fresh one, one from outside, and mutations that have to be caught.
+//!
+//! `ACODE_SIM_SEED=7 ACODE_SIM_STEPS=120 cargo test --lib sim::` replays one run; `ACODE_SIM_SEEDS=500` runs so many.
+
+use nix::time::{ClockId, clock_gettime};
+
+use super::Mutation;
+use super::witness::Tally;
+use super::world::{Failure, World};
+use crate::store::Store;
+
+/// Inputs of one run.
+const STEPS: u64 = 250;
+/// Seeds that every test run runs.
+const FIXED: u64 = 48;
+/// Those of them that have the real store beside the oracle.
+const IN_LOCKSTEP: u64 = 6;
+
+/// The processor time of this thread: what other tests do beside us does not count.
+fn cpu_seconds() -> f64 {
+    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap();
+    time.tv_sec() as f64 + time.tv_nsec() as f64 / 1e9
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+fn run(seed: u64, steps: u64, mutation: Mutation) -> Result<Tally, Failure> {
+    World::new(seed, steps, mutation, None).run()
+}
+
+fn run_in_lockstep(seed: u64, steps: u64) -> Result<Tally, Failure> {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    World::new(seed, steps, Mutation::None, Some(store)).run()
+}
+
+/// The fewest inputs after which the run still fails, found by halving; and how it fails then.
+fn shortest(failure: Failure, again: impl Fn(u64) -> Result<Tally, Failure>) -> (u64, Failure) {
+    let (mut good, mut bad, mut last) = (0, failure.steps, failure);
+    while good + 1 < bad {
+        let middle = good.midpoint(bad);
+        match again(middle) {
+            Err(failure) => (bad, last) = (middle, failure),
+            Ok(_) => good = middle,
+        }
+    }
+    (bad, last)
+}
+
+/// Fails with the seed, and with the shortest prefix of its inputs that fails.
+fn must_hold(seed: u64, steps: u64, again: impl Fn(u64) -> Result<Tally, Failure>) -> Tally {
+    again(steps).unwrap_or_else(|failure| {
+        let (steps, failure) = shortest(failure, again);
+        panic!("{}\nreplay with ACODE_SIM_SEED={seed} ACODE_SIM_STEPS={steps} cargo test --lib sim::", failure.why)
+    })
+}
+
+fn add(total: &mut Tally, more: Tally) {
+    total.lives += more.lives;
+    total.attempts += more.attempts;
+    total.births += more.births;
+    total.supervisors += more.supervisors;
+}
+
+#[test]
+fn every_promise_holds_in_every_seed() {
+    let (begun_s, mut total) = (cpu_seconds(), Tally::default());
+    let steps = number("ACODE_SIM_STEPS").unwrap_or(STEPS);
+    let seeds: Vec<u64> = match number("ACODE_SIM_SEED") {
+        Some(seed) => vec![seed],
+        None => (0..number("ACODE_SIM_SEEDS").unwrap_or(FIXED)).collect(),
+    };
+    for seed in &seeds {
+        println!("seed {seed} {total:?} {:.2} s", cpu_seconds() - begun_s);
+        add(&mut total, must_hold(*seed, steps, |steps| run(*seed, steps, Mutation::None)));
+    }
+    let rate = total.lives as f64 / (cpu_seconds() - begun_s);
+    println!("{} seeds: {total:?}, {rate:.0} task lives per second", seeds.len());
+    assert!(rate > 1_000.0, "{rate:.0} task lives per second: at least 10,000 are aimed at");
+}
