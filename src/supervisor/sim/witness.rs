@@ -149,16 +149,14 @@ impl Witness {
         }
     }
 
-    /// The supervisor has filled the table as far as it could: what is in order is visible to workers.
-    pub fn filled(&mut self) {
-        for (set, visible) in self.in_order.iter().zip(&mut self.visible) {
-            *visible = set.first().copied();
-        }
+    /// The first task of a lane that has to start in order.
+    pub fn first_in(&self, lane: Lane) -> Option<u64> {
+        self.in_order[lane.index()].first().copied()
     }
 
-    /// Whether something in this lane waits in order.
-    pub fn waits_in(&self, lane: Lane) -> bool {
-        !self.in_order[lane.index()].is_empty()
+    /// The supervisor has filled a lane as far as it could. `visible` says whether workers can claim its first task.
+    pub fn filled(&mut self, lane: Lane, visible: bool) {
+        self.visible[lane.index()] = self.first_in(lane).filter(|_| visible);
     }
 
     /// A supervisor has died: what it knew counts no more.
