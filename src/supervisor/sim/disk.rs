@@ -68,7 +68,8 @@ impl Disk {
     fn write(&self, ops: &[Op]) -> Applied {
         let mut applied = self.model.borrow_mut().apply_all(ops);
         if let Some(store) = &self.store {
-            match store.borrow_mut().apply(ops) {
+            let theirs = store.borrow_mut().apply(ops);
+            match theirs {
                 Err(error) => self.differ("apply", &applied, &crate::error_chain(&error)),
                 Ok(theirs) => {
                     self.compare_applied(&mut applied, theirs);

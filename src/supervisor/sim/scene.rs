@@ -316,6 +316,9 @@ impl Scene {
                 false
             }
             Phase::Ended(finished) => {
+                if finished.verdict.is_success() {
+                    self.witness.succeeded(finished.id.seq(), finished.attempt);
+                }
                 worker.reports.push(Report::Finished(finished));
                 worker.claimer.holds(None);
                 worker.task = None;

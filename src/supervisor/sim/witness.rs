@@ -67,6 +67,8 @@ pub struct Witness {
     told: HashSet<(TaskId, u8)>,
     /// Claims of this life whose end is not on disk.
     pub unsettled: BTreeMap<u64, u32>,
+    /// Attempts whose success was reported in this life.
+    reported: HashSet<(u64, u32)>,
     /// For the report.
     pub tally: Tally,
 }
@@ -163,7 +165,7 @@ impl Witness {
     pub fn new_life(&mut self) {
         self.life += 1;
         self.tally.supervisors += 1;
-        (self.on_disk, self.told) = Default::default();
+        (self.on_disk, self.told, self.reported) = Default::default();
         self.unsettled.clear();
         self.visible = Default::default();
     }
@@ -229,6 +231,11 @@ impl Witness {
         Ok(())
     }
 
+    /// A worker writes down that an attempt has succeeded, where the supervisor can read it.
+    pub fn succeeded(&mut self, seq: u64, attempt: u32) {
+        self.reported.insert((seq, attempt));
+    }
+
     /// No process of the task is left.
     pub fn let_go(&mut self, seq: u64, hands: Hands) {
         if let Some(known) = self.known.get_mut(&seq)
@@ -248,6 +255,12 @@ impl Witness {
         for op in ops {
             match op {
                 Op::Finished(end) => {
+                    if self.reported.contains(&(end.id.seq(), end.attempt)) && !end.verdict.is_success() {
+                        let (seq, attempt, verdict) = (end.id.seq(), end.attempt, &end.verdict);
+                        return Err(format!(
+                            "attempt {attempt} of task {seq} was reported done, and is stored as {verdict}"
+                        ));
+                    }
                     if self.unsettled.get(&end.id.seq()) == Some(&end.attempt) {
                         self.unsettled.remove(&end.id.seq());
                     }
