@@ -265,7 +265,7 @@ impl Filling<'_> {
     }
 
     /// Takes a task off the desk, with the file that was written for it.
-    fn clear(&mut self, seq: u64) -> Option<Active> {
+    pub fn clear(&mut self, seq: u64) -> Option<Active> {
         let active = self.desk.take(seq)?;
         if let Some(path) = &active.spilled {
             // What stays is removed with its folder when the pool stops.
