@@ -156,7 +156,8 @@ fn arrays_are_held_as_a_whole_and_members_one_by_one() {
 #[test]
 fn a_task_that_has_not_started_by_its_deadline_is_cancelled_and_one_that_has_goes_on() {
     let pool = Pool::start(Options::workers(1));
-    let expires_us = Some(now_us() + 700_000);
+    let deadline_us = now_us() + 700_000;
+    let expires_us = Some(deadline_us);
     let started =
         pool.submit_all(vec![Submission { spec: gated(&pool, "gate"), expires_us, ..Submission::default() }])[0];
     reaches(&pool, started, TaskState::Running);
@@ -173,7 +174,7 @@ fn a_task_that_has_not_started_by_its_deadline_is_cancelled_and_one_that_has_goe
     let task = pool.wait(late);
     assert_eq!(task.state, TaskState::Cancelled);
     assert!(task.error.as_deref().unwrap().starts_with("not started by 20"), "{task:?}");
-    assert!(task.finished_at.unwrap().micros() as u64 >= expires_us.unwrap());
+    assert!(task.finished_at.unwrap().micros() as u64 >= deadline_us);
     assert_eq!(pool.wait(ids[0]).state, TaskState::Cancelled);
     assert_eq!(pool.wait(array).state, TaskState::Cancelled);
     assert_eq!(pool.show(started).state, TaskState::Running);

@@ -382,3 +382,7 @@ fn assignment(id: TaskId, attempt: u32, spec_json: &str) -> Vec<u8> {
     payload.push(b'}');
     payload
 }
+
+#[cfg(test)]
+#[path = "fill_tests.rs"]
+mod tests;
