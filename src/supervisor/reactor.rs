@@ -231,10 +231,12 @@ impl Supervisor {
         {
             until = until.min(due);
         }
-        if let Some(at_ns) = self.desk.next_sort_ns().filter(|_| self.broken.is_none()) {
+        // What cannot be done now must not keep the loop from sleeping.
+        let writable = self.broken.is_none();
+        if let Some(at_ns) = self.desk.next_sort_ns().filter(|_| writable && self.fleet.is_open()) {
             until = until.min(at_ns.saturating_sub(now));
         }
-        if let Some(at_us) = self.next_wake_us.into_iter().chain(self.next_expiry_us).min() {
+        if let Some(at_us) = self.next_wake_us.into_iter().chain(self.next_expiry_us).min().filter(|_| writable) {
             let us = at_us.saturating_sub(crate::requests::now_us());
             until = until.min(us.saturating_mul(1_000));
         }
