@@ -22,6 +22,8 @@ statements! {
         VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
     SameEvent = "SELECT 1 FROM event WHERE seq >= ?1 AND at_us = ?2 AND kind = ?3 AND data IS ?4 LIMIT 1";
 
+    InsertPlain = "INSERT OR IGNORE INTO task(seq, kind, state, priority, class, blockers, not_before_us, flags,
+        submitted_ms, spec) VALUES(?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
     InsertTask = "INSERT OR IGNORE INTO task(seq, kind, state, priority, class, blockers, not_before_us, flags,
         submitted_ms, spec, grp, held, expires_us, aged)
         VALUES(?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";

@@ -131,22 +131,18 @@ impl Writer<'_> {
         let (priority, class) = (new.priority as u8, new.class as u8);
         let spec = Some(new.spec_json.as_str());
         let (held, expires_us) = (new.held, new.expires_us);
-        let row = params![
-            seq,
-            kind as u8,
-            priority,
-            class,
-            blockers,
-            new.not_before_us,
-            flags,
-            ms,
-            spec,
-            group,
-            held,
-            expires_us,
-            0
-        ];
-        if self.sql.run(Sql::InsertTask, row)? == 0 {
+        let (kind, delay) = (kind as u8, new.not_before_us);
+        // What most tasks do not use costs them nothing.
+        let inserted = if group == 0 && !held && expires_us == 0 {
+            self.sql.run(Sql::InsertPlain, params![seq, kind, priority, class, blockers, delay, flags, ms, spec])?
+        } else {
+            #[rustfmt::skip]
+            let row = params![
+                seq, kind, priority, class, blockers, delay, flags, ms, spec, group, held, expires_us, 0
+            ];
+            self.sql.run(Sql::InsertTask, row)?
+        };
+        if inserted == 0 {
             return Ok(false);
         }
         self.ledger.next_seq = self.ledger.next_seq.max(seq + new.span());
