@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use acode::store::{AttemptEnd, NewTask, Next, Op, Store};
+use acode::store::{AttemptEnd, NewTask, Next, Op, Store, Stream};
 use acode_worker::task::{
     Array, Class, Isolation, OutputRef, Priority, Submission, TaskId, TaskSpec, TaskState, TreeGuard, Usage, Verdict,
     WorkerId,
@@ -18,7 +18,7 @@ use acode_worker::task::{
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 const NOW_MS: u64 = 1_790_000_000_000;
-const LANE: (Priority, Class) = (Priority::Normal, Class::Any);
+const LANE: Stream = Stream { priority: Priority::Normal, class: Class::Any, group: 0 };
 
 fn submission(array: Option<Array>) -> Submission {
     let spec = TaskSpec { command: vec!["/bin/true".into()], cwd: Some("/tmp".into()), ..TaskSpec::default() };

@@ -12,8 +12,8 @@ use serde_json::Value;
 use crate::records;
 use crate::requests::{self, RequestError};
 use crate::rundir::{DirError, Dirs, InstanceLock, LockError};
-use crate::store::{self, Op, Store, StoreError};
-use crate::wire::request::{Cancel, Events, Prune, Retry, Wait};
+use crate::store::{self, GroupChange, Op, Store, StoreError};
+use crate::wire::request::{Cancel, Events, Hold, LimitGroup, Prune, Release, Retry, Wait};
 use crate::wire::types::Waiting;
 use crate::wire::{CallError, MAX_LIST, Request, reply};
 
@@ -84,6 +84,14 @@ impl Local {
             }
             Request::Cancel(cancel) => self.cancel(&cancel),
             Request::Retry(retry) => self.retry(&retry),
+            Request::Hold(hold) => self.hold(&hold),
+            Request::Release(release) => self.release(&release),
+            Request::Groups(_) => {
+                let groups = self.store.groups()?;
+                let groups = groups.iter().map(|group| requests::group_record(group, group.max, 0)).collect();
+                json(&reply::Groups { groups })
+            }
+            Request::LimitGroup(limit) => self.limit_group(&limit),
             Request::Show(show) => {
                 let id = requests::resolve(&self.store, &show.id)?;
                 let record = self.record(requests::stored(&self.store, id)?)?;
@@ -132,7 +140,10 @@ impl Local {
 
     fn record(&self, stored: store::TaskRecord) -> Result<crate::wire::types::TaskRecord, StoreError> {
         let waiting = match stored.state {
-            TaskState::Pending => Some(requests::waiting(&self.store, &stored)?.unwrap_or(Waiting::NoPool)),
+            TaskState::Pending => Some(match requests::waiting(&self.store, &stored)? {
+                Some(waiting) => waiting,
+                None => self.held_group(&stored)?.unwrap_or(Waiting::NoPool),
+            }),
             _ => None,
         };
         Ok(records::task(stored, waiting))
@@ -141,7 +152,15 @@ impl Local {
     fn cancel(&mut self, cancel: &Cancel) -> Result<Option<Value>, RequestError> {
         let reason = cancel.reason.clone().unwrap_or_else(|| "cancelled by request".to_owned());
         let (mut done, mut ops) = (reply::Cancelled::default(), Vec::new());
-        for id in requests::resolve_all(&self.store, &cancel.ids)? {
+        let ids = match &cancel.group {
+            None => requests::resolve_all(&self.store, &cancel.ids)?,
+            Some(group) => {
+                let (ids, more) = requests::open_in_group(&self.store, group)?;
+                done.more = more;
+                ids
+            }
+        };
+        for id in ids {
             if requests::stored(&self.store, id)?.state.is_final() {
                 done.ended.push(id);
             } else {
@@ -152,6 +171,66 @@ impl Local {
         }
         self.apply(&ops)?;
         json(&done)
+    }
+
+    fn hold(&mut self, hold: &Hold) -> Result<Option<Value>, RequestError> {
+        let (mut done, mut ops, at_us) = (reply::Held::default(), Vec::new(), requests::now_us());
+        if let Some(name) = &hold.group {
+            ops.push(self.hold_group(name, true)?);
+        }
+        for id in requests::resolve_all(&self.store, &hold.ids)? {
+            match requests::may_hold(&requests::stored(&self.store, id)?) {
+                Ok(()) => {
+                    ops.push(Op::Hold { id, keep: Arc::from([]), at_us });
+                    done.held.push(id);
+                }
+                Err(why) => done.refused.push(reply::Refusal { id, why }),
+            }
+        }
+        self.apply(&ops)?;
+        json(&done)
+    }
+
+    fn release(&mut self, release: &Release) -> Result<Option<Value>, RequestError> {
+        let (mut done, mut ops, at_us) = (reply::Released::default(), Vec::new(), requests::now_us());
+        if let Some(name) = &release.group {
+            ops.push(self.hold_group(name, false)?);
+        }
+        for id in requests::resolve_all(&self.store, &release.ids)? {
+            match requests::may_release(&requests::stored(&self.store, id)?) {
+                Ok(()) => {
+                    ops.push(Op::Release { id, at_us });
+                    done.released.push(id);
+                }
+                Err(why) => done.refused.push(reply::Refusal { id, why }),
+            }
+        }
+        self.apply(&ops)?;
+        json(&done)
+    }
+
+    fn hold_group(&self, name: &str, held: bool) -> Result<Op, RequestError> {
+        let name = requests::group(&self.store, name)?.name;
+        Ok(Op::Group { change: GroupChange { name, max: None, held: Some(held) }, at_us: requests::now_us() })
+    }
+
+    fn limit_group(&mut self, limit: &LimitGroup) -> Result<Option<Value>, RequestError> {
+        requests::check_group(limit)?;
+        let groups = self.store.groups()?;
+        if !groups.iter().any(|group| group.name == limit.name) {
+            requests::may_add_group(groups.len())?;
+        }
+        let change = GroupChange { name: limit.name.clone(), max: Some(limit.max), held: None };
+        self.apply(&[Op::Group { change, at_us: requests::now_us() }])?;
+        let group = requests::group(&self.store, &limit.name)?;
+        json(&reply::GroupLimited { group: requests::group_record(&group, group.max, 0) })
+    }
+
+    /// What a task waits for whose group is held as a whole.
+    fn held_group(&self, stored: &store::TaskRecord) -> Result<Option<Waiting>, StoreError> {
+        let Some(name) = &stored.group else { return Ok(None) };
+        let groups = self.store.groups()?;
+        Ok(groups.iter().find(|group| group.name == *name && group.held_us > 0).map(requests::held_group))
     }
 
     fn retry(&mut self, retry: &Retry) -> Result<Option<Value>, RequestError> {

@@ -4,16 +4,22 @@
 //! Deliberately absent: the live pool, connections, and commits; each caller has its own way with those.
 
 use acode_worker::sys::clock;
-use acode_worker::task::{Array, Submission, TaskId, TaskSpec, TaskState};
+use acode_worker::task::{Array, GroupWish, Submission, TaskId, TaskSpec, TaskState};
 
 use crate::records;
 use crate::store::{self, FindError, NewTask, Queue, Retention, StoreError, SubmitError};
-use crate::wire::request::Prune;
-use crate::wire::types::{LogSource, TaskRecord, Waiting};
-use crate::wire::{CallError, TaskRef, reply};
+use crate::wire::request::{LimitGroup, Prune};
+use crate::wire::types::{GroupRecord, LogSource, TaskRecord, Waiting};
+use crate::wire::{CallError, Stamp, TaskRef, reply};
 
 /// The most attempts of one task that are shown.
 const ATTEMPTS_MAX: usize = 1_000;
+
+/// As far as the tasks ahead of one are counted.
+pub const AHEAD_MAX: u64 = 1_000;
+/// The most tasks of a group that are cancelled in one transaction. More than can run at once, so that there is always one
+/// among them that still waits.
+const CANCEL_MAX: usize = 2_000;
 
 /// Why a request cannot be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -143,9 +149,114 @@ pub fn may_retry(state: TaskState) -> bool {
     }
 }
 
+/// Whether a person may hold this task, as far as the queue knows.
+///
+/// # Errors
+/// Why not.
+pub fn may_hold(record: &store::TaskRecord) -> Result<(), String> {
+    let member = matches!(record.kind, store::TaskKind::Member { .. });
+    // What a member that has no row waits for is its array's.
+    let waits = record.blockers > 0 || (record.not_before_us > 0 && record.attempts == 0);
+    match record.state {
+        TaskState::Completed | TaskState::Failed | TaskState::Cancelled | TaskState::Timeout => {
+            Err("it has ended".to_owned())
+        }
+        TaskState::Pending | TaskState::Assigned | TaskState::Running if member && waits => {
+            Err("its whole array waits: hold the array".to_owned())
+        }
+        TaskState::Pending | TaskState::Assigned | TaskState::Running => Ok(()),
+    }
+}
+
+/// Whether there is anything to release.
+///
+/// # Errors
+/// Why not.
+pub fn may_release(record: &store::TaskRecord) -> Result<(), String> {
+    if record.state.is_final() {
+        return Err("it has ended".to_owned());
+    }
+    // Members of an array may be held although the array itself is not.
+    match record.kind {
+        store::TaskKind::Array(_) => Ok(()),
+        store::TaskKind::Task | store::TaskKind::Member { .. } if record.held => Ok(()),
+        store::TaskKind::Task | store::TaskKind::Member { .. } => Err("it is not held".to_owned()),
+    }
+}
+
+/// The group with this name.
+///
+/// # Errors
+/// There is none.
+pub fn group(store: &dyn Queue, name: &str) -> Result<store::Group, RequestError> {
+    let found = store.groups()?.into_iter().find(|group| group.name == name);
+    found.ok_or_else(|| CallError::NoSuchGroup { group: name.to_owned() }.into())
+}
+
+/// The next tasks of a group to cancel, and whether there are more.
+///
+/// # Errors
+/// There is no such group.
+pub fn open_in_group(store: &dyn Queue, name: &str) -> Result<(Vec<TaskId>, bool), RequestError> {
+    let group = group(store, name)?;
+    let mut ids = store.open_in_group(group.id, CANCEL_MAX + 1)?;
+    let more = ids.len() > CANCEL_MAX;
+    ids.truncate(CANCEL_MAX);
+    Ok((ids, more))
+}
+
+/// Checks the name and the limit of a group.
+///
+/// # Errors
+/// What is wrong.
+pub fn check_group(limit: &LimitGroup) -> Result<(), CallError> {
+    let wish = GroupWish { name: limit.name.clone(), max: limit.max };
+    wish.validate().map_err(|parameter| CallError::InvalidParameter { parameter })
+}
+
+/// Whether there may be another group besides so many.
+///
+/// # Errors
+/// There may not.
+pub fn may_add_group(groups: usize) -> Result<(), CallError> {
+    if (groups as u64) < store::GROUPS_MAX {
+        return Ok(());
+    }
+    Err(CallError::Refused { reason: format!("there are {groups} limit groups, and there may be no more") })
+}
+
+/// A group's record. `limit` is the one that holds, `running` how many of its tasks workers hold.
+pub fn group_record(group: &store::Group, limit: Option<u32>, running: u64) -> GroupRecord {
+    GroupRecord {
+        name: group.name.clone(),
+        limit,
+        running,
+        waiting: group.open.saturating_sub(running),
+        held_since: Some(group.held_us).filter(|time| *time > 0).map(stamp),
+    }
+}
+
+/// What a task waits for whose group is held.
+pub fn held_group(group: &store::Group) -> Waiting {
+    Waiting::Held { since: stamp(group.held_us), group: Some(group.name.clone()) }
+}
+
+fn stamp(us: u64) -> Stamp {
+    Stamp::from_micros(i64::try_from(us).unwrap_or(i64::MAX))
+}
+
 /// Why a task stands where it does, from its record as it stands now.
 pub fn why(record: TaskRecord, verdict: Option<&acode_worker::task::Verdict>) -> reply::WhyReply {
     let text = match (record.state, &record.waiting) {
+        (TaskState::Pending, Some(Waiting::Queued { ahead: Some(ahead) })) => {
+            let priority = record.present_priority.unwrap_or(record.priority);
+            match ahead {
+                0 => format!("queued: next in priority {priority}"),
+                1 => format!("queued: 1 task ahead in priority {priority}"),
+                2..=AHEAD_MAX => format!("queued: {ahead} tasks ahead in priority {priority}"),
+                _ => format!("queued: more than {AHEAD_MAX} tasks ahead in priority {priority}"),
+            }
+        }
         (TaskState::Pending, Some(waiting)) => waiting.to_string(),
         (TaskState::Pending, None) => Waiting::Queued { ahead: None }.to_string(),
         (TaskState::Assigned, _) => "a worker has claimed it and is starting it".to_owned(),
@@ -162,14 +273,18 @@ pub fn why(record: TaskRecord, verdict: Option<&acode_worker::task::Verdict>) ->
 /// # Errors
 /// The queue cannot be read.
 pub fn waiting(store: &dyn Queue, stored: &store::TaskRecord) -> Result<Option<Waiting>, StoreError> {
-    use crate::wire::Stamp;
+    if stored.held {
+        // While it is held, the time of its readiness is that of the hold.
+        let since = if stored.ready_us > 0 { stored.ready_us } else { stored.id.millis().saturating_mul(1_000) };
+        return Ok(Some(Waiting::Held { since: stamp(since), group: None }));
+    }
     if stored.blockers > 0 {
         let all = store.dependencies(stored.id, Waiting::MAX_NAMED)?;
         let on = all.into_iter().filter(|(_, _, settled)| !settled).map(|(id, _, _)| id).collect();
         return Ok(Some(Waiting::Dependencies { on, count: u64::from(stored.blockers) }));
     }
     if stored.not_before_us > 0 {
-        let until = Stamp::from_micros(i64::try_from(stored.not_before_us).unwrap_or(i64::MAX));
+        let until = stamp(stored.not_before_us);
         return Ok(Some(match stored.attempts {
             0 => Waiting::Delayed { until },
             attempts => Waiting::RetryAt { until, attempt: attempts + 1 },

@@ -84,7 +84,7 @@ impl Chaos {
     fn cancel(&mut self) {
         let Some(id) = self.dice.pick(&self.accepted) else { return };
         self.cancelled.insert(id);
-        let _ = self.pool.try_call(&Cancel { ids: vec![TaskRef::Id(id)], reason: None });
+        let _ = self.pool.try_call(&Cancel { ids: vec![TaskRef::Id(id)], ..Cancel::default() });
     }
 
     fn strike_worker(&mut self, with: Signal) {

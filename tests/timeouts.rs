@@ -112,7 +112,7 @@ fn a_cancelled_task_is_marked_cancelled() {
     reaches(&pool, running, TaskState::Running);
     let pending = pool.submit(&["true"]);
     let reason = Some("not needed".to_owned());
-    pool.call(&Cancel { ids: vec![TaskRef::Id(pending), TaskRef::Id(running)], reason });
+    pool.call(&Cancel { ids: vec![TaskRef::Id(pending), TaskRef::Id(running)], group: None, reason });
     for (id, attempts) in [(pending, 0), (running, 1)] {
         let task = pool.wait(id);
         assert_eq!((task.state, task.attempt_count), (TaskState::Cancelled, attempts));

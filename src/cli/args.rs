@@ -11,7 +11,7 @@ use acode_worker::task::{Priority, TaskState};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
-use super::values;
+use super::values::{self, GroupLimit};
 use crate::config::WorkerMode;
 use crate::wire::{Stamp, TaskRef};
 
@@ -202,8 +202,50 @@ Examples:
     /// Cancel tasks; running ones are ended
     Cancel {
         /// Their ids, beginnings of them, or their numbers
-        #[arg(required = true)]
+        #[arg(required_unless_present = "group", conflicts_with = "group")]
         ids: Vec<TaskRef>,
+        /// All of this limit group instead
+        #[arg(long, value_name = "G")]
+        group: Option<String>,
+        /// Why, for the record
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Keep pending tasks from starting
+    #[command(after_help = "A group is held as a whole: with what is submitted later.
+
+Examples:
+  acode task hold 41 42
+  acode task hold --group encode")]
+    Hold {
+        /// Their ids, beginnings of them, or their numbers
+        #[arg(required_unless_present = "group", conflicts_with = "group")]
+        ids: Vec<TaskRef>,
+        /// This limit group instead
+        #[arg(long, value_name = "G")]
+        group: Option<String>,
+    },
+    /// Let tasks start that were held
+    Release {
+        /// Their ids, beginnings of them, or their numbers
+        #[arg(required_unless_present = "group", conflicts_with = "group")]
+        ids: Vec<TaskRef>,
+        /// This limit group instead, which was held as a whole
+        #[arg(long, value_name = "G")]
+        group: Option<String>,
+    },
+    /// List the limit groups, or change the limit of one
+    #[command(after_help = "Examples:
+  acode task group
+  acode task group encode --limit 4
+  acode task group encode --limit none")]
+    Group {
+        /// Only this one
+        #[arg(required = false)]
+        name: Option<String>,
+        /// At most so many of it at once from now on, or none for no limit
+        #[arg(long, value_name = "N", value_parser = values::group_limit, requires = "name")]
+        limit: Option<GroupLimit>,
     },
     /// Queue tasks again that failed, timed out or were cancelled
     Retry {
@@ -270,6 +312,21 @@ pub struct TaskOptions {
     /// Start it so much later at the earliest
     #[arg(long, value_name = "D", value_parser = values::duration)]
     pub delay: Option<Duration>,
+    /// Start it at this time at the earliest, as in 2026-11-21T06:30:00Z, or in local time without the Z
+    #[arg(long, value_name = "T", value_parser = values::moment)]
+    pub not_before: Option<Stamp>,
+    /// Cancel it if it has not started by this time, or within this duration
+    #[arg(long, value_name = "T", value_parser = values::moment)]
+    pub expires: Option<Stamp>,
+    /// Do not start it before `acode task release`
+    #[arg(long)]
+    pub hold: bool,
+    /// Its limit group
+    #[arg(long, value_name = "G", conflicts_with = "limit_group")]
+    pub group: Option<String>,
+    /// Its limit group, of which at most N run at once from now on
+    #[arg(long, value_name = "G=N", value_parser = values::limit)]
+    pub limit_group: Option<(String, u32)>,
     /// Its working directory [default: an empty directory of its own]
     #[arg(long, value_name = "DIR")]
     pub cwd: Option<PathBuf>,

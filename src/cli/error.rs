@@ -172,7 +172,7 @@ impl CliError {
 fn call_code(error: &CallError) -> u8 {
     match error {
         CallError::InvalidParameter { .. } | CallError::InvalidSubmission { .. } | CallError::AmbiguousTask { .. } => 2,
-        CallError::NoSuchTask { .. } => 4,
+        CallError::NoSuchTask { .. } | CallError::NoSuchGroup { .. } => 4,
         CallError::QueueFull { .. } => 5,
         CallError::InterfaceNotFound { .. }
         | CallError::MethodNotFound { .. }
@@ -189,6 +189,7 @@ fn call_code(error: &CallError) -> u8 {
 
 fn call_remedy(error: &CallError) -> Option<&'static str> {
     match error {
+        CallError::NoSuchGroup { .. } => Some("see them with: acode task group"),
         CallError::NoSuchTask { .. } => Some("see them with: acode task list"),
         CallError::AmbiguousTask { .. } => Some("give more of the id, or the task's number (acode task list)"),
         CallError::QueueFull { .. } => Some("wait until tasks have ended, or raise queue.maxTasks"),

@@ -11,6 +11,7 @@ mod events;
 mod foreground;
 mod logs;
 mod names;
+mod order;
 mod pool;
 mod render;
 mod run;

@@ -9,13 +9,15 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use acode_worker::task::{Array, Blocker, Dependency, DependencyKind, Env, Retry, Submission, TaskId, TaskSpec};
+use acode_worker::task::{
+    Array, Blocker, Dependency, DependencyKind, Env, GroupWish, Retry, Submission, TaskId, TaskSpec,
+};
 
 use super::args::TaskOptions;
 use super::door::Door;
 use super::{CliError, Context};
-use crate::wire::TaskRef;
 use crate::wire::request::Resolve;
+use crate::wire::{Stamp, TaskRef};
 
 /// Makes the submission of one command.
 ///
@@ -50,7 +52,27 @@ pub fn build(
     };
     spec.validate().map_err(|error| CliError::Usage(error.to_string()))?;
     let array = options.array.map(|(first, last)| Array::Range { first, count: (last - first).saturating_add(1) });
-    Ok(Submission { spec, array, delay_ms: options.delay.map(millis), dependencies })
+    let group = match (options.group, options.limit_group) {
+        (_, Some((name, max))) => Some(GroupWish { name, max: Some(max) }),
+        (name, None) => name.map(|name| GroupWish { name, max: None }),
+    };
+    if let Some(group) = &group {
+        group.validate().map_err(CliError::Usage)?;
+    }
+    Ok(Submission {
+        spec,
+        array,
+        delay_ms: options.delay.map(millis),
+        not_before_us: options.not_before.map(micros),
+        expires_us: options.expires.map(micros),
+        hold: options.hold,
+        group,
+        dependencies,
+    })
+}
+
+fn micros(stamp: Stamp) -> u64 {
+    u64::try_from(stamp.micros()).unwrap_or(0)
 }
 
 fn millis(duration: std::time::Duration) -> u64 {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::wire::Stamp;
-use crate::wire::types::{AttemptRecord, PoolState, StatusRecord, TaskRecord, WorkerRecord};
+use crate::wire::types::{AttemptRecord, GroupRecord, PoolState, StatusRecord, TaskRecord, WorkerRecord};
 
 use super::render::{Align, Table, bytes, plain, span};
 
@@ -88,6 +88,27 @@ pub fn tasks(tasks: &[TaskRecord], now: Stamp) -> Table {
     table
 }
 
+/// `acode task group`
+pub fn groups(groups: &[GroupRecord]) -> Table {
+    let mut table = Table::new([
+        ("GROUP", Align::Left),
+        ("LIMIT", Align::Right),
+        ("RUNNING", Align::Right),
+        ("WAITING", Align::Right),
+        ("HELD SINCE", Align::Left),
+    ]);
+    for group in groups {
+        table.row([
+            group.name.clone(),
+            group.limit.map_or_else(|| "-".to_owned(), |limit| limit.to_string()),
+            group.running.to_string(),
+            group.waiting.to_string(),
+            group.held_since.map_or_else(|| "-".to_owned(), |at| at.to_string()),
+        ]);
+    }
+    table
+}
+
 /// In a word or two: how it came out, how far it is, or what it waits for.
 fn outcome(task: &TaskRecord) -> String {
     if let Some(array) = &task.array {
@@ -128,7 +149,16 @@ pub fn task(task: &TaskRecord) -> String {
         field("In", cwd);
     }
     field("State", task.state.name());
-    field("Priority", task.priority.name());
+    match task.present_priority {
+        Some(present) => field("Priority", &format!("{} ({present} by waiting)", task.priority)),
+        None => field("Priority", task.priority.name()),
+    }
+    if let Some(group) = &task.group {
+        field("Group", group);
+    }
+    if let Some(at) = &task.expires_at {
+        field("Expires", &at.to_string());
+    }
     if let Some(member) = &task.member {
         field("Member", &format!("{} of {}: {}", member.index, member.of, member.item));
     }

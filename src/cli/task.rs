@@ -9,7 +9,7 @@ use acode_worker::task::{Submission, TaskId};
 use super::args::{ListArgs, SubmitArgs, TaskCommand};
 use super::door::{Door, Need};
 use super::render::Out;
-use super::{CliError, Context, Exit, logs, submission, tables};
+use super::{CliError, Context, Exit, logs, order, submission, tables};
 use crate::taskfile::{self, TaskFileError};
 use crate::wire::request::{Cancel, List, Prune, Retry, Show, Submit, Wait, Why};
 use crate::wire::types::TaskRecord;
@@ -26,7 +26,11 @@ pub fn run(context: &Context, command: TaskCommand) -> Result<Exit, CliError> {
         TaskCommand::Show { id } => show(context, id),
         TaskCommand::Logs(args) => logs::task(context, &args),
         TaskCommand::Why { id } => why(context, id),
-        TaskCommand::Cancel { ids } => cancel(context, &ids),
+        TaskCommand::Cancel { ids, group: None, reason } => cancel(context, &ids, reason),
+        TaskCommand::Cancel { ids: _, group: Some(group), reason } => cancel_group(context, group, reason),
+        TaskCommand::Hold { ids, group } => order::hold(context, &ids, group),
+        TaskCommand::Release { ids, group } => order::release(context, &ids, group),
+        TaskCommand::Group { name, limit } => order::group(context, name, limit),
         TaskCommand::Retry { ids } => retry(context, &ids),
         TaskCommand::Wait { ids, all } => wait(context, ids, all),
         TaskCommand::Prune { older_than, keep } => {
@@ -187,11 +191,11 @@ fn why(context: &Context, id: TaskRef) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-fn cancel(context: &Context, ids: &[TaskRef]) -> Result<Exit, CliError> {
+fn cancel(context: &Context, ids: &[TaskRef], reason: Option<String>) -> Result<Exit, CliError> {
     let mut door = Door::open(context, Need::Queue)?;
     let (mut cancelled, mut ended) = (Vec::new(), Vec::new());
     for ids in ids.chunks(MAX_IDS) {
-        let done = door.call(&Cancel { ids: ids.to_vec(), reason: None })?;
+        let done = door.call(&Cancel { ids: ids.to_vec(), group: None, reason: reason.clone() })?;
         cancelled.extend(done.cancelled);
         ended.extend(done.ended);
     }
@@ -215,8 +219,31 @@ fn retry(context: &Context, ids: &[TaskRef]) -> Result<Exit, CliError> {
     changed(context, &serde_json::json!({ "retried": retried, "refused": refused }), &retried, refused.is_empty())
 }
 
+/// Cancels a group, as many tasks at a time as the queue takes in one transaction.
+fn cancel_group(context: &Context, group: String, reason: Option<String>) -> Result<Exit, CliError> {
+    let mut door = Door::open(context, Need::Queue)?;
+    let mut cancelled = Vec::new();
+    loop {
+        let done = door.call(&Cancel { ids: Vec::new(), group: Some(group.clone()), reason: reason.clone() })?;
+        // What runs is still there when it is asked for again: whoever brings nothing new has ended the group.
+        let seen: std::collections::HashSet<TaskId> = cancelled.iter().copied().collect();
+        let new: Vec<TaskId> = done.cancelled.into_iter().filter(|id| !seen.contains(id)).collect();
+        let over = new.is_empty() || !done.more;
+        cancelled.extend(new);
+        if over {
+            break;
+        }
+    }
+    changed(context, &serde_json::json!({ "cancelled": cancelled, "ended": [] }), &cancelled, true)
+}
+
 /// Prints which tasks were changed; fails unless all were.
-fn changed(context: &Context, json: &serde_json::Value, ids: &[TaskId], all: bool) -> Result<Exit, CliError> {
+pub(super) fn changed(
+    context: &Context,
+    json: &serde_json::Value,
+    ids: &[TaskId],
+    all: bool,
+) -> Result<Exit, CliError> {
     let mut out = Out::new();
     if context.json {
         out.answer(json)?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::taskfile::{DurationError, parse_duration};
+use crate::taskfile::{DurationError, parse_duration, parse_moment};
 use crate::wire::Stamp;
 
 /// A duration: 30s, 5m, 1h, 500ms, or a number of seconds.
@@ -38,6 +38,41 @@ pub fn range(text: &str) -> Result<(u64, u64), String> {
     }
 }
 
+/// `G=N`: a group and its limit.
+pub fn limit(text: &str) -> Result<(String, u32), String> {
+    match text.split_once('=').map(|(group, max)| (group, max.parse())) {
+        Some((group, Ok(max))) if !group.is_empty() => Ok((group.to_owned(), max)),
+        Some(_) | None => Err("G=N is expected, as in encode=2".into()),
+    }
+}
+
+/// A limit that may be taken away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GroupLimit {
+    /// So many.
+    Max(u32),
+    /// As many as there are.
+    None,
+}
+
+/// A number, or `none`.
+pub fn group_limit(text: &str) -> Result<GroupLimit, String> {
+    match (text, text.parse()) {
+        ("none", _) => Ok(GroupLimit::None),
+        (_, Ok(max)) => Ok(GroupLimit::Max(max)),
+        (_, Err(_)) => Err("a number or none is expected".into()),
+    }
+}
+
+/// A moment, in whatever time zone or in the local one; or how long it is until then.
+pub fn moment(text: &str) -> Result<Stamp, String> {
+    if let Ok(until) = parse_duration(text) {
+        let micros = i64::try_from(until.as_micros()).unwrap_or(i64::MAX);
+        return Ok(Stamp::from_micros(Stamp::now().micros().saturating_add(micros)));
+    }
+    parse_moment(text).map(Stamp::from).map_err(|error| error.to_string())
+}
+
 /// A moment, or how long ago it was.
 pub fn since(text: &str) -> Result<Stamp, String> {
     if let Ok(ago) = parse_duration(text) {
@@ -65,6 +100,25 @@ mod tests {
         assert_eq!(pair("a=b=c"), Ok(("a".into(), "b=c".into())));
         assert_eq!(pair("a="), Ok(("a".into(), String::new())));
         assert!(pair("=b").is_err() && pair("a").is_err());
+    }
+
+    #[test]
+    fn a_limit_is_a_group_and_a_number() {
+        assert_eq!(limit("encode=2"), Ok(("encode".into(), 2)));
+        for text in ["encode", "=2", "encode=", "encode=two", "encode=-1"] {
+            assert!(limit(text).is_err(), "{text}");
+        }
+        assert_eq!((group_limit("none"), group_limit("3")), (Ok(GroupLimit::None), Ok(GroupLimit::Max(3))));
+        assert!(group_limit("all").is_err());
+    }
+
+    #[test]
+    fn a_moment_is_a_time_or_a_while_from_now() {
+        assert_eq!(moment("1970-01-01T00:00:01Z").map(Stamp::micros), Ok(1_000_000));
+        assert!(moment("10m").unwrap() > Stamp::now());
+        let local = moment("2026-11-21 06:30").unwrap();
+        assert_eq!(local, moment("2026-11-21T06:30:00").unwrap());
+        assert!(moment("tomorrow").is_err());
     }
 
     #[test]

@@ -3,10 +3,11 @@
 //! The one table from which the file is read, the variables are named, the ranges are checked and the reference is
 //! printed, so that none of them can say something else. Deliberately absent: rules between two keys; `load` has them.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use acode_worker::task::Env;
+use acode_worker::task::{Env, GroupWish};
 
 use super::{Config, LogLevel, Named, OverLimitAction, WorkerMode};
 use crate::tree::{Fault, Node};
@@ -53,6 +54,7 @@ pub(super) enum Slot {
     Level(Place<LogLevel>),
     Patterns(Place<Vec<String>>),
     Variables(Place<Env>),
+    Limits(Place<BTreeMap<String, u32>>),
     File(Place<Option<PathBuf>>),
     Name(Place<String>),
 }
@@ -136,6 +138,10 @@ pub(super) static KEYS: &[Key] = &[
         "the most events that are kept"),
     key("queue.maxTasks", Slot::Amount(|c| &mut c.queue.max_tasks, 1, 1_000_000_000),
         "the most unfinished tasks; a submission beyond is refused"),
+    key("queue.ageingSeconds", Slot::Seconds(|c| &mut c.queue.ageing, 0, YEAR_S),
+        "a task that is ready for so long moves up by one priority, and again after as long; 0: none does"),
+    key("groups.limits", Slot::Limits(|c| &mut c.groups.limits),
+        "the most tasks of a limit group at once, by its name; wins over --limit-group"),
     key("control.maxConnections", Slot::Count(|c| &mut c.control.max_connections, 1, 10_000),
         "the most clients at a time"),
     key("log.level", Slot::Level(|c| &mut c.log.level),
@@ -220,6 +226,7 @@ impl Key {
             Slot::Level(place) => *place(config) = self.named(node)?,
             Slot::Patterns(place) => *place(config) = self.patterns(node)?,
             Slot::Variables(place) => *place(config) = self.variables(node)?,
+            Slot::Limits(place) => *place(config) = self.limits(node)?,
             Slot::File(place) => {
                 *place(config) = if is_none(node) { None } else { Some(PathBuf::from(node.as_text(self.path)?)) };
             }
@@ -265,6 +272,18 @@ impl Key {
         Ok(variables)
     }
 
+    fn limits(&self, node: &Node<'_>) -> Result<BTreeMap<String, u32>, Fault> {
+        let mut limits = BTreeMap::new();
+        for entry in node.entries(self.path)? {
+            let max = entry.node.as_whole(&format!("{}.{}", self.path, entry.key))?;
+            let max = u32::try_from(max).unwrap_or(u32::MAX);
+            let group = GroupWish { name: entry.key.clone().into_owned(), max: Some(max) };
+            group.validate().map_err(|words| Fault::other(entry.at, format!("{}: {words}", self.path)))?;
+            limits.insert(group.name, max);
+        }
+        Ok(limits)
+    }
+
     fn name(&self, node: &Node<'_>) -> Result<String, Fault> {
         let text = node.as_text(self.path)?;
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -297,6 +316,7 @@ impl Slot {
             Self::Level(_) => names::<LogLevel>(),
             Self::Patterns(_) => "a list of names, each with or without a * at its end,".to_owned(),
             Self::Variables(_) => "a mapping of names to texts".to_owned(),
+            Self::Limits(_) => format!("a mapping of names to numbers from 1 to {}", GroupWish::LIMIT_MAX),
             Self::File(_) => "a path or none".to_owned(),
             Self::Name(_) => format!("1 to {NAME_MAX} letters, digits, '-', '_' or '.'"),
         }
@@ -322,7 +342,7 @@ impl Slot {
             Self::Action(place) => place(config).name().to_owned(),
             Self::Level(place) => place(config).name().to_owned(),
             Self::Patterns(place) => format!("[{}]", place(config).join(", ")),
-            Self::Variables(_) => "{}".to_owned(),
+            Self::Variables(_) | Self::Limits(_) => "{}".to_owned(),
             Self::File(place) => or_none(place(config).as_ref().map(|path| path.display())),
             Self::Name(place) => place(config).clone(),
         }

@@ -224,10 +224,12 @@ fn variable_node<'v>(slot: &Slot, text: &'v str) -> Node<'v> {
     let parts = || text.split(',').map(str::trim).filter(|part| !part.is_empty());
     match slot {
         Slot::Patterns(_) => Node::new(Value::List(parts().map(Node::text).collect())),
-        Slot::Variables(_) => {
+        Slot::Variables(_) | Slot::Limits(_) => {
             let pair = |part: &'v str| part.split_once('=').unwrap_or((part, ""));
+            let numbers = matches!(slot, Slot::Limits(_));
+            let node = |value| if numbers { Node::plain(value) } else { Node::text(value) };
             let entry =
-                |(key, value): (&'v str, &'v str)| Entry { at: At::NOWHERE, key: key.into(), node: Node::text(value) };
+                |(key, value): (&'v str, &'v str)| Entry { at: At::NOWHERE, key: key.into(), node: node(value) };
             Node::new(Value::Map(parts().map(pair).map(entry).collect()))
         }
         Slot::Count(..)

@@ -17,6 +17,7 @@ pub use error::{ConfigError, Origin};
 pub use keys::{Reference, reference};
 pub use load::{Loaded, Overrides, Vars, load};
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ pub struct Config {
     pub retention: Retention,
     /// The queue: `queue`.
     pub queue: Queue,
+    /// Limit groups: `groups`.
+    pub groups: Groups,
     /// The control socket: `control`.
     pub control: Control,
     /// The supervisor's own log: `log`.
@@ -158,6 +161,15 @@ pub struct Retention {
 pub struct Queue {
     /// The most unfinished tasks, members of arrays included; a submission beyond is refused.
     pub max_tasks: u64,
+    /// A task that has been ready for so long without being started moves up by one priority; zero: none does.
+    pub ageing: Duration,
+}
+
+/// Limit groups.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Groups {
+    /// The most tasks of a group at once, by the group's name; wins over what submitters say.
+    pub limits: BTreeMap<String, u32>,
 }
 
 /// The control socket.
@@ -287,7 +299,7 @@ impl Default for Retention {
 
 impl Default for Queue {
     fn default() -> Self {
-        Self { max_tasks: 10_000_000 }
+        Self { max_tasks: 10_000_000, ageing: Duration::ZERO }
     }
 }
 

@@ -4,7 +4,7 @@
 //! that replaces the original only after the commit. A commit whose fate is unknown is remembered until `reopen` finds
 //! out. Deliberately absent: the clock; every time comes with an operation.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use acode_worker::task::{Class, Priority, TaskId, TaskState};
@@ -86,6 +86,8 @@ pub(super) struct Writer<'c> {
     pub(super) ending: HashSet<u64>,
     /// Those of them that have started in it, and when: their rows are written once, at the end.
     pub(super) begun: HashMap<u64, u64>,
+    /// By how many the open tasks of groups have changed.
+    pub(super) group_counts: BTreeMap<u32, i64>,
 }
 
 /// An error of ours in the middle of SQLite's.
@@ -116,6 +118,7 @@ impl<'c> Writer<'c> {
             budget: BUDGET,
             ending: HashSet::new(),
             begun: HashMap::new(),
+            group_counts: BTreeMap::new(),
         }
     }
 
@@ -155,6 +158,12 @@ impl<'c> Writer<'c> {
             Op::Cancel { id, keep, reason, at_us } => self.cancel(id.seq(), keep, reason, *at_us),
             Op::Retry { id, at_us } => self.retry(id.seq(), *at_us),
             Op::Wake { now_us, limit } => self.wake(*now_us, *limit),
+            Op::Hold { id, keep, at_us } => self.hold(id.seq(), keep, *at_us),
+            Op::Release { id, at_us } => self.release(id.seq(), *at_us),
+            // That there are too many groups was found out before; nothing is changed then.
+            Op::Group { change, at_us } => self.change_group(change, *at_us).map(drop),
+            Op::Expire { due, keep, at_us } => self.expire(due, keep, *at_us),
+            Op::Age { now_us, after_us, from, keep, limit } => self.age(*now_us, *after_us, *from, keep, *limit),
             Op::WorkerStarted(worker) => self.worker_started(worker),
             Op::WorkerUnhealthy { id, at_us } => self.worker_unhealthy(*id, *at_us),
             Op::WorkerStopped { id, at_us, completed, failed, failure } => {
@@ -169,6 +178,7 @@ impl<'c> Writer<'c> {
     /// Writes what was gathered on the way: the last submissions' event, work left over, the ledger.
     pub(super) fn close(&mut self) -> rusqlite::Result<()> {
         self.save_todo()?;
+        self.save_group_counts()?;
         self.flush_run()?;
         let Ledger { batch, next_seq, next_event, last_ms, counts } = self.ledger;
         let Counts { pending, completed, failed, cancelled, timeout } = counts;

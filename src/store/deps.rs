@@ -7,7 +7,7 @@
 use acode_worker::task::{DependencyKind, TaskId, TaskState};
 use rusqlite::params;
 
-use super::apply::{RowKind, Writer, stored};
+use super::apply::{Row, RowKind, Writer, stored};
 use super::statements::Sql;
 use super::{Store, StoreError};
 
@@ -18,6 +18,8 @@ pub(super) enum Todo {
     TellDependents { blocker: u64, at_us: u64 },
     /// Retry the members of `header` from number `from` on.
     RetryMembers { header: u64, from: u64, at_us: u64 },
+    /// Release the members of `header` from number `from` on.
+    ReleaseMembers { header: u64, from: u64, at_us: u64 },
 }
 
 /// How a dependency stands.
@@ -50,6 +52,7 @@ impl Writer<'_> {
             match todo {
                 Todo::TellDependents { blocker, at_us } => self.tell_dependents(blocker, at_us)?,
                 Todo::RetryMembers { header, from, at_us } => self.retry_members(header, from, at_us)?,
+                Todo::ReleaseMembers { header, from, at_us } => self.release_members(header, from, at_us)?,
             }
         }
         Ok(())
@@ -71,7 +74,7 @@ impl Writer<'_> {
         for (dependent, kind) in edges {
             self.sql.run(Sql::Meet, params![blocker, dependent, kind as u8])?;
             match condition(kind, row.state) {
-                Condition::Met => self.unblock(dependent)?,
+                Condition::Met => self.unblock(dependent, at_us)?,
                 Condition::Impossible => self.cancel_dependent(dependent, row.id, kind, row.state, at_us)?,
                 Condition::Open => {}
             }
@@ -79,11 +82,11 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn unblock(&mut self, dependent: u64) -> rusqlite::Result<()> {
-        if self.sql.run(Sql::Unblock, [dependent])? == 0 {
+    fn unblock(&mut self, dependent: u64, at_us: u64) -> rusqlite::Result<()> {
+        if self.sql.run(Sql::Unblock, params![dependent, at_us])? == 0 {
             return Ok(());
         }
-        if let Some(row) = self.row(dependent)?.filter(|r| r.blockers == 0 && r.not_before_us == 0 && r.held == 0) {
+        if let Some(row) = self.row(dependent)?.filter(Row::is_ready) {
             self.now_ready(&row);
         }
         Ok(())
@@ -132,6 +135,7 @@ impl Writer<'_> {
             self.sql.run(Sql::DropTodo, params![kind, seq])?;
             self.todo.push_back(match kind {
                 0 => Todo::TellDependents { blocker: seq, at_us },
+                2 => Todo::ReleaseMembers { header: seq, from: pos, at_us },
                 _ => Todo::RetryMembers { header: seq, from: pos, at_us },
             });
         }
@@ -144,6 +148,7 @@ impl Writer<'_> {
             let row = match todo {
                 Todo::TellDependents { blocker, at_us } => [0, blocker, 0, at_us],
                 Todo::RetryMembers { header, from, at_us } => [1, header, from, at_us],
+                Todo::ReleaseMembers { header, from, at_us } => [2, header, from, at_us],
             };
             self.sql.run(Sql::SaveTodo, row)?;
         }

@@ -158,6 +158,15 @@ pub enum SubmitError {
     /// The id belongs to another queue.
     #[error("{0} is an id of another queue")]
     ForeignId(TaskId),
+    /// The group's name or limit is none.
+    #[error("{0}")]
+    Group(String),
+    /// A further group would be too many.
+    #[error("group '{0}' would be one more than the {max} that a queue may have", max = super::GROUPS_MAX)]
+    TooManyGroups(String),
+    /// Its start deadline comes before it may start.
+    #[error("it would expire before it may start")]
+    ExpiresBeforeStart,
     /// The specification does not become JSON.
     #[error("the specification cannot be stored: {0}")]
     Spec(String),

@@ -77,6 +77,10 @@ kinds! {
     QueueHealed = 22, "queue-healed";
     /// Old tasks were removed; `count` says how many.
     QueuePruned = 23, "queue-pruned";
+    /// A person holds a task, or all of an array: it is not started.
+    TaskHeld = 50, "task-held";
+    /// It may be started again.
+    TaskReleased = 51, "task-released";
 }
 
 impl EventKind {

@@ -12,6 +12,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::apply::{RowKind, class_of, stored};
 use super::life::{ATTEMPT_BITS, attempt_key};
+use super::order::BY_PERSON;
 use super::{Store, StoreError};
 
 /// Rows that one page looks at, so that a rare state does not hold up the supervisor.
@@ -69,6 +70,16 @@ pub struct TaskRecord {
     pub blockers: u32,
     /// When it may start, in microseconds of Unix time; 0 for now.
     pub not_before_us: u64,
+    /// Whether a person holds it.
+    pub held: bool,
+    /// Since when it has been ready, or held, in microseconds of Unix time; 0 for since its submission.
+    pub ready_us: u64,
+    /// When it must have started, in microseconds of Unix time; 0 for whenever.
+    pub expires_us: u64,
+    /// The number of its limit group; 0 for none.
+    pub group_id: u32,
+    /// The name of that group.
+    pub group: Option<String>,
     /// Whether an attempt was started whose end is not recorded.
     pub running: bool,
     /// Number of the last attempt.
@@ -146,7 +157,8 @@ pub struct Page {
 
 const COLUMNS: &str = "task.seq, kind, state, task.spec, priority, class, blockers, not_before_us, running, attempts,
     failures, losses, task.started_us, task.finished_us, result, reason, progress_percent, progress_message,
-    submitted_ms, attempt.key, attempt.verdict, attempt.error";
+    submitted_ms, attempt.key, attempt.verdict, attempt.error, task.held, task.ready_us, task.expires_us, task.grp,
+    (SELECT name FROM grp WHERE id = task.grp) AS group_name";
 
 impl Store {
     /// The record of a task, an array or a member, touched or not.
@@ -283,6 +295,11 @@ impl Store {
             reason: r.get(15)?,
             progress_percent: r.get(16)?,
             progress_message: r.get(17)?,
+            held: r.get::<_, u8>("held")? & BY_PERSON != 0,
+            ready_us: r.get("ready_us")?,
+            expires_us: r.get("expires_us")?,
+            group_id: r.get("grp")?,
+            group: r.get("group_name")?,
         })
     }
 

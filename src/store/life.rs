@@ -11,6 +11,7 @@ use super::apply::{HAS_DEPENDENCIES, HAS_DEPENDENTS, Row, RowKind, Writer, defec
 use super::deps::Todo;
 use super::events::Draft;
 use super::op::{AttemptEnd, Next, WorkerRecord};
+use super::order::BY_PERSON;
 use super::statements::Sql;
 use super::submit::outcome;
 
@@ -102,10 +103,11 @@ impl Writer<'_> {
             Next::Requeue => (EventKind::TaskRequeued, 0, 0, 0),
             Next::RequeueLost => (EventKind::TaskRequeued, 0, 0, 1),
         };
-        self.sql.run(Sql::Again, params![row.id.seq(), not_before_us, end.attempt, failures, losses, begun])?;
+        let (seq, now_us) = (row.id.seq(), end.finished_us);
+        self.sql.run(Sql::Again, params![seq, not_before_us, end.attempt, failures, losses, begun, now_us])?;
         self.event(kind, end.finished_us, &draft)?;
         if not_before_us == 0 {
-            self.now_ready(&row);
+            self.now_ready(&row.unaged());
         }
         Ok(())
     }
@@ -157,9 +159,9 @@ impl Writer<'_> {
             self.todo.push_back(Todo::TellDependents { blocker: row.id.seq(), at_us });
         }
         match row.kind {
-            RowKind::Task => self.ledger.counts.shift(TaskState::Pending, state, 1),
+            RowKind::Task => self.shift(row.group, TaskState::Pending, state, 1),
             RowKind::Member => {
-                self.ledger.counts.shift(TaskState::Pending, state, 1);
+                self.shift(row.group, TaskState::Pending, state, 1);
                 let Some(array) = self.array_of(row.id.seq())? else { return Ok(()) };
                 let (failed, cancelled) = member_shares(state);
                 self.sql.run(Sql::MemberEnded, params![array.seq, failed, cancelled])?;
@@ -199,15 +201,15 @@ impl Writer<'_> {
     pub(super) fn retry_row(&mut self, row: &Row, at_us: u64) -> rusqlite::Result<()> {
         let seq = row.id.seq();
         let unmet = if row.state.is_final() { self.open_blockers(row)? } else { row.blockers };
-        if self.sql.run(Sql::Revive, params![seq, unmet])? == 0 {
+        if self.sql.run(Sql::Revive, params![seq, unmet, at_us])? == 0 {
             return Ok(());
         }
         self.event(EventKind::TaskRetried, at_us, &Draft { task: Some(row.id), ..Draft::default() })?;
         match row.kind {
             RowKind::Header => {}
-            RowKind::Task => self.ledger.counts.shift(row.state, TaskState::Pending, 1),
+            RowKind::Task => self.shift(row.group, row.state, TaskState::Pending, 1),
             RowKind::Member => {
-                self.ledger.counts.shift(row.state, TaskState::Pending, 1);
+                self.shift(row.group, row.state, TaskState::Pending, 1);
                 if let Some(array) = self.array_of(seq)? {
                     let (failed, cancelled) = member_shares(row.state);
                     self.sql.run(Sql::MemberRevived, params![array.seq, failed, cancelled])?;
@@ -215,8 +217,8 @@ impl Writer<'_> {
                 }
             }
         }
-        if unmet == 0 && row.held == 0 {
-            self.now_ready(row);
+        if unmet == 0 && row.held & !BY_PERSON == 0 {
+            self.now_ready(&row.unaged());
         }
         Ok(())
     }
@@ -271,8 +273,8 @@ impl Writer<'_> {
     pub(super) fn wake(&mut self, now_us: u64, limit: u32) -> rusqlite::Result<()> {
         let due: Vec<u64> = self.sql.all(Sql::Due, params![now_us, limit], |r| r.get(0))?;
         for seq in due {
-            self.sql.run(Sql::Undelay, [seq])?;
-            if let Some(row) = self.row(seq)?.filter(|row| row.blockers == 0 && row.held == 0) {
+            self.sql.run(Sql::Undelay, params![seq, now_us])?;
+            if let Some(row) = self.row(seq)?.filter(Row::is_ready) {
                 self.now_ready(&row);
             }
         }

@@ -5,8 +5,8 @@
 //! stored: after a crash everything unfinished is simply pending. Deliberately absent: a clock, threads, retries of
 //! failed writes. Invariant: memory follows the disk; nothing here is changed before its commit.
 //!
-//! `op` is the data that comes in and goes out, `apply` the transaction; `submit`, `life`, `cancel` and `deps` are what
-//! it does; `queue`, `history`, `find` and `events` read; `prune` forgets.
+//! `op` is the data that comes in and goes out, `apply` the transaction; `submit`, `life`, `cancel`, `deps`, `order` and
+//! `groups` are what it does; `queue`, `history`, `find` and `events` read; `prune` forgets.
 
 mod apply;
 mod cancel;
@@ -14,10 +14,12 @@ mod deps;
 mod error;
 mod events;
 mod find;
+mod groups;
 mod history;
 mod life;
 mod migrate;
 mod op;
+mod order;
 mod prune;
 mod queue;
 mod statements;
@@ -34,8 +36,10 @@ use rusqlite::{Connection, OpenFlags};
 
 pub use error::{FindError, StoreError, SubmitError};
 pub use events::{Event, EventKind};
+pub use groups::{GROUPS_MAX, Group, GroupChange};
 pub use history::{ArrayRecord, AttemptRecord, ListFilter, Page, TaskKind, TaskRecord};
 pub use op::{Applied, AttemptEnd, Counts, NewTask, Next, NowReady, Op, WorkerRecord, later};
+pub use order::AgePlace;
 pub use prune::{Pruned, Retention};
 pub use queue::{Entry, ReadyTask, Stream};
 
@@ -67,6 +71,16 @@ pub trait Queue {
     fn counts(&self) -> Counts;
     /// See [`Store::ready`].
     fn ready(&self, stream: Stream, after: u64, limit: usize) -> Result<Vec<ReadyTask>, StoreError>;
+    /// See [`Store::ahead`].
+    fn ahead(&self, stream: Stream, seq: u64, limit: u64) -> Result<u64, StoreError>;
+    /// See [`Store::groups`].
+    fn groups(&self) -> Result<Vec<Group>, StoreError>;
+    /// See [`Store::open_in_group`].
+    fn open_in_group(&self, group: u32, limit: usize) -> Result<Vec<TaskId>, StoreError>;
+    /// See [`Store::next_expiry`].
+    fn next_expiry(&self) -> Result<Option<u64>, StoreError>;
+    /// See [`Store::expired`].
+    fn expired(&self, now_us: u64, limit: usize) -> Result<Vec<u64>, StoreError>;
     /// See [`Store::next_delayed`].
     fn next_delayed(&self) -> Result<Option<u64>, StoreError>;
     /// See [`Store::interrupted`].
@@ -217,6 +231,21 @@ impl Queue for Store {
     }
     fn ready(&self, stream: Stream, after: u64, limit: usize) -> Result<Vec<ReadyTask>, StoreError> {
         Self::ready(self, stream, after, limit)
+    }
+    fn ahead(&self, stream: Stream, seq: u64, limit: u64) -> Result<u64, StoreError> {
+        Self::ahead(self, stream, seq, limit)
+    }
+    fn groups(&self) -> Result<Vec<Group>, StoreError> {
+        Self::groups(self)
+    }
+    fn open_in_group(&self, group: u32, limit: usize) -> Result<Vec<TaskId>, StoreError> {
+        Self::open_in_group(self, group, limit)
+    }
+    fn next_expiry(&self) -> Result<Option<u64>, StoreError> {
+        Self::next_expiry(self)
+    }
+    fn expired(&self, now_us: u64, limit: usize) -> Result<Vec<u64>, StoreError> {
+        Self::expired(self, now_us, limit)
     }
     fn next_delayed(&self) -> Result<Option<u64>, StoreError> {
         Self::next_delayed(self)

@@ -22,5 +22,7 @@ CREATE TABLE grp (
   open INTEGER NOT NULL DEFAULT 0,    -- its tasks that have not ended, members of arrays counted one by one
   held_us INTEGER NOT NULL DEFAULT 0  -- since when nothing of it is started, by a person's wish; 0: it is
 );
+-- What a person holds; of arrays their members too, each by itself.
+CREATE INDEX task_held ON task (held) WHERE state = 0 AND held = 1;
 -- The tasks of a group that have not ended, whatever they wait for.
 CREATE INDEX task_group ON task (grp) WHERE grp > 0 AND state = 0;

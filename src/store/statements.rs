@@ -22,8 +22,11 @@ statements! {
         VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
     SameEvent = "SELECT 1 FROM event WHERE seq >= ?1 AND at_us = ?2 AND kind = ?3 AND data IS ?4 LIMIT 1";
 
-    InsertTask = "INSERT OR IGNORE INTO task(seq, kind, state, priority, class, blockers, not_before_us, flags,
+    InsertPlain = "INSERT OR IGNORE INTO task(seq, kind, state, priority, class, blockers, not_before_us, flags,
         submitted_ms, spec) VALUES(?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+    InsertTask = "INSERT OR IGNORE INTO task(seq, kind, state, priority, class, blockers, not_before_us, flags,
+        submitted_ms, spec, grp, held, expires_us, aged)
+        VALUES(?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
     InsertArray = "INSERT INTO array(seq, count, first, open) VALUES(?1, ?2, ?3, ?2)";
     InsertItem = "INSERT INTO array_item(header, idx, text) VALUES(?1, ?2, ?3)";
     InsertDep = "INSERT OR IGNORE INTO dep(blocker, dependent, kind, met) VALUES(?1, ?2, ?3, ?4)";
@@ -35,7 +38,7 @@ statements! {
         ORDER BY seq DESC LIMIT 1";
 
     Start = "UPDATE task SET attempts = ?2, running = 1, started_us = ?3, progress_percent = NULL,
-        progress_message = NULL WHERE seq = ?1 AND state = 0 AND attempts < ?2";
+        progress_message = NULL, expires_us = 0 WHERE seq = ?1 AND state = 0 AND attempts < ?2";
     NeverStarted = "SELECT 1 FROM task WHERE seq = ?1 AND state = 0 AND attempts = 0";
     Progress = "UPDATE task SET progress_percent = ?2, progress_message = ?3 WHERE seq = ?1 AND state = 0
         AND (progress_percent IS NOT ?2 OR progress_message IS NOT ?3)";
@@ -46,22 +49,42 @@ statements! {
         failures = failures + ?5, result = ?6, reason = ?7, started_us = coalesce(?8, started_us)
         WHERE seq = ?1 AND state = 0";
     Again = "UPDATE task SET not_before_us = ?2, running = 0, attempts = max(attempts, ?3), failures = failures + ?4,
-        losses = losses + ?5, started_us = coalesce(?6, started_us) WHERE seq = ?1 AND state = 0";
+        losses = losses + ?5, started_us = coalesce(?6, started_us), ready_us = ?7, priority = priority + aged, aged = 0,
+        expires_us = CASE WHEN ?6 IS NULL THEN expires_us ELSE 0 END WHERE seq = ?1 AND state = 0";
     EndArray = "UPDATE task SET state = ?2, finished_us = ?3 WHERE seq = ?1 AND state = 0";
     Revive = "UPDATE task SET state = 0, finished_us = NULL, running = 0, failures = 0, losses = 0, result = NULL,
-        reason = NULL, not_before_us = 0, blockers = ?2 WHERE seq = ?1 AND state >= 3";
-    ReviveArray = "UPDATE task SET state = 0, finished_us = NULL, reason = NULL, held = ?2 WHERE seq = ?1";
+        reason = NULL, not_before_us = 0, blockers = ?2, ready_us = ?3, expires_us = 0, held = held & ~1,
+        priority = priority + aged, aged = 0 WHERE seq = ?1 AND state >= 3";
+    ReviveArray = "UPDATE task SET state = 0, finished_us = NULL, reason = NULL, held = (held & 1) | ?2 WHERE seq = ?1";
 
     Due = "SELECT seq FROM task INDEXED BY task_delayed WHERE state = 0 AND not_before_us > 0 AND not_before_us <= ?1
         ORDER BY not_before_us LIMIT ?2";
-    Undelay = "UPDATE task SET not_before_us = 0 WHERE seq = ?1 AND state = 0";
+    Undelay = "UPDATE task SET not_before_us = 0, ready_us = CASE WHEN held & 1 THEN ready_us ELSE ?2 END
+        WHERE seq = ?1 AND state = 0";
 
     ExpandTo = "UPDATE array SET cursor = ?2 WHERE seq = ?1";
-    Hold = "UPDATE task SET held = ?2 WHERE seq = ?1";
+    Hold = "UPDATE task SET held = held | ?2, expires_us = 0 WHERE seq = ?1";
+    HoldByPerson = "UPDATE task SET held = held | 1, ready_us = ?2 WHERE seq = ?1 AND state = 0 AND held & 1 = 0";
+    ReleaseByPerson = "UPDATE task SET held = held & ~1, ready_us = ?2 WHERE seq = ?1 AND state = 0 AND held & 1 = 1";
+    HeldBetween = "SELECT seq FROM task INDEXED BY task_held WHERE state = 0 AND held = 1 AND seq >= ?1 AND seq <= ?2
+        ORDER BY seq LIMIT ?3";
+    Unexpire = "UPDATE task SET expires_us = 0 WHERE seq = ?1";
+    ReadyFrom = "SELECT seq, submitted_ms, ready_us, aged FROM task INDEXED BY task_ready WHERE state = 0
+        AND blockers = 0 AND not_before_us = 0 AND held = 0 AND priority = ?1 AND class = ?2 AND grp = ?3 AND seq > ?4
+        ORDER BY seq LIMIT ?5";
+    NextGroup = "SELECT grp FROM task INDEXED BY task_ready WHERE state = 0 AND blockers = 0 AND not_before_us = 0
+        AND held = 0 AND priority = ?1 AND class = ?2 AND grp > ?3 ORDER BY grp LIMIT 1";
+    MoveUp = "UPDATE task SET priority = priority - 1, aged = aged + 1 WHERE seq = ?1 AND state = 0 AND priority > 0";
+
+    GroupByName = "SELECT id, max, held_us FROM grp WHERE name = ?1";
+    CountGroups = "SELECT count(*) FROM grp";
+    InsertGroup = "INSERT INTO grp(name) VALUES(?1) RETURNING id";
+    SaveGroup = "UPDATE grp SET max = ?2, held_us = ?3 WHERE id = ?1";
+    CountOpen = "UPDATE grp SET open = max(0, open + ?2) WHERE id = ?1";
     MemberEnded = "UPDATE array SET open = open - 1, failed = failed + ?2, cancelled = cancelled + ?3 WHERE seq = ?1";
     MemberRevived = "UPDATE array SET open = open + 1, failed = failed - ?2, cancelled = cancelled - ?3 WHERE seq = ?1";
     StopArray = "UPDATE array SET stopped = 1, unborn = ?2, open = open - ?2, cancelled = cancelled + ?2 WHERE seq = ?1";
-    StopHeader = "UPDATE task SET held = 2, not_before_us = 0, reason = ?2 WHERE seq = ?1";
+    StopHeader = "UPDATE task SET held = 2, not_before_us = 0, expires_us = 0, reason = ?2 WHERE seq = ?1";
     UnstopArray = "UPDATE array SET stopped = 0, unborn = 0, open = open + unborn, cancelled = cancelled - unborn WHERE seq = ?1";
     Born = "UPDATE array SET open = open + 1, cancelled = cancelled - 1, unborn = unborn - 1 WHERE seq = ?1";
     SetBlockers = "UPDATE task SET blockers = ?2 WHERE seq = ?1";
@@ -74,7 +97,9 @@ statements! {
 
     Unmet = "SELECT dependent, kind FROM dep WHERE blocker = ?1 AND met = 0 LIMIT ?2";
     Meet = "UPDATE OR REPLACE dep SET met = 1 WHERE blocker = ?1 AND met = 0 AND dependent = ?2 AND kind = ?3";
-    Unblock = "UPDATE task SET blockers = blockers - 1 WHERE seq = ?1 AND state = 0 AND blockers > 0";
+    Unblock = "UPDATE task SET blockers = blockers - 1,
+        ready_us = CASE WHEN blockers = 1 AND held & 1 = 0 THEN ?2 ELSE ready_us END
+        WHERE seq = ?1 AND state = 0 AND blockers > 0";
     Block = "UPDATE OR REPLACE dep SET met = 0 WHERE dependent = ?1 AND met = 1
         AND EXISTS (SELECT 1 FROM task WHERE task.seq = dep.blocker AND task.state = 0)";
     Settle = "UPDATE OR REPLACE dep SET met = 1 WHERE dependent = ?1 AND met = 0

@@ -117,15 +117,43 @@ impl Writer<'_> {
     /// Writes the rows of a task or array; false if they were there already.
     fn insert_task(&mut self, new: &NewTask, blockers: usize, flags: u8) -> rusqlite::Result<bool> {
         let (seq, ms) = (new.id.seq(), new.id.millis());
+        let group = match &new.group {
+            None => 0,
+            Some(wish) => match self.group_of(wish)? {
+                Ok(group) => group,
+                Err(why) => {
+                    self.applied.rejected.push((new.id, why));
+                    return Ok(false);
+                }
+            },
+        };
         let kind = if new.array.is_some() { RowKind::Header } else { RowKind::Task };
         let (priority, class) = (new.priority as u8, new.class as u8);
         let spec = Some(new.spec_json.as_str());
-        let row = params![seq, kind as u8, priority, class, blockers, new.not_before_us, flags, ms, spec];
-        if self.sql.run(Sql::InsertTask, row)? == 0 {
+        let (held, expires_us) = (new.held, new.expires_us);
+        let (kind, delay) = (kind as u8, new.not_before_us);
+        // What most tasks do not use costs them nothing.
+        let inserted = if group == 0 && !held && expires_us == 0 {
+            self.sql.run(Sql::InsertPlain, params![seq, kind, priority, class, blockers, delay, flags, ms, spec])?
+        } else {
+            #[rustfmt::skip]
+            let row = params![
+                seq, kind, priority, class, blockers, delay, flags, ms, spec, group, held, expires_us, 0
+            ];
+            self.sql.run(Sql::InsertTask, row)?
+        };
+        if inserted == 0 {
             return Ok(false);
         }
         self.ledger.next_seq = self.ledger.next_seq.max(seq + new.span());
         self.ledger.last_ms = self.ledger.last_ms.max(ms);
+        self.count_open(group, i64::try_from(new.span()).map_or(0, |span| (span - 1).max(1)));
+        if group != 0
+            && let Some(row) = self.row(seq)?.filter(Row::is_ready)
+        {
+            // The supervisor cannot know the number of a group that has just come into being.
+            self.now_ready(&row);
+        }
         let Some(array) = &new.array else {
             self.ledger.counts.pending += 1;
             self.submitted(new.id, new.at_us)?;
@@ -171,7 +199,22 @@ impl Writer<'_> {
         let (priority, class): (Priority, Class) = (header.priority, header.class);
         let ms = header.id.millis();
         let none: Option<&str> = None;
-        let row = params![seq, RowKind::Member as u8, priority as u8, class as u8, 0, 0, 0, ms, none];
+        let (group, expires_us, aged) = (header.group, header.expires_us, header.aged);
+        let row = params![
+            seq,
+            RowKind::Member as u8,
+            priority as u8,
+            class as u8,
+            0,
+            0,
+            0,
+            ms,
+            none,
+            group,
+            0,
+            expires_us,
+            aged
+        ];
         Ok(self.sql.run(Sql::InsertTask, row)? > 0)
     }
 }

@@ -116,11 +116,14 @@ impl Supervisor {
                 After::Accepted { client, ids } => self.accept(client, ids, applied),
                 After::Cancelled { client, reply } => self.clients.reply(client, &reply, false),
                 After::Retried { client, reply } => self.clients.reply(client, &reply, false),
+                After::Told { client, reply, .. } => self.clients.reply(client, &reply, false),
                 After::Refused { client, why } => self.clients.error(client, &CallError::Internal { reason: why }),
             }
         }
+        self.follow_order(applied);
         self.books().committed(applied);
         self.next_wake_us = self.store.next_delayed().unwrap_or(None);
+        self.next_expiry_us = self.store.next_expiry().unwrap_or(None);
         self.note_ends(&applied.ended);
         self.streams_dirty = true;
     }
@@ -133,12 +136,7 @@ impl Supervisor {
 
     /// Takes a task off the desk, with the file that was written for it; gives its slot.
     pub(super) fn clear_from_desk(&mut self, seq: u64) -> Option<acode_worker::claim::Ticket> {
-        let active = self.desk.take(seq)?;
-        if let Some(path) = active.spilled {
-            // What stays is removed with its folder when the pool stops.
-            let _ = std::fs::remove_file(path);
-        }
-        Some(active.ticket)
+        Some(self.filling().clear(seq)?.ticket)
     }
 
     fn accept(&mut self, client: ClientId, ids: Vec<TaskId>, applied: &Applied) {
@@ -171,6 +169,7 @@ impl Supervisor {
                 After::Accepted { client, .. }
                 | After::Cancelled { client, .. }
                 | After::Retried { client, .. }
+                | After::Told { client, .. }
                 | After::Refused { client, .. } => self.clients.error(client, &refusal),
             }
         }

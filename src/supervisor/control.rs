@@ -54,6 +54,13 @@ impl Supervisor {
             }
             Request::Cancel(cancel) => self.cancel(client, &cancel)?,
             Request::Retry(retry) => self.retry(client, &retry)?,
+            Request::Hold(hold) => self.hold(client, &hold)?,
+            Request::Release(release) => self.release_held(client, &release)?,
+            Request::Groups(_) => {
+                let groups = self.group_records()?;
+                self.clients.reply(client, &reply::Groups { groups }, false);
+            }
+            Request::LimitGroup(limit) => self.limit_group(client, limit)?,
             Request::Show(show) => {
                 let id = requests::resolve(&*self.store, &show.id)?;
                 let record = self.task_record(requests::stored(&*self.store, id)?)?;
@@ -68,7 +75,9 @@ impl Supervisor {
                 let id = requests::resolve(&*self.store, &why.id)?;
                 let stored = requests::stored(&*self.store, id)?;
                 let verdict = stored.verdict.clone();
-                let reply = requests::why(self.task_record(stored)?, verdict.as_ref());
+                let mut record = self.task_record(stored)?;
+                self.count_ahead(&mut record)?;
+                let reply = requests::why(record, verdict.as_ref());
                 self.clients.reply(client, &reply, false);
             }
             Request::Wait(wait) => self.wait(client, &wait, more)?,
@@ -121,7 +130,7 @@ impl Supervisor {
     }
 
     /// Refuses what needs the queue to be written while it cannot be.
-    fn writable(&self) -> Result<(), CallError> {
+    pub(super) fn writable(&self) -> Result<(), CallError> {
         match &self.broken {
             Some(broken) => Err(CallError::QueueUnavailable { reason: broken.why.clone() }),
             None => Ok(()),
@@ -143,8 +152,11 @@ impl Supervisor {
         let ids = tasks.iter().map(|task| task.id).collect();
         for task in tasks {
             let lane = acode_worker::claim::Lane { priority: task.priority, class: task.class };
-            // What it is refused for now, or delayed by, shows when the lane is read.
-            self.desk.expect(lane, 0, task.id.seq());
+            // What it is refused for now, or delayed by, shows when the lane is read. The number of its group shows after
+            // the commit.
+            if task.group.is_none() {
+                self.desk.expect(lane, 0, task.id.seq());
+            }
             self.ledger.submit(task, self.now_ns);
         }
         self.ledger.then(After::Accepted { client, ids });
@@ -154,9 +166,12 @@ impl Supervisor {
 
     fn cancel(&mut self, client: ClientId, cancel: &request::Cancel) -> Result<(), RequestError> {
         self.writable()?;
-        let ids = requests::resolve_all(&*self.store, &cancel.ids)?;
+        let (ids, more) = match &cancel.group {
+            None => (requests::resolve_all(&*self.store, &cancel.ids)?, false),
+            Some(group) => requests::open_in_group(&*self.store, group)?,
+        };
         let reason = cancel.reason.clone().unwrap_or_else(|| "cancelled by request".to_owned());
-        let mut done = reply::Cancelled::default();
+        let mut done = reply::Cancelled { more, ..reply::Cancelled::default() };
         for id in ids {
             let record = requests::stored(&*self.store, id)?;
             if record.state.is_final() {
@@ -185,12 +200,11 @@ impl Supervisor {
         let concerned: Vec<u64> = seqs.filter(|seq| (first..=last).contains(seq)).collect();
         let mut held = Vec::new();
         for seq in concerned {
-            let Some(active) = self.desk.get_mut(seq) else { continue };
-            let ticket = active.ticket;
-            if active.phase == Phase::Published && self.producer.retract(ticket) {
-                self.clear_from_desk(seq);
+            if self.filling().take_back(seq).is_some() {
                 continue;
             }
+            let Some(active) = self.desk.get_mut(seq) else { continue };
+            let ticket = active.ticket;
             active.cancelled.get_or_insert_with(|| reason.to_owned());
             held.push(seq);
             if let Some(row) = self.producer.holder(ticket) {

@@ -47,6 +47,7 @@ pub struct Active {
     /// Its limit group; 0 for none.
     pub group: u32,
     /// Since when only its turn was missing, in microseconds of Unix time.
+    #[allow(dead_code, reason = "a fact for those who measure")]
     pub ready_us: u64,
     /// The number of this attempt.
     pub attempt: u32,
@@ -188,11 +189,6 @@ impl Desk {
         }
     }
 
-    /// Whether there are groups at all.
-    pub fn has_groups(&self) -> bool {
-        !self.groups.is_empty()
-    }
-
     /// The groups that are entered.
     pub fn groups(&self) -> impl Iterator<Item = u32> + '_ {
         self.groups.keys().copied()
@@ -210,11 +206,6 @@ impl Desk {
             (false, None) => 0,
             (false, Some(limit)) => entry.active.saturating_sub(limit) as usize,
         })
-    }
-
-    /// How many tasks of a group are on the desk.
-    pub fn active_in(&self, group: u32) -> usize {
-        self.groups.get(&group).map_or(0, |entry| entry.active as usize)
     }
 
     /// Whether a group that is full has more to read, so that the end of one of its tasks lets another start.

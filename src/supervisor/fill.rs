@@ -265,7 +265,7 @@ impl Filling<'_> {
     }
 
     /// Takes a task off the desk, with the file that was written for it.
-    fn clear(&mut self, seq: u64) -> Option<Active> {
+    pub fn clear(&mut self, seq: u64) -> Option<Active> {
         let active = self.desk.take(seq)?;
         if let Some(path) = &active.spilled {
             // What stays is removed with its folder when the pool stops.
@@ -382,3 +382,7 @@ fn assignment(id: TaskId, attempt: u32, spec_json: &str) -> Vec<u8> {
     payload.push(b'}');
     payload
 }
+
+#[cfg(test)]
+#[path = "fill_tests.rs"]
+mod tests;

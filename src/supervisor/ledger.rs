@@ -46,6 +46,15 @@ pub enum After {
         /// What was done.
         reply: reply::Retried,
     },
+    /// Another wish of a person is acknowledged.
+    Told {
+        /// To whom.
+        client: ClientId,
+        /// The tasks that it is about.
+        ids: Vec<TaskId>,
+        /// What is answered.
+        reply: serde_json::Value,
+    },
     /// A wish that makes no sense to the queue is answered with an error.
     Refused {
         /// To whom.
@@ -82,8 +91,9 @@ impl Ledger {
         if self.is_empty() {
             self.opened_ns = now_ns;
         }
-        // Until its members are there, the lane behind an array is not filled.
-        self.urgent |= matches!(op, Op::Expand { .. });
+        // Until its members are there, the lane behind an array is not filled; and what was taken back from the table is not
+        // to be read again before the queue says why.
+        self.urgent |= matches!(op, Op::Expand { .. } | Op::Expire { .. } | Op::Age { .. });
         self.ops.push(op);
     }
 
@@ -98,7 +108,11 @@ impl Ledger {
     pub fn then(&mut self, after: After) {
         self.urgent |= match &after {
             After::Release { .. } => false,
-            After::Accepted { .. } | After::Cancelled { .. } | After::Retried { .. } | After::Refused { .. } => true,
+            After::Accepted { .. }
+            | After::Cancelled { .. }
+            | After::Retried { .. }
+            | After::Told { .. }
+            | After::Refused { .. } => true,
         };
         self.afters.push(after);
     }
@@ -152,11 +166,16 @@ impl Ledger {
             let (id, together) = match op {
                 Op::Submit(task) => (request_of.get(&task.id).copied(), true),
                 Op::Finished(end) => (Some(end.id), false),
-                Op::Cancel { id, .. } | Op::Retry { id, .. } => (Some(*id), false),
+                Op::Cancel { id, .. } | Op::Retry { id, .. } | Op::Hold { id, .. } | Op::Release { id, .. } => {
+                    (Some(*id), false)
+                }
                 Op::Expand { .. }
                 | Op::Started { .. }
                 | Op::Progress { .. }
                 | Op::Wake { .. }
+                | Op::Group { .. }
+                | Op::Expire { .. }
+                | Op::Age { .. }
                 | Op::WorkerStarted(_)
                 | Op::WorkerUnhealthy { .. }
                 | Op::WorkerStopped { .. }
@@ -180,6 +199,7 @@ impl Ledger {
                 After::Accepted { client, ids } => (ids.first() == Some(&wish)).then_some(*client),
                 After::Cancelled { client, reply } => reply.cancelled.contains(&wish).then_some(*client),
                 After::Retried { client, reply } => reply.retried.contains(&wish).then_some(*client),
+                After::Told { client, ids, .. } => ids.contains(&wish).then_some(*client),
                 After::Refused { .. } => None,
             };
             if let Some(client) = refused {
@@ -193,13 +213,21 @@ impl Ledger {
     /// stays, and is committed when the disk has healed.
     pub fn without_requests(&mut self) -> Vec<After> {
         self.ops.retain(|op| match op {
-            Op::Submit(_) | Op::Cancel { .. } | Op::Retry { .. } | Op::Progress { .. } => false,
+            Op::Submit(_)
+            | Op::Cancel { .. }
+            | Op::Retry { .. }
+            | Op::Hold { .. }
+            | Op::Release { .. }
+            | Op::Group { .. }
+            | Op::Progress { .. } => false,
             // They are told again when the queue is healed in earnest.
             Op::PoolEvent { kind: EventKind::QueueBroken | EventKind::QueueHealed, .. } => false,
             Op::Expand { .. }
             | Op::Started { .. }
             | Op::Finished(_)
             | Op::Wake { .. }
+            | Op::Expire { .. }
+            | Op::Age { .. }
             | Op::WorkerStarted(_)
             | Op::WorkerUnhealthy { .. }
             | Op::WorkerStopped { .. }
@@ -210,7 +238,11 @@ impl Ledger {
         self.submitted = 0;
         let (kept, asked) = std::mem::take(&mut self.afters).into_iter().partition(|after| match after {
             After::Release { .. } => true,
-            After::Accepted { .. } | After::Cancelled { .. } | After::Retried { .. } | After::Refused { .. } => false,
+            After::Accepted { .. }
+            | After::Cancelled { .. }
+            | After::Retried { .. }
+            | After::Told { .. }
+            | After::Refused { .. } => false,
         });
         self.afters = kept;
         asked

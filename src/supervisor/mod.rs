@@ -17,6 +17,7 @@ mod judge;
 mod launch;
 mod ledger;
 mod log;
+mod order;
 mod prune;
 mod reactor;
 mod recover;
@@ -47,7 +48,7 @@ pub use launch::{Detached, Started, detach, lifeline};
 
 use crate::config::Config;
 use crate::rundir::{DirError, Dirs, InstanceLock, LockError};
-use crate::store::{Queue, StoreError};
+use crate::store::{Group, Queue, StoreError};
 
 /// The most rows of the claim table, which bounds how far a pool can be scaled while it runs.
 const MAX_ROWS: u32 = 1_024;
@@ -157,6 +158,10 @@ struct Supervisor {
     spill: PathBuf,
     broken: Option<commit::Broken>,
     next_wake_us: Option<u64>,
+    next_expiry_us: Option<u64>,
+    /// The limit groups, by number.
+    groups: BTreeMap<u32, Group>,
+    ageing: order::Ageing,
     next_tick_ns: u64,
     next_prune_ns: u64,
 
@@ -188,6 +193,7 @@ pub fn serve(launch: Launch, ready: impl FnOnce(u32)) -> Result<(), PoolError> {
     let begin: fn() = if launch.log_to_file { launch::leave_terminal } else { || {} };
     let nursery = Nursery::start(begin).map_err(PoolError::system("the nursery cannot be forked"))?;
     let mut supervisor = recover::build(launch, nursery)?;
+    supervisor.load_groups()?;
     supervisor.register().map_err(PoolError::system("the event loop cannot be set up"))?;
     tracing::info!(pool = supervisor.config.pool.name, pid = std::process::id(), "pool started");
     ready(std::process::id());
@@ -222,6 +228,7 @@ impl Supervisor {
         self.fleet.set_rules(settings::rules(&config, self.producer.region().geometry().workers));
         self.clients.set_max(config.control.max_connections as usize);
         self.config = config;
+        self.follow_limits();
         let rows: Vec<u16> = self.crew.iter().map(|(row, _)| row).collect();
         let order = acode_worker::wire::Order::Configure(Box::new(self.settings.clone()));
         rows.into_iter().for_each(|row| self.crew.order(row, &order));

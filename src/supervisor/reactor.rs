@@ -192,6 +192,7 @@ impl Supervisor {
             self.tick();
         }
         self.wake_delayed();
+        self.expire_overdue();
         self.prune_if_due();
         self.stop_if_empty();
     }
@@ -208,6 +209,7 @@ impl Supervisor {
         let rows = rows.collect();
         self.decide(Event::Tick { rows });
         self.crew.flush();
+        self.let_age();
         self.heal();
     }
 
@@ -229,7 +231,12 @@ impl Supervisor {
         {
             until = until.min(due);
         }
-        if let Some(at_us) = self.next_wake_us {
+        // What cannot be done now must not keep the loop from sleeping.
+        let writable = self.broken.is_none();
+        if let Some(at_ns) = self.desk.next_sort_ns().filter(|_| writable && self.fleet.is_open()) {
+            until = until.min(at_ns.saturating_sub(now));
+        }
+        if let Some(at_us) = self.next_wake_us.into_iter().chain(self.next_expiry_us).min().filter(|_| writable) {
             let us = at_us.saturating_sub(crate::requests::now_us());
             until = until.min(us.saturating_mul(1_000));
         }

@@ -198,6 +198,9 @@ impl Supervisor {
         if stored.class == acode_worker::task::Class::Docker {
             return Ok(Waiting::NoWorker { class: "docker".to_owned() });
         }
+        if let Some(waiting) = self.waits_for_group(stored) {
+            return Ok(waiting);
+        }
         if let Some(broken) = &self.broken {
             return Ok(Waiting::Paused { why: broken.why.clone() });
         }

@@ -7,15 +7,32 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use acode_worker::task::{Array, DependencyKind, Env, Priority, Retry, Rlimits, SpecError, Submission, TaskSpec};
+use acode_worker::task::{
+    Array, DependencyKind, Env, GroupWish, Priority, Retry, Rlimits, SpecError, Submission, TaskSpec,
+};
 
 use super::duration::{DURATION_MAX, from_seconds};
-use super::{expand, parse_duration};
+use super::{expand, parse_duration, parse_moment};
 use crate::tree::{At, Entry, Fault, FaultKind, Node, Scalar, ScalarKind, Value};
 
 /// The keys that `defaults` may have, which a task may have too.
-const SHARED: [&str; 10] =
-    ["priority", "timeout", "grace", "retries", "delay", "cwd", "env", "meta", "stdin", "rlimits"];
+const SHARED: [&str; 15] = [
+    "priority",
+    "timeout",
+    "grace",
+    "retries",
+    "delay",
+    "notBefore",
+    "expires",
+    "hold",
+    "group",
+    "limitGroup",
+    "cwd",
+    "env",
+    "meta",
+    "stdin",
+    "rlimits",
+];
 /// The keys that only a task may have.
 const OWN: [&str; 8] = ["name", "command", "after", "afterAny", "afterFailed", "each", "array", "allowEmpty"];
 
@@ -105,6 +122,12 @@ impl Draft {
             "grace" => spec.grace_ms = optional_millis(node, "grace")?,
             "retries" => spec.retry = Some(retries(node, spec.retry.unwrap_or_default())?),
             "delay" => self.submission.delay_ms = optional_millis(node, "delay")?,
+            "notBefore" => self.submission.not_before_us = optional_moment(node, "notBefore")?,
+            "expires" => self.submission.expires_us = optional_moment(node, "expires")?,
+            "hold" => self.submission.hold = node.as_bool("hold")?,
+            "group" if is_none(node) => self.submission.group = None,
+            "group" => self.submission.group = Some(group(node, node.as_text("group")?, None)?),
+            "limitGroup" => self.submission.group = Some(limit_group(node)?),
             "cwd" => spec.cwd = optional_path(node, "cwd")?,
             "stdin" => spec.stdin = optional_path(node, "stdin")?,
             "env" => extend(&mut spec.env, node, "env")?,
@@ -244,6 +267,44 @@ fn optional_millis(node: &Node<'_>, key: &str) -> Result<Option<u64>, Fault> {
 
 fn optional_path(node: &Node<'_>, key: &str) -> Result<Option<String>, Fault> {
     if node.is_null() { Ok(None) } else { Ok(Some(node.as_text(key)?.to_owned())) }
+}
+
+/// A moment that may be absent: a time, or how long it is until then.
+fn optional_moment(node: &Node<'_>, key: &str) -> Result<Option<u64>, Fault> {
+    if is_none(node) {
+        return Ok(None);
+    }
+    let micros = |moment: jiff::Timestamp| u64::try_from(moment.as_microsecond()).unwrap_or(0);
+    if let Ok(moment) = node.as_text(key).map_err(drop).and_then(|text| parse_moment(text).map_err(drop)) {
+        return Ok(Some(micros(moment)));
+    }
+    match millis(node, key) {
+        Ok(ms) => Ok(Some(micros(jiff::Timestamp::now()).saturating_add(ms.saturating_mul(1_000)))),
+        Err(_) => Err(node.refused(key, "a time as in 2026-11-21T06:30:00Z, or a duration from now,")),
+    }
+}
+
+fn group(node: &Node<'_>, name: &str, max: Option<u32>) -> Result<GroupWish, Fault> {
+    let group = GroupWish { name: name.to_owned(), max };
+    group.validate().map_err(|words| Fault::other(node.at, words))?;
+    Ok(group)
+}
+
+/// A group with its limit: `{name: encode, max: 2}`.
+fn limit_group(node: &Node<'_>) -> Result<GroupWish, Fault> {
+    const KEYS: [&str; 2] = ["name", "max"];
+    let (mut name, mut max) = (None, None);
+    for entry in node.entries("limitGroup")? {
+        match entry.key.as_ref() {
+            "name" => name = Some(entry.node.as_text("limitGroup.name")?),
+            "max" => max = Some(u32::try_from(entry.node.as_whole("limitGroup.max")?).unwrap_or(u32::MAX)),
+            unknown => return Err(Fault::unknown_key(entry.at, unknown, "limitGroup", KEYS)),
+        }
+    }
+    match (name, max) {
+        (Some(name), Some(max)) => group(node, name, Some(max)),
+        (_, _) => Err(node.wrong_type("limitGroup", "{name: GROUP, max: NUMBER}")),
+    }
 }
 
 fn is_none(node: &Node<'_>) -> bool {

@@ -42,6 +42,12 @@ pub enum CallError {
         /// As it was named.
         task: String,
     },
+    /// No limit group has this name.
+    #[error("there is no limit group '{group}'")]
+    NoSuchGroup {
+        /// As it was named.
+        group: String,
+    },
     /// Several tasks have ids that begin so.
     #[error("'{task}' is the beginning of several ids, such as {}", list(.matches))]
     AmbiguousTask {
@@ -130,6 +136,8 @@ struct Fields {
     #[serde(skip_serializing_if = "Option::is_none")]
     task: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     matches: Option<Vec<TaskId>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     entry: Option<u32>,
@@ -153,6 +161,7 @@ impl CallError {
             Self::MethodNotImplemented { .. } => "org.varlink.service.MethodNotImplemented",
             Self::InvalidParameter { .. } => "org.varlink.service.InvalidParameter",
             Self::NoSuchTask { .. } => "io.acode.NoSuchTask",
+            Self::NoSuchGroup { .. } => "io.acode.NoSuchGroup",
             Self::AmbiguousTask { .. } => "io.acode.AmbiguousTask",
             Self::InvalidSubmission { .. } => "io.acode.InvalidSubmission",
             Self::QueueFull { .. } => "io.acode.QueueFull",
@@ -175,6 +184,7 @@ impl CallError {
             }
             Self::InvalidParameter { parameter } => Fields { parameter: Some(parameter), ..none },
             Self::NoSuchTask { task } => Fields { task: Some(task), ..none },
+            Self::NoSuchGroup { group } => Fields { group: Some(group), ..none },
             Self::AmbiguousTask { task, matches } => Fields { task: Some(task), matches: Some(matches), ..none },
             Self::InvalidSubmission { entry, reason } => Fields { entry, reason: Some(reason), ..none },
             Self::QueueFull { queued, limit } => Fields { queued: Some(queued), limit: Some(limit), ..none },
@@ -201,7 +211,7 @@ impl CallError {
         let raw = parameters.map_or("{}", |raw| raw.get());
         let unknown = || Self::Unknown { name: name.to_owned(), parameters: raw.to_owned() };
         let Ok(fields) = serde_json::from_str::<Option<Fields>>(raw) else { return unknown() };
-        let Fields { interface, method, parameter, task, matches, entry, reason, queued, limit } =
+        let Fields { interface, method, parameter, task, group, matches, entry, reason, queued, limit } =
             fields.unwrap_or_default();
         let (method, task, reason) = (method.unwrap_or_default(), task.unwrap_or_default(), reason.unwrap_or_default());
         match name {
@@ -214,6 +224,7 @@ impl CallError {
                 Self::InvalidParameter { parameter: parameter.unwrap_or_default() }
             }
             "io.acode.NoSuchTask" => Self::NoSuchTask { task },
+            "io.acode.NoSuchGroup" => Self::NoSuchGroup { group: group.unwrap_or_default() },
             "io.acode.AmbiguousTask" => Self::AmbiguousTask { task, matches: matches.unwrap_or_default() },
             "io.acode.InvalidSubmission" => Self::InvalidSubmission { entry, reason },
             "io.acode.QueueFull" => {
@@ -239,6 +250,7 @@ impl CallError {
             Self::MethodNotImplemented { method: "a.b.C".into() },
             Self::InvalidParameter { parameter: "p".into() },
             Self::NoSuchTask { task: "01K".into() },
+            Self::NoSuchGroup { group: "encode".into() },
             Self::AmbiguousTask { task: "0".into(), matches: vec![TaskId::new(1, 2, 3)] },
             Self::InvalidSubmission { entry: Some(3), reason: reason() },
             Self::InvalidSubmission { entry: None, reason: reason() },

@@ -138,8 +138,17 @@ pub struct TaskRecord {
     pub error: Option<String>,
     /// What the task left in `$ACODE_RESULT`.
     pub result: Option<Box<RawValue>>,
-    /// Urgency.
+    /// Urgency, as it was asked for.
     pub priority: Priority,
+    /// The present urgency, if it has become more urgent by waiting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub present_priority: Option<Priority>,
+    /// Its limit group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// When it must have started, if it has not yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Stamp>,
     /// What it last said about itself.
     pub progress: Option<Progress>,
     /// Why it does not run yet, if it is pending.

@@ -5,7 +5,9 @@
 use acode_worker::task::{TaskId, TaskState};
 use serde::{Deserialize, Serialize};
 
-use super::types::{EventRecord, LogSource, PoolState, StatusRecord, TaskCounts, TaskRecord, Waiting, WorkerRecord};
+use super::types::{
+    EventRecord, GroupRecord, LogSource, PoolState, StatusRecord, TaskCounts, TaskRecord, Waiting, WorkerRecord,
+};
 
 /// `Submit`: accepted, and on disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +30,50 @@ pub struct Cancelled {
     pub cancelled: Vec<TaskId>,
     /// Ended already, and left alone.
     pub ended: Vec<TaskId>,
+    /// Of a group: there are more, ask again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
+}
+
+/// A task that was left as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Which.
+    pub id: TaskId,
+    /// Why.
+    pub why: String,
+}
+
+/// `Hold`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Held now, or before.
+    pub held: Vec<TaskId>,
+    /// Left as they are.
+    pub refused: Vec<Refusal>,
+}
+
+/// `Release`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Released {
+    /// Not held any more.
+    pub released: Vec<TaskId>,
+    /// Left as they are.
+    pub refused: Vec<Refusal>,
+}
+
+/// `Groups`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Groups {
+    /// By name.
+    pub groups: Vec<GroupRecord>,
+}
+
+/// `LimitGroup`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupLimited {
+    /// As it is now.
+    pub group: GroupRecord,
 }
 
 /// `Retry`.

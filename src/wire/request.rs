@@ -39,14 +39,51 @@ pub struct Resolve {
 }
 
 /// Cancels tasks; a running one is ended. An array's id stands for all of its members that have not ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cancel {
     /// Which.
+    #[serde(default)]
     pub ids: Vec<TaskRef>,
+    /// Or those of this limit group, the youngest first, as many as go into one transaction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
     /// Why, for the record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// Holds pending tasks: they are not started before they are released. An array's id stands for all of its members.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Hold {
+    /// These.
+    pub ids: Vec<TaskRef>,
+    /// Or a limit group: nothing of it is started, also what comes later.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+}
+
+/// Lets tasks start that were held.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Release {
+    /// These.
+    pub ids: Vec<TaskRef>,
+    /// Or a limit group that was held as a whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+}
+
+/// Sets the limit of a limit group, and makes the group if there is none of this name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitGroup {
+    /// Which.
+    pub name: String,
+    /// The most tasks of it at once; as many as there are, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<u32>,
 }
 
 /// Makes tasks that ended without success pending again.
@@ -150,6 +187,8 @@ without_parameters! {
     Status
     /// The list of workers.
     Workers
+    /// The limit groups.
+    Groups
     /// Whether anybody is there.
     Ping
     /// About the service (`org.varlink.service`).
@@ -239,6 +278,10 @@ methods! {
     "io.acode" Resolve -> reply::Resolved;
     "io.acode" Cancel -> reply::Cancelled;
     "io.acode" Retry -> reply::Retried;
+    "io.acode" Hold -> reply::Held;
+    "io.acode" Release -> reply::Released;
+    "io.acode" Groups -> reply::Groups;
+    "io.acode" LimitGroup -> reply::GroupLimited;
     "io.acode" Show -> reply::Shown;
     "io.acode" List -> reply::Listed;
     "io.acode" Why -> reply::WhyReply;
@@ -329,7 +372,16 @@ impl Request {
             Self::Wait(wait) if wait.all != wait.ids.is_empty() => {
                 return Err(CallError::InvalidParameter { parameter: "ids: either these or all".to_owned() });
             }
+            Self::Cancel(Cancel { ids, group, .. })
+            | Self::Hold(Hold { ids, group })
+            | Self::Release(Release { ids, group })
+                if group.is_some() != ids.is_empty() =>
+            {
+                return Err(CallError::InvalidParameter { parameter: "ids: either these or group".to_owned() });
+            }
             Self::Resolve(Resolve { ids })
+            | Self::Hold(Hold { ids, .. })
+            | Self::Release(Release { ids, .. })
             | Self::Cancel(Cancel { ids, .. })
             | Self::Retry(Retry { ids })
             | Self::Wait(Wait { ids, .. })
@@ -340,6 +392,8 @@ impl Request {
             | Self::Events(_)
             | Self::Status(_)
             | Self::Workers(_)
+            | Self::Groups(_)
+            | Self::LimitGroup(_)
             | Self::Scale(_)
             | Self::Stop(_)
             | Self::Prune(_)

@@ -171,6 +171,21 @@ impl TaskCounts {
     }
 }
 
+/// A limit group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupRecord {
+    /// Its name.
+    pub name: String,
+    /// The most tasks of it at once; none if there is no limit.
+    pub limit: Option<u32>,
+    /// Its tasks that a worker holds.
+    pub running: u64,
+    /// Its other tasks that have not ended.
+    pub waiting: u64,
+    /// Since when it is held as a whole, if it is.
+    pub held_since: Option<Stamp>,
+}
+
 /// Why a pending task does not run yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
@@ -200,6 +215,25 @@ pub enum Waiting {
         /// The number of the next attempt.
         attempt: u32,
     },
+    /// A person holds it, or all of its group.
+    Held {
+        /// Since when.
+        since: Stamp,
+        /// The group, if that is held.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        group: Option<String>,
+    },
+    /// As many tasks of its group run as may.
+    Group {
+        /// The group.
+        name: String,
+        /// How many may.
+        limit: u32,
+        /// How many do, or are about to.
+        running: u64,
+        /// Which; the first [`Waiting::MAX_NAMED`] of them.
+        on: Vec<TaskId>,
+    },
     /// The pool starts nothing for now.
     Paused {
         /// Why.
@@ -227,6 +261,8 @@ impl Waiting {
             Self::Dependencies { .. } => "dependencies",
             Self::Delayed { .. } => "delayed",
             Self::RetryAt { .. } => "retry-at",
+            Self::Held { .. } => "held",
+            Self::Group { .. } => "group",
             Self::Paused { .. } => "paused",
             Self::Draining => "draining",
             Self::NoPool => "no-pool",
@@ -251,7 +287,18 @@ impl fmt::Display for Waiting {
                     more => write!(f, " and {more} more"),
                 }
             }
-            Self::Delayed { until } => write!(f, "delayed until {until}"),
+            Self::Delayed { until } => write!(f, "not before {until}"),
+            Self::Held { since, group: None } => write!(f, "held since {since} by request"),
+            Self::Held { since, group: Some(name) } => write!(f, "group {name} held since {since} by request"),
+            Self::Group { name, limit, running, on } => {
+                write!(f, "group {name} is full: {running} of {limit} running")?;
+                let named: Vec<String> = on.iter().map(TaskId::to_string).collect();
+                match (named.is_empty(), running.saturating_sub(on.len() as u64)) {
+                    (true, _) => Ok(()),
+                    (false, 0) => write!(f, " ({})", named.join(", ")),
+                    (false, more) => write!(f, " ({} and {more} more)", named.join(", ")),
+                }
+            }
             Self::RetryAt { until, attempt } => write!(f, "attempt {attempt} at {until}"),
             Self::Paused { why } => write!(f, "paused: {why}"),
             Self::Draining => f.write_str("the pool is stopping and starts no more tasks"),

@@ -7,7 +7,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use acode::wire::types::{AttemptRecord, OutputSizes, PoolRecord, PoolState, QueueRecord, Resources, StatusRecord};
+use acode::wire::types::{
+    AttemptRecord, GroupRecord, OutputSizes, PoolRecord, PoolState, QueueRecord, Resources, StatusRecord,
+};
 use acode::wire::types::{EventRecord, TaskCounts, TaskRecord, Waiting, WorkerCounts, WorkerRecord, WorkerStatus};
 use acode::wire::{Call, CallError, DESCRIPTION, INTERFACE, Inbox, Outbox, Request, SCHEMA, Stamp, TaskRef, reply};
 use acode_worker::task::{Isolation, Submission, TaskId, TaskState, TreeGuard, Usage, Verdict, WorkerId};
@@ -100,8 +102,14 @@ fn answer(request: Request, more: bool, tasks: &Tasks, out: &mut Outbox) {
             }
         }
         Request::Resolve(r) => send(out, all(&r.ids).map(|ids| reply::Resolved { ids })),
-        Request::Cancel(r) => send(out, all(&r.ids).map(|cancelled| reply::Cancelled { cancelled, ended: Vec::new() })),
+        Request::Cancel(r) => {
+            send(out, all(&r.ids).map(|cancelled| reply::Cancelled { cancelled, ended: Vec::new(), more: false }))
+        }
         Request::Retry(r) => send(out, all(&r.ids).map(|retried| reply::Retried { retried, refused: Vec::new() })),
+        Request::Hold(r) => send(out, all(&r.ids).map(|held| reply::Held { held, refused: Vec::new() })),
+        Request::Release(r) => send(out, all(&r.ids).map(|released| reply::Released { released, refused: Vec::new() })),
+        Request::Groups(_) => out.reply(&reply::Groups { groups: vec![group("encode", Some(2))] }, false),
+        Request::LimitGroup(r) => out.reply(&reply::GroupLimited { group: group(&r.name, r.max) }, false),
         Request::Show(r) => send(out, find(&r.id).map(|(id, task)| reply::Shown { task: record(id, &task, true) })),
         Request::List(r) => {
             let limit = r.limit.unwrap_or(100) as usize;
@@ -164,6 +172,10 @@ fn send<R: serde::Serialize>(out: &mut Outbox, result: Result<R, CallError>) -> 
     }
 }
 
+fn group(name: &str, limit: Option<u32>) -> GroupRecord {
+    GroupRecord { name: name.to_owned(), limit, running: 2, waiting: 7, held_since: None }
+}
+
 fn worker_id(n: u128) -> WorkerId {
     WorkerId::from_u128(1_790_000_000_000_u128 << 80 | n)
 }
@@ -198,6 +210,9 @@ fn record(id: TaskId, task: &Submission, with_attempts: bool) -> TaskRecord {
         error: None,
         result: None,
         priority: task.spec.priority,
+        present_priority: None,
+        group: None,
+        expires_at: None,
         progress: None,
         waiting: None,
         command: task.spec.command.clone(),

@@ -4,6 +4,7 @@ mod arrays;
 mod crash;
 mod dependencies;
 mod life;
+mod order;
 mod reading;
 
 use std::sync::Arc;

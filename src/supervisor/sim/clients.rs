@@ -6,17 +6,16 @@
 use std::sync::Arc;
 
 use acode_worker::claim::Lane;
-use acode_worker::task::{Array, TaskId, TaskSpec};
+use acode_worker::task::{Array, GroupWish, TaskId, TaskSpec};
 use acode_worker::wire::Order;
 
 use super::pool::{Pool, ROWS};
 use super::scene::Scene;
 use super::script::Entry;
 use crate::requests;
-use crate::store::{NewTask, Op, Queue, TaskKind};
+use crate::store::{NewTask, Op, Queue, TaskKind, TaskRecord};
 use crate::supervisor::clients::ClientId;
 use crate::supervisor::decide::Event;
-use crate::supervisor::desk::Phase;
 use crate::supervisor::ledger::After;
 use crate::wire::reply;
 
@@ -42,6 +41,9 @@ impl Pool {
                 priority: entry.priority,
                 class: entry.class,
                 not_before_us: entry.delay_ms.map_or(0, |ms| crate::store::later(now_us, ms)),
+                expires_us: entry.expires_ms.map_or(0, |ms| crate::store::later(now_us, ms)),
+                held: entry.held,
+                group: entry.group.map(|max| GroupWish { name: format!("g{max}"), max: Some(max) }),
                 array,
                 dependencies,
             };
@@ -54,7 +56,9 @@ impl Pool {
         for task in tasks {
             scene.witness.submitted(&task);
             let lane = Lane { priority: task.priority, class: task.class };
-            self.desk.expect(lane, 0, task.id.seq());
+            if task.group.is_none() {
+                self.desk.expect(lane, 0, task.id.seq());
+            }
             self.ledger.submit(task, scene.now_ns);
         }
         self.ledger.then(After::Accepted { client: ClientId::NOBODY, ids });
@@ -70,11 +74,7 @@ impl Pool {
     /// See `control::cancel` and `control::cancel_active`.
     pub fn cancel(&mut self, scene: &mut Scene, id: TaskId) {
         self.settle(scene);
-        let record = match self.store.get(id) {
-            Ok(Some(record)) if self.broken.is_none() && !self.crashed => record,
-            Ok(_) => return,
-            Err(_) => return self.store_failed(scene),
-        };
+        let Some(record) = self.stored(scene, id) else { return };
         if record.state.is_final() {
             return;
         }
@@ -99,12 +99,11 @@ impl Pool {
         concerned.sort_unstable();
         let mut held = Vec::new();
         for seq in concerned {
-            let Some(active) = self.desk.get_mut(seq) else { continue };
-            let ticket = active.ticket;
-            if active.phase == Phase::Published && self.producer.retract(ticket) {
-                self.desk.take(seq);
+            if self.filling(scene.now_ns).take_back(seq).is_some() {
                 continue;
             }
+            let Some(active) = self.desk.get_mut(seq) else { continue };
+            let ticket = active.ticket;
             active.cancelled.get_or_insert_with(|| "cancelled by request".to_owned());
             held.push(seq);
             if let Some(row) = self.producer.holder(ticket) {
@@ -117,17 +116,69 @@ impl Pool {
     /// See `control::retry`.
     pub fn retry(&mut self, scene: &mut Scene, id: TaskId) {
         self.settle(scene);
-        let record = match self.store.get(id) {
-            Ok(Some(record)) if self.broken.is_none() && !self.crashed => record,
-            Ok(_) => return,
-            Err(_) => return self.store_failed(scene),
-        };
+        let Some(record) = self.stored(scene, id) else { return };
         if requests::may_retry(record.state) {
             scene.witness.disturbed(id);
             let at_us = scene.now_us();
             self.record(scene, Op::Retry { id, at_us });
             let reply = reply::Retried { retried: vec![id], ..reply::Retried::default() };
             self.ledger.then(After::Retried { client: ClientId::NOBODY, reply });
+        }
+    }
+
+    /// See `order::hold`. Of an array always the whole.
+    pub fn hold(&mut self, scene: &mut Scene, id: TaskId) {
+        self.settle(scene);
+        let Some(mut record) = self.stored(scene, id) else { return };
+        if let TaskKind::Member { array, .. } = record.kind {
+            let Some(header) = self.stored(scene, array) else { return };
+            record = header;
+        }
+        let id = record.id;
+        if requests::may_hold(&record).is_err() {
+            return;
+        }
+        let last = match record.kind {
+            TaskKind::Array(array) => id.seq() + array.count,
+            TaskKind::Task | TaskKind::Member { .. } => id.seq(),
+        };
+        scene.witness.disturbed(id);
+        let seqs = self.desk.iter().map(|active| active.id.seq());
+        let mut concerned: Vec<u64> = seqs.filter(|seq| (id.seq()..=last).contains(seq)).collect();
+        concerned.sort_unstable();
+        let keep = self.filling(scene.now_ns).take_back_all(concerned);
+        if keep.contains(&id.seq()) {
+            return;
+        }
+        let at_us = scene.now_us();
+        self.record(scene, Op::Hold { id, keep: keep.into_iter().collect(), at_us });
+        self.tell(id);
+    }
+
+    /// See `order::release_held`.
+    pub fn release_held(&mut self, scene: &mut Scene, id: TaskId) {
+        self.settle(scene);
+        let Some(record) = self.stored(scene, id) else { return };
+        if requests::may_release(&record).is_ok() {
+            let at_us = scene.now_us();
+            self.record(scene, Op::Release { id, at_us });
+            self.tell(id);
+        }
+    }
+
+    fn tell(&mut self, id: TaskId) {
+        let (client, reply) = (ClientId::NOBODY, serde_json::Value::Null);
+        self.ledger.then(After::Told { client, ids: vec![id], reply });
+    }
+
+    /// What is stored of a task, if the queue can be asked and written.
+    fn stored(&mut self, scene: &mut Scene, id: TaskId) -> Option<TaskRecord> {
+        match self.store.get(id) {
+            Ok(record) => record.filter(|_| self.broken.is_none() && !self.crashed),
+            Err(_) => {
+                self.store_failed(scene);
+                None
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use acode_worker::task::{DependencyKind, TaskId, WorkerId};
 
 use super::model::Model;
 use crate::store::{
-    Applied, AttemptRecord, Counts, Event, FindError, ListFilter, NewTask, Op, Page, Pruned, Queue, ReadyTask,
+    Applied, AttemptRecord, Counts, Event, FindError, Group, ListFilter, NewTask, Op, Page, Pruned, Queue, ReadyTask,
     Retention, Store, StoreError, Stream, SubmitError, TaskRecord, WorkerRecord,
 };
 
@@ -109,11 +109,21 @@ impl Disk {
             found.map(|r| (r.id, r.place, r.attempts, r.failures, r.losses)).collect::<Vec<_>>()
         };
         for lane in Lane::all() {
-            let key = Stream { priority: lane.priority, class: lane.class, group: 0 };
-            let (ours, theirs) = (plain(model.ready(key, 0, 64)), plain(store.ready(key, 0, 64)));
-            if ours != theirs {
-                self.differ("ready", &ours, &theirs);
+            for group in 0..=model.groups.len() as u32 {
+                let key = Stream { priority: lane.priority, class: lane.class, group };
+                let (ours, theirs) = (plain(model.ready(key, 0, 64)), plain(store.ready(key, 0, 64)));
+                if ours != theirs {
+                    self.differ("ready", &ours, &theirs);
+                }
             }
+        }
+        let (ours, theirs) = (model.groups().unwrap_or_default(), store.groups().unwrap_or_default());
+        if ours != theirs {
+            self.differ("groups", &ours, &theirs);
+        }
+        let (ours, theirs) = (model.next_expiry().ok().flatten(), store.next_expiry().ok().flatten());
+        if ours != theirs {
+            self.differ("next deadline", &ours, &theirs);
         }
         let (ours, theirs) = (model.next_delayed().ok().flatten(), store.next_delayed().ok().flatten());
         if ours != theirs {
@@ -215,6 +225,21 @@ impl Queue for Handle {
     }
     fn ready(&self, stream: Stream, after: u64, limit: usize) -> Result<Vec<ReadyTask>, StoreError> {
         self.read(|model| model.ready(stream, after, limit))
+    }
+    fn ahead(&self, stream: Stream, seq: u64, limit: u64) -> Result<u64, StoreError> {
+        self.read(|model| model.ahead(stream, seq, limit))
+    }
+    fn groups(&self) -> Result<Vec<Group>, StoreError> {
+        self.read(Model::groups)
+    }
+    fn open_in_group(&self, group: u32, limit: usize) -> Result<Vec<TaskId>, StoreError> {
+        self.read(|model| model.open_in_group(group, limit))
+    }
+    fn next_expiry(&self) -> Result<Option<u64>, StoreError> {
+        self.read(Model::next_expiry)
+    }
+    fn expired(&self, now_us: u64, limit: usize) -> Result<Vec<u64>, StoreError> {
+        self.read(|model| model.expired(now_us, limit))
     }
     fn next_delayed(&self) -> Result<Option<u64>, StoreError> {
         self.read(Model::next_delayed)

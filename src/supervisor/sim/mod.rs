@@ -17,6 +17,7 @@ mod rng;
 mod scene;
 mod script;
 mod tests;
+mod turns;
 mod witness;
 mod world;
 
@@ -30,6 +31,8 @@ pub enum Mutation {
     ReleaseBeforeCommit,
     /// A dead worker's task is given to another one while its processes live.
     BuryTheLiving,
+    /// Groups have no limits.
+    NoGroupLimits,
     /// What a dead worker has reported is not read before its task is queued again.
     NoLastWords,
 }

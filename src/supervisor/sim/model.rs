@@ -6,10 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use acode_worker::claim::{LANES, Lane};
-use acode_worker::task::{DependencyKind, TaskId, TaskSpec, TaskState};
+use acode_worker::claim::Lane;
+use acode_worker::task::{DependencyKind, GroupWish, TaskId, TaskSpec, TaskState};
 
-use crate::store::{Applied, AttemptEnd, Counts, NewTask, Next, NowReady, Op, SubmitError, WorkerRecord};
+use crate::store::{
+    Applied, AttemptEnd, Counts, Group, GroupChange, NewTask, Next, NowReady, Op, SubmitError, WorkerRecord,
+};
 
 /// What a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +63,12 @@ pub struct Record {
     pub losses: u32,
     /// An attempt was started and its end is not recorded.
     pub running: bool,
+    /// A person holds it.
+    pub held: bool,
+    /// When it must have started; 0 for whenever.
+    pub expires_us: u64,
+    /// Its limit group; 0 for none.
+    pub group: u32,
     /// What to do.
     pub spec: TaskSpec,
     /// The same as JSON.
@@ -87,12 +95,13 @@ pub struct Model {
     pub(super) last_ms: u64,
     pub(super) records: BTreeMap<u64, Record>,
     /// What can be handed out, by lane: members that are touched, tasks, and arrays by their own number.
-    pub(super) ready: [BTreeSet<u64>; LANES],
+    pub(super) ready: BTreeMap<(usize, u32), BTreeSet<u64>>,
+    pub(super) groups: Vec<Group>,
     pub(super) delayed: BTreeSet<(u64, u64)>,
     pub(super) counts: Counts,
     pub(super) ended_attempts: HashSet<(u64, u32)>,
     pub(super) workers: BTreeMap<u128, WorkerRecord>,
-    applied: Applied,
+    pub(super) applied: Applied,
 }
 
 impl Model {
@@ -116,13 +125,17 @@ impl Model {
                     && !record.state.is_final()
                     && record.attempts < *attempt
                 {
-                    (record.attempts, record.running) = (*attempt, true);
+                    (record.attempts, record.running, record.expires_us) = (*attempt, true, 0);
                 }
             }
             Op::Finished(end) => self.finished(end),
             Op::Cancel { id, keep, .. } => self.cancel(id.seq(), keep),
             Op::Retry { id, .. } => self.retry(id.seq()),
             Op::Wake { now_us, limit } => self.wake(*now_us, *limit),
+            Op::Hold { id, keep, .. } => self.hold(id.seq(), keep),
+            Op::Release { id, .. } => self.release(id.seq()),
+            Op::Group { change, at_us } => drop(self.change_group(change, *at_us)),
+            Op::Expire { due, keep, at_us } => self.expire(due, keep, *at_us),
             Op::WorkerStarted(worker) => {
                 self.workers.entry(worker.id.to_u128()).or_insert_with(|| (**worker).clone());
             }
@@ -131,7 +144,8 @@ impl Model {
                     worker.stopped_us.get_or_insert(*at_us);
                 }
             }
-            Op::Progress { .. } | Op::WorkerUnhealthy { .. } | Op::PoolEvent { .. } | Op::Continue => {}
+            Op::Age { .. } | Op::Progress { .. } | Op::WorkerUnhealthy { .. } | Op::PoolEvent { .. } | Op::Continue => {
+            }
         }
     }
 
@@ -160,6 +174,8 @@ impl Model {
                 blocker.dependents.push(seq);
             }
         }
+        let change = |wish: &GroupWish| GroupChange { name: wish.name.clone(), max: wish.max.map(Some), held: None };
+        let group = new.group.as_ref().map_or(0, |wish| self.change_group(&change(wish), 0));
         let lane = Lane { priority: new.priority, class: new.class };
         let spec: TaskSpec = serde_json::from_str(&new.spec_json).unwrap_or_default();
         let count = new.array.as_ref().map(acode_worker::task::Array::len);
@@ -177,6 +193,9 @@ impl Model {
             failures: 0,
             losses: 0,
             running: false,
+            held: new.held,
+            expires_us: new.expires_us,
+            group,
             spec,
             spec_json: new.spec_json.clone(),
         };
@@ -184,13 +203,17 @@ impl Model {
         for index in 0..count.unwrap_or(0) {
             let id = TaskId::new(new.id.millis(), self.tag, seq + 1 + index);
             let kind = Kind::Member { array: seq, touched: false };
-            let member = Record { id, kind, needs: Vec::new(), not_before_us: 0, ..record.clone() };
-            self.records.insert(id.seq(), member);
+            let own =
+                Record { id, kind, needs: Vec::new(), not_before_us: 0, held: false, expires_us: 0, ..record.clone() };
+            self.records.insert(id.seq(), own);
         }
         self.records.insert(seq, record);
         self.next_seq = self.next_seq.max(seq + new.span());
         self.last_ms = self.last_ms.max(new.id.millis());
         self.place(seq);
+        if group != 0 && self.is_ready(seq) {
+            self.now_ready(seq);
+        }
         if doomed {
             self.cancel(seq, &[]);
         }
@@ -206,12 +229,21 @@ impl Model {
         let touched = *cursor..to;
         *cursor = to;
         touched.for_each(|index| self.touch(header + 1 + index));
+        if let Some(record) = self.records.get_mut(&header)
+            && matches!(record.kind, Kind::Array { count, cursor, .. } if cursor == count)
+        {
+            record.expires_us = 0;
+        }
         self.place(header);
     }
 
-    fn touch(&mut self, member: u64) {
-        if let Some(Record { kind: Kind::Member { touched, .. }, .. }) = self.records.get_mut(&member) {
-            *touched = true;
+    pub(super) fn touch(&mut self, member: u64) {
+        let Some(Kind::Member { array, touched: false }) = self.records.get(&member).map(|record| record.kind) else {
+            return;
+        };
+        let deadline_us = self.records.get(&array).map_or(0, |header| header.expires_us);
+        if let Some(record) = self.records.get_mut(&member) {
+            (record.kind, record.expires_us) = (Kind::Member { array, touched: true }, deadline_us);
         }
         self.place(member);
     }
@@ -288,7 +320,7 @@ impl Model {
         self.records.range(header + 1..=header + count)
     }
 
-    fn end_array_if_done(&mut self, header: u64) {
+    pub(super) fn end_array_if_done(&mut self, header: u64) {
         let (mut failed, mut cancelled) = (false, false);
         // From behind: the last members are the last to end, as a rule.
         let members = self.records.get(&header).map(|record| record.kind);
@@ -309,7 +341,7 @@ impl Model {
         self.end(header, state);
     }
 
-    fn cancel(&mut self, seq: u64, keep: &[u64]) {
+    pub(super) fn cancel(&mut self, seq: u64, keep: &[u64]) {
         let Some(record) = self.records.get(&seq).filter(|record| !record.state.is_final()) else { return };
         match record.kind {
             Kind::Task => self.end(seq, TaskState::Cancelled),
@@ -326,26 +358,33 @@ impl Model {
     }
 
     fn cancel_array(&mut self, header: u64, count: u64, keep: &[u64]) {
-        if let Some(record) = self.records.get_mut(&header) {
-            if let Kind::Array { stopped, .. } = &mut record.kind {
-                *stopped = true;
-            }
-            record.not_before_us = 0;
-        }
+        self.stop_array(header);
         for seq in header + 1..=header + count {
-            let Some(member) = self.records.get_mut(&seq).filter(|m| !m.state.is_final()) else { continue };
-            match member.kind {
-                // Not listed one by one: the array stands for them.
-                Kind::Member { touched: false, .. } => {
-                    member.state = TaskState::Cancelled;
-                    self.count(TaskState::Pending, TaskState::Cancelled);
-                }
-                Kind::Member { touched: true, .. } if !keep.contains(&seq) => self.end(seq, TaskState::Cancelled),
-                Kind::Member { .. } | Kind::Task | Kind::Array { .. } => {}
+            let open = self.records.get(&seq).is_some_and(|member| !member.state.is_final());
+            if open && !keep.contains(&seq) {
+                self.end(seq, TaskState::Cancelled);
             }
         }
         self.place(header);
         self.end_array_if_done(header);
+    }
+
+    /// The untouched members are cancelled, and not listed one by one: the array stands for them.
+    pub(super) fn stop_array(&mut self, header: u64) {
+        let Some(record) = self.records.get_mut(&header) else { return };
+        let Kind::Array { count, stopped, .. } = &mut record.kind else { return };
+        if std::mem::replace(stopped, true) {
+            return;
+        }
+        (record.not_before_us, record.expires_us) = (0, 0);
+        let count = *count;
+        for seq in header + 1..=header + count {
+            let Some(member) = self.records.get_mut(&seq).filter(|member| !member.state.is_final()) else { continue };
+            if matches!(member.kind, Kind::Member { touched: false, .. }) {
+                member.state = TaskState::Cancelled;
+                self.count(TaskState::Pending, TaskState::Cancelled);
+            }
+        }
     }
 
     fn retry(&mut self, seq: u64) {
@@ -362,7 +401,7 @@ impl Model {
         let Some(record) = self.records.get_mut(&seq) else { return };
         let before = record.state;
         (record.state, record.running, record.failures, record.losses) = (TaskState::Pending, false, 0, 0);
-        record.not_before_us = 0;
+        (record.not_before_us, record.expires_us, record.held) = (0, 0, false);
         let array = match &mut record.kind {
             Kind::Member { array, touched } => {
                 *touched = true;
@@ -453,28 +492,32 @@ impl Model {
         *self.counts.of(to) += 1;
     }
 
-    fn now_ready(&mut self, seq: u64) {
-        if let Some(Record { id, lane, .. }) = self.records.get(&seq) {
-            self.applied.ready.push(NowReady { id: *id, priority: lane.priority, class: lane.class, group: 0 });
+    pub(super) fn now_ready(&mut self, seq: u64) {
+        if let Some(Record { id, lane, group, .. }) = self.records.get(&seq) {
+            self.applied.ready.push(NowReady { id: *id, priority: lane.priority, class: lane.class, group: *group });
         }
     }
 
-    fn is_ready(&self, seq: u64) -> bool {
+    pub(super) fn is_ready(&self, seq: u64) -> bool {
         self.records.get(&seq).is_some_and(|record| {
             let there = match record.kind {
                 Kind::Task => true,
                 Kind::Member { touched, .. } => touched,
                 Kind::Array { count, cursor, stopped } => !stopped && cursor < count,
             };
-            there && record.state == TaskState::Pending && record.not_before_us == 0 && !record.blocked()
+            there
+                && !record.held
+                && record.state == TaskState::Pending
+                && record.not_before_us == 0
+                && !record.blocked()
         })
     }
 
     /// Brings the sets up to date with a record.
-    fn place(&mut self, seq: u64) {
+    pub(super) fn place(&mut self, seq: u64) {
         let ready = self.is_ready(seq);
         let Some(record) = self.records.get_mut(&seq) else { return };
-        let set = &mut self.ready[record.lane.index()];
+        let set = self.ready.entry((record.lane.index(), record.group)).or_default();
         if ready {
             set.insert(seq)
         } else {

@@ -7,8 +7,8 @@ use acode_worker::task::{DependencyKind, TaskId, WorkerId};
 
 use super::model::{Kind, Model, Record};
 use crate::store::{
-    Applied, ArrayRecord, AttemptRecord, Counts, Entry, Event, FindError, ListFilter, NewTask, Op, Page, Pruned, Queue,
-    ReadyTask, Retention, StoreError, Stream, SubmitError, TaskKind, TaskRecord, WorkerRecord,
+    Applied, ArrayRecord, AttemptRecord, Counts, Entry, Event, FindError, Group, ListFilter, NewTask, Op, Page, Pruned,
+    Queue, ReadyTask, Retention, StoreError, Stream, SubmitError, TaskKind, TaskRecord, WorkerRecord,
 };
 
 /// What the oracle says to questions that it has no answer for.
@@ -92,6 +92,11 @@ impl Model {
             class: record.lane.class,
             blockers: record.blockers(),
             not_before_us: record.not_before_us,
+            held: record.held,
+            ready_us: 0,
+            expires_us: record.expires_us,
+            group_id: record.group,
+            group: None,
             running: record.running,
             attempts: record.attempts,
             failures: record.failures,
@@ -132,7 +137,7 @@ impl Queue for Model {
     }
     fn ready(&self, stream: Stream, after: u64, limit: usize) -> Result<Vec<ReadyTask>, StoreError> {
         let lane = Lane { priority: stream.priority, class: stream.class };
-        let set = &self.ready[lane.index()];
+        let Some(set) = self.ready.get(&(lane.index(), stream.group)) else { return Ok(Vec::new()) };
         let records = |seq: &u64| self.records.get(seq);
         // An array stands where its next untouched member does, which may be behind `after` although its number is not.
         let before = set.range(..=after).rev().filter_map(records).find(|r| matches!(r.kind, Kind::Array { .. }));
@@ -149,6 +154,30 @@ impl Queue for Model {
         }
         found.extend(waiting.filter(|_| found.len() < limit));
         Ok(found)
+    }
+    fn ahead(&self, _: Stream, _: u64, _: u64) -> Result<u64, StoreError> {
+        not_simulated()
+    }
+    fn groups(&self) -> Result<Vec<Group>, StoreError> {
+        let open = |id: u32| {
+            let tasks = self.records.values().filter(|r| !matches!(r.kind, Kind::Array { .. }) && r.group == id);
+            tasks.filter(|record| !record.state.is_final()).count() as u64
+        };
+        let mut groups: Vec<_> =
+            self.groups.iter().map(|group| Group { open: open(group.id), ..group.clone() }).collect();
+        groups.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(groups)
+    }
+    fn open_in_group(&self, _: u32, _: usize) -> Result<Vec<TaskId>, StoreError> {
+        not_simulated()
+    }
+    fn next_expiry(&self) -> Result<Option<u64>, StoreError> {
+        Ok(self.deadlines().map(|(at, _)| at).min())
+    }
+    fn expired(&self, now_us: u64, limit: usize) -> Result<Vec<u64>, StoreError> {
+        let mut due: Vec<_> = self.deadlines().filter(|(at, _)| *at <= now_us).collect();
+        due.sort_unstable();
+        Ok(due.into_iter().take(limit).map(|(_, seq)| seq).collect())
     }
     fn next_delayed(&self) -> Result<Option<u64>, StoreError> {
         Ok(self.delayed.first().map(|(at, _)| *at))

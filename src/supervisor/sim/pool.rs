@@ -18,7 +18,7 @@ use super::rng::Rng;
 use super::scene::{MS, Scene};
 use super::script::CrashPoint;
 use crate::config::Config;
-use crate::store::{Applied, Op, Queue, StoreError, WorkerRecord};
+use crate::store::{Applied, Group, Op, Queue, StoreError, WorkerRecord};
 use crate::supervisor::attempts::{self, Books, Reported};
 use crate::supervisor::decide::{Action, Event, Fleet, Mode, Status};
 use crate::supervisor::desk::{Desk, WINDOW, served};
@@ -34,6 +34,8 @@ pub const ROWS: u16 = 16;
 const HEAL_NS: u64 = 500 * MS;
 /// See `commit::WAKE_MAX`.
 const WAKE_MAX: u32 = 1_000;
+/// See `order::EXPIRE_MAX`.
+const EXPIRE_MAX: usize = 1_000;
 /// The longest between two looks at the heartbeats.
 const TICK_NS: u64 = 500 * MS;
 
@@ -62,6 +64,7 @@ pub struct Pool {
     /// When to try the disk again, while it cannot be written.
     pub(super) broken: Option<u64>,
     next_wake_us: Option<u64>,
+    next_expiry_us: Option<u64>,
     next_tick_ns: u64,
     pub(super) crash: Option<CrashPoint>,
     /// It was killed in the middle of a turn.
@@ -95,9 +98,11 @@ impl Pool {
         let region =
             Region::create(geometry).map_err(|source| StoreError::Open { path: "the claim table".into(), source })?;
         let target = config.workers.count as u16;
-        Ok(Self {
+        let groups = store.groups()?;
+        let mut pool = Self {
             seed,
             next_wake_us: store.next_delayed()?,
+            next_expiry_us: store.next_expiry()?,
             store,
             desk: Desk::default(),
             ledger: Ledger::default(),
@@ -114,7 +119,33 @@ impl Pool {
             announced_stop: false,
             gave_up: false,
             lingers: false,
-        })
+        };
+        pool.follow_groups(&groups, scene.now_ns);
+        pool.desk.expect_everything();
+        Ok(pool)
+    }
+
+    /// See `order::follow_limits` and `order::follow_order`.
+    fn follow_groups(&mut self, groups: &[Group], now_ns: u64) {
+        for group in groups {
+            let limit = group.max.filter(|_| self.mutation != Mutation::NoGroupLimits);
+            self.desk.set_group(group.id, limit, group.held_us > 0);
+            self.filling(now_ns).hold_back(group.id);
+        }
+    }
+
+    /// See `order::expire_overdue`.
+    fn expire_overdue(&mut self, scene: &mut Scene) {
+        let now_us = scene.now_us();
+        if self.broken.is_some() || self.next_expiry_us.is_none_or(|at| at > now_us) {
+            return;
+        }
+        self.next_expiry_us = None;
+        let Ok(due) = self.store.expired(now_us, EXPIRE_MAX) else { return self.store_failed(scene) };
+        let keep = self.filling(scene.now_ns).take_back_all(due.iter().copied());
+        if !due.is_empty() {
+            self.record(scene, Op::Expire { due: due.into(), keep: keep.into_iter().collect(), at_us: now_us });
+        }
     }
 
     /// One turn of `reactor::run`, from the poll's return to the next poll.
@@ -152,7 +183,11 @@ impl Pool {
         {
             until = until.min(due);
         }
-        if let Some(at_us) = self.next_wake_us {
+        let writable = self.broken.is_none();
+        if let Some(at_ns) = self.desk.next_sort_ns().filter(|_| writable && self.fleet.is_open()) {
+            until = until.min(at_ns.saturating_sub(now));
+        }
+        if let Some(at_us) = self.next_wake_us.into_iter().chain(self.next_expiry_us).min().filter(|_| writable) {
             until = until.min(at_us.saturating_sub(scene.now_us()) * 1_000);
         }
         until.max(MS / 10)
@@ -337,6 +372,7 @@ impl Pool {
             self.next_wake_us = None;
             self.record(scene, Op::Wake { now_us, limit: WAKE_MAX });
         }
+        self.expire_overdue(scene);
     }
 
     /// See `reactor::tick`.
@@ -371,12 +407,12 @@ impl Pool {
         }
     }
 
-    /// After a filling, the first task of each lane is published, unless it waits for its row or behind half a window.
+    /// After a filling, the first task of each lane is published, unless it waits for its row, or behind others of its lane.
     fn check_filled(&mut self, scene: &mut Scene) {
         for lane in served() {
             let first = scene.witness.first_in(lane);
             let visible = first.is_some_and(|seq| self.desk.get(seq).is_some());
-            let room = self.producer.ready_in(lane) < WINDOW / 2;
+            let room = self.producer.ready_in(lane) == 0;
             if first.is_some() && !visible && room && !self.desk.is_expanding(lane) {
                 scene.check(Err(format!("task {first:?} of {lane:?} is first and is not published")));
             }
@@ -448,11 +484,13 @@ impl Pool {
                         scene.check(told);
                     }
                 }
-                After::Cancelled { .. } | After::Retried { .. } | After::Refused { .. } => {}
+                After::Cancelled { .. } | After::Retried { .. } | After::Told { .. } | After::Refused { .. } => {}
             }
         }
+        self.follow_groups(&applied.groups, scene.now_ns);
         self.books(scene).committed(applied);
         self.next_wake_us = self.store.next_delayed().unwrap_or(None);
+        self.next_expiry_us = self.store.next_expiry().unwrap_or(None);
         scene.witness.tells(&applied.ended);
     }
 

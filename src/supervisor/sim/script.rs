@@ -21,6 +21,12 @@ pub struct Entry {
     pub needs: Vec<(u64, DependencyKind)>,
     /// Milliseconds before which it does not start.
     pub delay_ms: Option<u64>,
+    /// Milliseconds after which it must have started.
+    pub expires_ms: Option<u64>,
+    /// It waits for a person.
+    pub held: bool,
+    /// Its limit group, from 1, which is its limit too.
+    pub group: Option<u32>,
     /// Its own retries.
     pub retry: Option<Retry>,
 }
@@ -43,6 +49,10 @@ pub enum Input {
     Submit(Vec<Entry>),
     /// A client cancels one of the tasks so far.
     Cancel(u64),
+    /// A client holds one of the tasks so far.
+    Hold(u64),
+    /// A client releases one of them.
+    Release(u64),
     /// A client has one of the tasks so far run again.
     Retry(u64),
     /// Somebody sets the number of workers.
@@ -180,7 +190,11 @@ impl Script {
         });
         let down_us = rng.between(1_000, 3_000_000);
         match chosen {
-            Some(0) => Input::Cancel(rng.next()),
+            Some(0) => match rng.below(4) {
+                0 => Input::Hold(rng.next()),
+                1 => Input::Release(rng.next()),
+                _ => Input::Cancel(rng.next()),
+            },
             Some(1) => Input::Retry(rng.next()),
             Some(2) => Input::Scale(rng.between(1, 12) as u16),
             Some(3) => Input::Kill(rng.next()),
@@ -222,7 +236,10 @@ fn entry(rng: &mut Rng) -> Entry {
         max_delay_ms: 2_000,
         jitter: 0.2,
     });
-    Entry { priority, class, members, needs, delay_ms, retry }
+    let group = rng.per_mille(120).then(|| rng.between(1, 5) as u32);
+    let held = rng.per_mille(10);
+    let expires_ms = rng.per_mille(20).then(|| delay_ms.unwrap_or(0) + rng.between(1, 3_000));
+    Entry { priority, class, members, needs, delay_ms, expires_ms, held, group, retry }
 }
 
 fn need(rng: &mut Rng) -> DependencyKind {

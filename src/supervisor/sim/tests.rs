@@ -134,3 +134,9 @@ fn last_words_that_nobody_reads_are_seen() {
     let why = caught(Mutation::NoLastWords).why;
     assert!(why.contains("was reported done"), "{why}");
 }
+
+#[test]
+fn a_group_that_is_given_more_than_its_limit_is_seen() {
+    let why = caught(Mutation::NoGroupLimits).why;
+    assert!(why.contains("of group"), "{why}");
+}

@@ -24,6 +24,11 @@ struct Known {
     lane: Lane,
     needs: Vec<(u64, DependencyKind)>,
     not_before_us: u64,
+    expires_us: u64,
+    /// Its limit group, which has its limit's name.
+    group: Option<(String, u32)>,
+    /// A person holds it.
+    stopped: bool,
     /// Of an array: its members.
     members: u64,
     /// Its client was told that it is accepted.
@@ -69,6 +74,8 @@ pub struct Witness {
     pub unsettled: BTreeMap<u64, u32>,
     /// Attempts whose success was reported in this life.
     reported: HashSet<(u64, u32)>,
+    /// How many of each group are executed.
+    running: BTreeMap<String, u32>,
     /// For the report.
     pub tally: Tally,
 }
@@ -82,6 +89,9 @@ impl Witness {
             lane: Lane { priority: new.priority, class: new.class },
             needs: new.dependencies.iter().map(|(on, kind)| (on.seq(), *kind)).collect(),
             not_before_us: new.not_before_us,
+            expires_us: new.expires_us,
+            group: new.group.as_ref().and_then(|wish| Some((wish.name.clone(), wish.max?))),
+            stopped: new.held,
             members,
             accepted: false,
             cancelled: false,
@@ -101,7 +111,8 @@ impl Witness {
     pub fn accepted(&mut self, id: TaskId) -> Verdict {
         let Some(known) = self.known.get(&id.seq()).cloned() else { return Err(format!("{id} was never submitted")) };
         let (first, last) = (id.seq(), id.seq() + known.members);
-        let plain = known.needs.is_empty() && known.not_before_us == 0;
+        let plain = known.needs.is_empty() && known.not_before_us == 0 && known.expires_us == 0;
+        let plain = plain && known.group.is_none() && !known.stopped;
         for seq in first..=last {
             let Some(known) = self.known.get_mut(&seq) else { continue };
             known.accepted = true;
@@ -188,6 +199,16 @@ impl Witness {
         if now_us < known.not_before_us && !known.retried {
             return Err(format!("task {} starts {} us before its time", id.seq(), known.not_before_us - now_us));
         }
+        if known.stopped {
+            return Err(format!("task {} starts although a person holds it", id.seq()));
+        }
+        if let Some((group, max)) = &known.group {
+            let running = self.running.entry(group.clone()).or_default();
+            *running += 1;
+            if *running > *max {
+                return Err(format!("task {} is number {running} of group {group}, which may have {max}", id.seq()));
+            }
+        }
         known.held = Some(hands);
         known.last = (life, attempt);
         let (lane, retried) = (known.lane, known.retried);
@@ -242,6 +263,9 @@ impl Witness {
             && known.held == Some(hands)
         {
             known.held = None;
+            if let Some(running) = known.group.as_ref().and_then(|(group, _)| self.running.get_mut(group)) {
+                *running -= 1;
+            }
         }
     }
 
@@ -266,7 +290,14 @@ impl Witness {
                     }
                 }
                 Op::Retry { id, .. } => self.retried(*id),
+                Op::Hold { id, keep, .. } => {
+                    self.stop(*id, |seq, known| known.ended.is_none() && known.held.is_none() && !keep.contains(&seq))
+                }
+                Op::Release { id, .. } => self.stop(*id, |_, _| false),
                 Op::Submit(_)
+                | Op::Group { .. }
+                | Op::Expire { .. }
+                | Op::Age { .. }
                 | Op::Expand { .. }
                 | Op::Started { .. }
                 | Op::Progress { .. }
@@ -293,11 +324,19 @@ impl Witness {
         Ok(())
     }
 
+    /// A person holds a task or an array with its members, or lets them go.
+    fn stop(&mut self, id: TaskId, wanted: impl Fn(u64, &Known) -> bool) {
+        let members = self.known.get(&id.seq()).map_or(0, |known| known.members);
+        for (seq, known) in self.known.range_mut(id.seq()..=id.seq() + members) {
+            known.stopped = wanted(*seq, known);
+        }
+    }
+
     fn retried(&mut self, id: TaskId) {
         let members = self.known.get(&id.seq()).map_or(0, |known| known.members);
         let array = self.known.range(..id.seq()).next_back().map(|_| ());
         for (_, known) in self.known.range_mut(id.seq()..=id.seq() + members) {
-            known.retried = true;
+            (known.retried, known.stopped) = (true, false);
             if known.ended != Some(TaskState::Completed) || known.members > 0 {
                 known.ended = None;
             }

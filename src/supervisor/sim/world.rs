@@ -140,6 +140,11 @@ impl World {
     fn turn(&mut self) {
         self.turn_at_ns = None;
         let Some(pool) = &mut self.pool else { return };
+        if self.quiet_ns.is_some() {
+            // What a person has held, a person lets go in the end.
+            let held = self.disk.model.borrow().held();
+            held.into_iter().for_each(|id| pool.release_held(&mut self.scene, id));
+        }
         pool.turn(&mut self.scene);
         if pool.crashed {
             return self.crash();
@@ -217,6 +222,8 @@ impl World {
             }
             Input::Submit(_)
             | Input::Cancel(_)
+            | Input::Hold(_)
+            | Input::Release(_)
             | Input::Retry(_)
             | Input::Scale(_)
             | Input::Crash(..)
@@ -233,6 +240,16 @@ impl World {
             Input::Cancel(number) => {
                 if let Some(id) = scene.witness.pick(number) {
                     pool.cancel(scene, id);
+                }
+            }
+            Input::Hold(number) => {
+                if let Some(id) = scene.witness.pick(number) {
+                    pool.hold(scene, id);
+                }
+            }
+            Input::Release(number) => {
+                if let Some(id) = scene.witness.pick(number) {
+                    pool.release_held(scene, id);
                 }
             }
             Input::Retry(number) => {

@@ -16,9 +16,60 @@ pub struct Submission {
     /// Milliseconds from acceptance before which it does not start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay_ms: Option<u64>,
+    /// When it may start at the earliest, in microseconds of Unix time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before_us: Option<u64>,
+    /// When it must have started, in microseconds of Unix time: later it is cancelled instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_us: Option<u64>,
+    /// It is held: not started before a person releases it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hold: bool,
+    /// Its limit group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupWish>,
     /// What it waits for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dependencies: Vec<Dependency>,
+}
+
+/// A limit group, of which so many tasks run at once at the most.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupWish {
+    /// Its name.
+    pub name: String,
+    /// Its limit from now on; as it is, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<u32>,
+}
+
+impl GroupWish {
+    /// The longest name, in bytes.
+    pub const NAME_MAX: usize = 64;
+    /// The largest limit.
+    pub const LIMIT_MAX: u32 = 1_000_000;
+
+    /// Checks name and limit.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub fn validate(&self) -> Result<(), String> {
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if !(1..=Self::NAME_MAX).contains(&self.name.len()) || !self.name.chars().all(fits) {
+            let name = self.name.escape_debug();
+            return Err(format!(
+                "group '{name}': 1 to {} letters, digits, '-', '_' or '.' are expected",
+                Self::NAME_MAX
+            ));
+        }
+        match self.max {
+            Some(max) if !(1..=Self::LIMIT_MAX).contains(&max) => {
+                Err(format!("group {}: its limit is {max}: 1 to {} is expected", self.name, Self::LIMIT_MAX))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
 }
 
 /// The members of an array.
