@@ -32,6 +32,12 @@ pub struct Broken {
     retry_ns: u64,
 }
 
+/// When to open the database anew after an error now. Questions that cannot be answered meanwhile are errors too, and
+/// must not put off the attempt that is planned: who asks often enough would keep the queue from healing.
+pub fn next_try_ns(planned_ns: Option<u64>, now_ns: u64) -> u64 {
+    planned_ns.filter(|at| *at > now_ns).unwrap_or(now_ns.saturating_add(HEAL_NS))
+}
+
 impl Supervisor {
     /// Adds a change to the batch.
     pub(super) fn record(&mut self, op: Op) {
@@ -161,7 +167,9 @@ impl Supervisor {
         }
         let now_us = crate::requests::now_us();
         let since_us = self.broken.as_ref().map_or(now_us, |broken| broken.since_us);
-        self.broken = Some(Broken { why: why.clone(), since_us, retry_ns: clock::monotonic_ns() + HEAL_NS });
+        let planned_ns = self.broken.as_ref().map(|broken| broken.retry_ns);
+        let retry_ns = next_try_ns(planned_ns, clock::monotonic_ns());
+        self.broken = Some(Broken { why: why.clone(), since_us, retry_ns });
         let refusal = CallError::QueueUnavailable { reason: why };
         for after in self.ledger.without_requests() {
             match after {

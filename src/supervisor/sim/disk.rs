@@ -57,7 +57,7 @@ impl Disk {
 
     /// Opens the queue, as a supervisor does that starts.
     pub fn open(self: &Rc<Self>) -> Handle {
-        Handle { disk: Rc::clone(self), broken: false, in_doubt: None, settled: None }
+        Handle { disk: Rc::clone(self), broken: false, closed: false, in_doubt: None, settled: None }
     }
 
     fn differ(&self, what: &str, oracle: &dyn std::fmt::Debug, store: &dyn std::fmt::Debug) {
@@ -140,6 +140,8 @@ impl Disk {
 pub struct Handle {
     disk: Rc<Disk>,
     broken: bool,
+    /// It could not be opened anew, so nothing can be read either.
+    closed: bool,
     /// A batch whose commit seemed to fail.
     in_doubt: Option<(Vec<Op>, Applied)>,
     /// The same, after it was found on disk.
@@ -153,7 +155,7 @@ fn full() -> StoreError {
 
 impl Handle {
     fn read<T>(&self, read: impl FnOnce(&Model) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        if self.broken {
+        if self.closed {
             return Err(StoreError::Broken { path: PathBuf::from("simulated.db") });
         }
         read(&self.disk.model.borrow())
@@ -190,7 +192,10 @@ impl Queue for Handle {
     }
     fn reopen(&mut self) -> Result<(), StoreError> {
         match self.disk.health.get() {
-            Health::Full => Err(full()),
+            Health::Full => {
+                (self.broken, self.closed) = (true, true);
+                Err(full())
+            }
             Health::Well | Health::InDoubt => {
                 self.settled = match (self.settled.take(), self.in_doubt.take()) {
                     (Some((_, mut owed)), Some((ops, found))) => {
@@ -199,7 +204,7 @@ impl Queue for Handle {
                     }
                     (owed, found) => found.or(owed),
                 };
-                self.broken = false;
+                (self.broken, self.closed) = (false, false);
                 Ok(())
             }
         }

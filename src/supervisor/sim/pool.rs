@@ -20,6 +20,7 @@ use super::script::CrashPoint;
 use crate::config::Config;
 use crate::store::{Applied, Group, Op, Queue, StoreError, WorkerRecord};
 use crate::supervisor::attempts::{self, Books, Reported};
+use crate::supervisor::commit::next_try_ns;
 use crate::supervisor::decide::{Action, Event, Fleet, Mode, Status};
 use crate::supervisor::desk::{Desk, WINDOW, served};
 use crate::supervisor::dispatch::to_wake;
@@ -30,8 +31,6 @@ use crate::supervisor::settings;
 
 /// How many rows the table has, and so the most workers.
 pub const ROWS: u16 = 16;
-/// See `commit::HEAL_NS`.
-const HEAL_NS: u64 = 500 * MS;
 /// See `commit::WAKE_MAX`.
 const WAKE_MAX: u32 = 1_000;
 /// See `order::EXPIRE_MAX`.
@@ -503,7 +502,7 @@ impl Pool {
 
     /// See `commit::store_failed`.
     pub(super) fn store_failed(&mut self, scene: &Scene) {
-        self.broken = Some(scene.now_ns + HEAL_NS);
+        self.broken = Some(next_try_ns(self.broken, scene.now_ns));
         self.ledger.without_requests();
         self.desk.expect_everything();
     }
