@@ -32,10 +32,10 @@ pub struct Broken {
     retry_ns: u64,
 }
 
-/// When to open the database anew after an error now. Questions that cannot be answered meanwhile are errors too, and
-/// must not put off the attempt that is planned: who asks often enough would keep the queue from healing.
+/// When to open the database anew after an error now. An attempt that is planned stays planned: questions that cannot be
+/// answered meanwhile are errors too, and who asks often enough would keep the queue from healing.
 pub fn next_try_ns(planned_ns: Option<u64>, now_ns: u64) -> u64 {
-    planned_ns.filter(|at| *at > now_ns).unwrap_or(now_ns.saturating_add(HEAL_NS))
+    planned_ns.unwrap_or(now_ns.saturating_add(HEAL_NS))
 }
 
 impl Supervisor {
@@ -187,10 +187,12 @@ impl Supervisor {
 
     /// Tries to open the database anew, if it is broken and time for that.
     pub(super) fn heal(&mut self) {
-        let Some(broken) = &self.broken else { return };
-        if clock::monotonic_ns() < broken.retry_ns {
+        let Some(broken) = &mut self.broken else { return };
+        let now_ns = clock::monotonic_ns();
+        if now_ns < broken.retry_ns {
             return;
         }
+        broken.retry_ns = next_try_ns(None, now_ns);
         let since_us = broken.since_us;
         let data = Some(serde_json::json!({ "why": broken.why }).to_string());
         if let Err(error) = self.store.reopen() {

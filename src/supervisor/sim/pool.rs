@@ -512,6 +512,7 @@ impl Pool {
         if self.broken.is_none_or(|retry_ns| scene.now_ns < retry_ns) {
             return;
         }
+        self.broken = Some(next_try_ns(None, scene.now_ns));
         if self.store.reopen().is_err() {
             return self.store_failed(scene);
         }
@@ -554,6 +555,13 @@ impl Pool {
             let why = format!("{workers} workers stay, {} are wanted", self.fleet.target());
             scene.check(Err(why));
         }
+    }
+
+    /// How it stands, for people.
+    pub fn describe(&self) -> String {
+        let (mode, target, workers) = (self.fleet.mode(), self.fleet.target(), self.hands.len());
+        let (desk, batch, broken) = (self.desk.len(), self.ledger.ops().len(), self.broken);
+        format!("{mode:?}, {workers} of {target} workers, {desk} tasks handed out, batch of {batch}, broken {broken:?}")
     }
 
     /// How many workers there are.

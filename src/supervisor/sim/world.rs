@@ -308,7 +308,8 @@ impl World {
         }
         if now_ns - self.moved_ns > STANDSTILL_NS || now_ns - quiet_ns > PATIENCE_NS {
             let waits = self.disk.model.borrow().waiting();
-            self.scene.check(Err(format!("nothing moves any more, and tasks wait: {waits}")));
+            let pool = self.pool.as_ref().map(Pool::describe).unwrap_or_default();
+            self.scene.check(Err(format!("nothing moves any more ({pool}), and tasks wait: {waits}")));
         }
     }
 
