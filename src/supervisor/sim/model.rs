@@ -51,6 +51,8 @@ pub struct Record {
     pub not_before_us: u64,
     /// Under which time it stands among the delayed ones; 0: it does not.
     delayed_us: u64,
+    /// Under which deadline it stands among those that have one; 0: it does not.
+    deadline_us: u64,
     /// What it waits, or waited, for: number, kind, and whether that is settled.
     pub needs: Vec<(u64, DependencyKind, bool)>,
     /// Who waits, or waited, for it.
@@ -98,6 +100,10 @@ pub struct Model {
     pub(super) ready: BTreeMap<(usize, u32), BTreeSet<u64>>,
     pub(super) groups: Vec<Group>,
     pub(super) delayed: BTreeSet<(u64, u64)>,
+    /// The deadlines that stand: an untouched member has its array's.
+    pub(super) deadlines: BTreeSet<(u64, u64)>,
+    /// What a person holds.
+    pub(super) held: BTreeSet<u64>,
     pub(super) counts: Counts,
     pub(super) ended_attempts: HashSet<(u64, u32)>,
     pub(super) workers: BTreeMap<u128, WorkerRecord>,
@@ -126,6 +132,7 @@ impl Model {
                     && record.attempts < *attempt
                 {
                     (record.attempts, record.running, record.expires_us) = (*attempt, true, 0);
+                    self.place(id.seq());
                 }
             }
             Op::Finished(end) => self.finished(end),
@@ -187,6 +194,7 @@ impl Model {
             lane,
             not_before_us: new.not_before_us,
             delayed_us: 0,
+            deadline_us: 0,
             needs,
             dependents: Vec::new(),
             attempts: 0,
@@ -523,7 +531,22 @@ impl Model {
         } else {
             set.remove(&seq)
         };
-        let wanted_us = if record.state == TaskState::Pending { record.not_before_us } else { 0 };
+        let open = record.state == TaskState::Pending;
+        if open && record.held {
+            self.held.insert(seq)
+        } else {
+            self.held.remove(&seq)
+        };
+        let own = !matches!(record.kind, Kind::Member { touched: false, .. });
+        let wanted_us = if open && own { record.expires_us } else { 0 };
+        if record.deadline_us != wanted_us {
+            self.deadlines.remove(&(record.deadline_us, seq));
+            record.deadline_us = wanted_us;
+            if wanted_us > 0 {
+                self.deadlines.insert((wanted_us, seq));
+            }
+        }
+        let wanted_us = if open { record.not_before_us } else { 0 };
         if record.delayed_us != wanted_us {
             self.delayed.remove(&(record.delayed_us, seq));
             record.delayed_us = wanted_us;

@@ -172,12 +172,10 @@ impl Queue for Model {
         not_simulated()
     }
     fn next_expiry(&self) -> Result<Option<u64>, StoreError> {
-        Ok(self.deadlines().map(|(at, _)| at).min())
+        Ok(self.deadlines.first().map(|(at, _)| *at))
     }
     fn expired(&self, now_us: u64, limit: usize) -> Result<Vec<u64>, StoreError> {
-        let mut due: Vec<_> = self.deadlines().filter(|(at, _)| *at <= now_us).collect();
-        due.sort_unstable();
-        Ok(due.into_iter().take(limit).map(|(_, seq)| seq).collect())
+        Ok(self.deadlines.range(..=(now_us, u64::MAX)).take(limit).map(|(_, seq)| *seq).collect())
     }
     fn next_delayed(&self) -> Result<Option<u64>, StoreError> {
         Ok(self.delayed.first().map(|(at, _)| *at))

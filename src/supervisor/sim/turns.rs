@@ -104,8 +104,10 @@ impl Model {
                 continue;
             }
             match record.kind {
-                Kind::Task | Kind::Member { .. } if keep.contains(&seq) => record.expires_us = 0,
-                Kind::Array { .. } if keep.contains(&seq) => record.expires_us = 0,
+                Kind::Task | Kind::Member { .. } | Kind::Array { .. } if keep.contains(&seq) => {
+                    record.expires_us = 0;
+                    self.place(seq);
+                }
                 Kind::Task | Kind::Member { .. } => self.cancel(seq, &[]),
                 Kind::Array { .. } => {
                     record.expires_us = 0;
@@ -117,16 +119,8 @@ impl Model {
         }
     }
 
-    /// The deadlines that stand, with the numbers of their tasks: an untouched member has its array's.
-    pub(super) fn deadlines(&self) -> impl Iterator<Item = (u64, u64)> {
-        let open = self.records.iter().filter(|(_, r)| r.expires_us > 0 && !r.state.is_final());
-        let own = open.filter(|(_, r)| !matches!(r.kind, Kind::Member { touched: false, .. }));
-        own.map(|(seq, record)| (record.expires_us, *seq))
-    }
-
     /// Everything that a person holds.
     pub fn held(&self) -> Vec<acode_worker::task::TaskId> {
-        let held = self.records.values().filter(|record| record.held && !record.state.is_final());
-        held.map(|record| record.id).collect()
+        self.held.iter().filter_map(|seq| self.record(*seq)).map(|record| record.id).collect()
     }
 }
