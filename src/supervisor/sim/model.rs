@@ -102,6 +102,8 @@ pub struct Model {
     pub(super) delayed: BTreeSet<(u64, u64)>,
     /// The deadlines that stand: an untouched member has its array's.
     pub(super) deadlines: BTreeSet<(u64, u64)>,
+    /// The numbers of all arrays.
+    pub(super) arrays: BTreeSet<u64>,
     /// What a person holds.
     pub(super) held: BTreeSet<u64>,
     pub(super) counts: Counts,
@@ -216,6 +218,9 @@ impl Model {
             self.records.insert(id.seq(), own);
         }
         self.records.insert(seq, record);
+        if count.is_some() {
+            self.arrays.insert(seq);
+        }
         self.next_seq = self.next_seq.max(seq + new.span());
         self.last_ms = self.last_ms.max(new.id.millis());
         self.place(seq);

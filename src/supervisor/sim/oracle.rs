@@ -140,7 +140,7 @@ impl Queue for Model {
         let Some(set) = self.ready.get(&(lane.index(), stream.group)) else { return Ok(Vec::new()) };
         let records = |seq: &u64| self.records.get(seq);
         // An array stands where its next untouched member does, which may be behind `after` although its number is not.
-        let before = set.range(..=after).rev().filter_map(records).find(|r| matches!(r.kind, Kind::Array { .. }));
+        let before = self.arrays.range(..=after).next_back().filter(|array| set.contains(array)).and_then(records);
         let mut waiting = before.map(|array| self.entry(array)).filter(|array| array.place >= after);
         let mut found = Vec::new();
         for record in set.range(after + 1..).filter_map(records) {

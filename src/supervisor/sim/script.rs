@@ -94,6 +94,8 @@ pub struct Temper {
     pub poison: u64,
     /// Workers' steps in a hundred thousand at which they die by themselves.
     pub sudden: u64,
+    /// Tasks in a thousand that belong to a limit group.
+    groups: u64,
     /// The most entries of a request.
     burst: u64,
 }
@@ -109,7 +111,7 @@ pub struct Script {
 /// The tempers, which the seeds take in turn.
 const TEMPERS: [Temper; 6] = [
     // Calm: nothing but work.
-    Temper { cancels: 0, retries: 0, scalings: 0, burst: 60, ..NONE },
+    Temper { cancels: 0, retries: 0, scalings: 0, groups: 0, burst: 60, ..NONE },
     // People: who change their minds.
     Temper { cancels: 150, retries: 100, scalings: 80, burst: 30, ..NONE },
     // Workers that die.
@@ -141,6 +143,7 @@ const TEMPERS: [Temper; 6] = [
         disk: 50,
         poison: 30,
         sudden: 150,
+        groups: 60,
         burst: 30,
     },
 ];
@@ -157,6 +160,7 @@ const NONE: Temper = Temper {
     disk: 0,
     poison: 0,
     sudden: 0,
+    groups: 60,
     burst: 1,
 };
 
@@ -211,13 +215,13 @@ impl Script {
             }
             Some(_) | None => {
                 let entries = rng.between(1, self.temper.burst);
-                Input::Submit((0..entries).map(|_| entry(rng)).collect())
+                Input::Submit((0..entries).map(|_| entry(rng, self.temper.groups)).collect())
             }
         }
     }
 }
 
-fn entry(rng: &mut Rng) -> Entry {
+fn entry(rng: &mut Rng, groups: u64) -> Entry {
     let priority = Priority::ALL[[2, 2, 2, 2, 2, 2, 1, 0, 3, 3][rng.below(10) as usize]];
     let class = if rng.per_mille(150) { Class::Process } else { Class::Any };
     let members = rng.per_mille(25).then(|| match rng.below(10) {
@@ -236,7 +240,7 @@ fn entry(rng: &mut Rng) -> Entry {
         max_delay_ms: 2_000,
         jitter: 0.2,
     });
-    let group = rng.per_mille(120).then(|| rng.between(1, 5) as u32);
+    let group = rng.per_mille(groups).then(|| rng.between(1, 5) as u32);
     let held = rng.per_mille(10);
     let expires_ms = rng.per_mille(20).then(|| delay_ms.unwrap_or(0) + rng.between(1, 3_000));
     Entry { priority, class, members, needs, delay_ms, expires_ms, held, group, retry }

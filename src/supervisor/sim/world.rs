@@ -22,7 +22,7 @@ const STANDSTILL_NS: u64 = 120_000 * MS;
 /// And everything has to be over after so much simulated time.
 const PATIENCE_NS: u64 = 7_200_000 * MS;
 /// How often everything is counted, in events.
-const COUNT_EVERY: u64 = 2_000;
+const COUNT_EVERY: u64 = 20_000;
 
 /// A promise that was broken.
 #[derive(Debug, Clone, PartialEq, Eq)]
