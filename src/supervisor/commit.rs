@@ -221,3 +221,16 @@ impl Supervisor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_that_is_planned_is_not_put_off_by_errors_that_come_before_it() {
+        let planned = next_try_ns(None, 100);
+        assert_eq!(planned, 100 + HEAL_NS);
+        assert_eq!(next_try_ns(Some(planned), planned - 1), planned);
+        assert_eq!(next_try_ns(Some(planned), planned + HEAL_NS), planned, "it is due, and stays due");
+    }
+}

@@ -162,21 +162,10 @@ impl Model {
         if self.records.contains_key(&new.id.seq()) {
             return;
         }
-        let mut needs = Vec::new();
-        let mut doomed = false;
-        for (on, kind) in &new.dependencies {
-            let Some(blocker) = self.records.get(&on.seq()) else {
-                return self.applied.rejected.push((new.id, SubmitError::UnknownDependency(*on)));
-            };
-            if matches!(blocker.kind, Kind::Member { .. }) {
-                return self.applied.rejected.push((new.id, SubmitError::MemberDependency(*on)));
-            }
-            let holds = holds(*kind, blocker.state);
-            doomed |= holds == Some(false);
-            if !needs.iter().any(|(seq, k, _)| (*seq, *k) == (on.seq(), *kind)) {
-                needs.push((on.seq(), *kind, holds.is_some()));
-            }
-        }
+        let (needs, doomed) = match self.needs_of(new) {
+            Ok(needs) => needs,
+            Err(why) => return self.applied.rejected.push((new.id, why)),
+        };
         let seq = new.id.seq();
         for (blocker, _, met) in &needs {
             if let Some(blocker) = self.records.get_mut(blocker).filter(|_| !met) {
@@ -230,6 +219,26 @@ impl Model {
         if doomed {
             self.cancel(seq, &[]);
         }
+    }
+
+    /// What a submission waits for, each with whether that is settled; and whether it can never start.
+    fn needs_of(&self, new: &NewTask) -> Result<(Vec<(u64, DependencyKind, bool)>, bool), SubmitError> {
+        let mut needs = Vec::new();
+        let mut doomed = false;
+        for (on, kind) in &new.dependencies {
+            let Some(blocker) = self.records.get(&on.seq()) else {
+                return Err(SubmitError::UnknownDependency(*on));
+            };
+            if matches!(blocker.kind, Kind::Member { .. }) {
+                return Err(SubmitError::MemberDependency(*on));
+            }
+            let holds = holds(*kind, blocker.state);
+            doomed |= holds == Some(false);
+            if !needs.iter().any(|(seq, k, _)| (*seq, *k) == (on.seq(), *kind)) {
+                needs.push((on.seq(), *kind, holds.is_some()));
+            }
+        }
+        Ok((needs, doomed))
     }
 
     fn expand(&mut self, header: u64, to: u64) {

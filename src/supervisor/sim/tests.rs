@@ -95,7 +95,7 @@ fn a_seed_that_nobody_has_seen_before_holds_too() {
     getrandom::fill(&mut bytes).unwrap();
     let first = u64::from(u32::from_le_bytes(bytes));
     for seed in first..first + 3 {
-        println!("fresh seed {seed}");
+        println!("fresh seed {seed}: replay with ACODE_SIM_SEED={seed}");
         must_hold(seed, STEPS, |steps| run(seed, steps, Mutation::None));
     }
 }
