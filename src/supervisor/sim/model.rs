@@ -36,6 +36,9 @@ pub enum Kind {
     },
 }
 
+/// What is waited for: its number, how it must end, and whether that is settled.
+pub type Need = (u64, DependencyKind, bool);
+
 /// One task, array or member.
 #[derive(Debug, Clone)]
 pub struct Record {
@@ -54,7 +57,7 @@ pub struct Record {
     /// Under which deadline it stands among those that have one; 0: it does not.
     deadline_us: u64,
     /// What it waits, or waited, for: number, kind, and whether that is settled.
-    pub needs: Vec<(u64, DependencyKind, bool)>,
+    pub needs: Vec<Need>,
     /// Who waits, or waited, for it.
     pub dependents: Vec<u64>,
     /// Number of the last attempt.
@@ -222,7 +225,7 @@ impl Model {
     }
 
     /// What a submission waits for, each with whether that is settled; and whether it can never start.
-    fn needs_of(&self, new: &NewTask) -> Result<(Vec<(u64, DependencyKind, bool)>, bool), SubmitError> {
+    fn needs_of(&self, new: &NewTask) -> Result<(Vec<Need>, bool), SubmitError> {
         let mut needs = Vec::new();
         let mut doomed = false;
         for (on, kind) in &new.dependencies {
