@@ -4,11 +4,13 @@
 //! in /var/tmp, or in $ACODE_BENCH_DIR. Deliberately absent: verdicts that fail a build; a busy machine misses targets
 //! that are none of its fault.
 
+mod graph;
 mod idle;
 mod latency;
 mod pool;
 mod proc;
 mod raw;
+mod shapes;
 mod submits;
 mod table;
 mod throughput;
@@ -28,13 +30,13 @@ impl Size {
     }
 }
 
-const POINTS: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
+const POINTS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
 
 fn main() -> Outcome {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let has = |name: &str| args.iter().any(|arg| arg == name);
     if let Some(unknown) = args.iter().find(|a| !POINTS.contains(&a.as_str()) && *a != "--quick" && *a != "--json") {
-        return Err(format!("'{unknown}' is unknown; usage: scripts/bench [a b c d e f g] [--quick] [--json]").into());
+        return Err(format!("'{unknown}' is unknown; usage: scripts/bench [a b c d e f g h] [--quick] [--json]").into());
     }
     let size = Size { quick: has("--quick") };
     let all = !POINTS.iter().any(|point| has(point));
@@ -48,7 +50,8 @@ fn main() -> Outcome {
             "d" => submits::submits(size)?,
             "e" => idle::idle(size)?,
             "f" => throughput::depth(size)?,
-            _ => latency::death(size)?,
+            "g" => latency::death(size)?,
+            _ => graph::graphs(size)?,
         });
     }
     let text = if has("--json") { table::json(&figures) + "\n" } else { table::render(&figures) };
