@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use acode::store::{AttemptEnd, NewTask, Next, Op, Store};
 use acode_worker::task::{
-    Array, Class, DependencyKind, Isolation, OutputRef, Priority, Submission, TaskId, TaskSpec, TaskState, TreeGuard, Usage, Verdict,
-    WorkerId,
+    Array, Class, DependencyKind, Isolation, OutputRef, Priority, Submission, TaskId, TaskSpec, TaskState, TreeGuard,
+    Usage, Verdict, WorkerId,
 };
 
 #[path = "bench/shapes.rs"]
@@ -202,7 +202,9 @@ fn bench_graphs(folder: &Path, count: u32) -> Outcome {
             let (own_submit, own_finish) = graph(folder, shape, count, batch)?;
             let ratio = (own_submit + own_finish) / (submit + finish);
             let name = shape.name();
-            println!("{name} of {count}: submit {own_submit:.1} us, finish {own_finish:.1} us a task: {ratio:.2} times");
+            println!(
+                "{name} of {count}: submit {own_submit:.1} us, finish {own_finish:.1} us a task: {ratio:.2} times"
+            );
         }
     }
     Ok(())

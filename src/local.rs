@@ -10,9 +10,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::records;
-use crate::requests::{self, RequestError};
+use crate::requests::{self, Admitted, RequestError};
 use crate::rundir::{DirError, Dirs, InstanceLock, LockError};
-use crate::store::{self, Op, Store, StoreError};
+use crate::store::{self, Hooks, Op, Store, StoreError};
 use crate::wire::request::{Cancel, Events, Prune, Retry, Wait};
 use crate::wire::types::Waiting;
 use crate::wire::{CallError, MAX_LIST, Request, reply};
@@ -47,14 +47,17 @@ pub struct Local {
 }
 
 impl Local {
-    /// Takes the queue, making it if there is none. `limit` is how many unfinished tasks it may hold.
+    /// Takes the queue, making it if there is none. `limit` is how many unfinished tasks it may hold, and `hooks` says
+    /// what runs when one has ended: the next pool runs it.
     ///
     /// # Errors
     /// The directory is not usable, or somebody else holds it.
-    pub fn open(dirs: &Dirs, limit: u64) -> Result<Self, LocalError> {
+    pub fn open(dirs: &Dirs, limit: u64, hooks: Hooks) -> Result<Self, LocalError> {
         dirs.prepare()?;
         let lock = InstanceLock::take(&dirs.lock())?;
-        Ok(Self { store: Store::open(&dirs.state)?, limit, dirs: dirs.clone(), _lock: lock })
+        let mut store = Store::open(&dirs.state)?;
+        store.set_hooks(hooks);
+        Ok(Self { store, limit, dirs: dirs.clone(), _lock: lock })
     }
 
     /// Answers a request; `None` if only a running pool can.
@@ -72,9 +75,8 @@ impl Local {
         match request {
             Request::Submit(submit) => {
                 let queued = self.store.counts().pending;
-                let tasks = requests::admit(&mut self.store, submit.tasks, self.limit, queued)?;
+                let Admitted { tasks, ids } = requests::admit(&mut self.store, submit.tasks, self.limit, queued)?;
                 requests::check_dependencies(&self.store, &tasks)?;
-                let ids = tasks.iter().map(|task| task.id).collect();
                 let ops: Vec<Op> = tasks.into_iter().map(|task| Op::Submit(Arc::new(task))).collect();
                 self.apply(&ops)?;
                 json(&reply::Submitted { ids })
@@ -97,8 +99,7 @@ impl Local {
             Request::Why(why) => {
                 let id = requests::resolve(&self.store, &why.id)?;
                 let stored = requests::stored(&self.store, id)?;
-                let verdict = stored.verdict.clone();
-                json(&requests::why(self.record(stored)?, verdict.as_ref()))
+                json(&requests::why(&self.store, stored, |stored| self.record(stored))?)
             }
             Request::Wait(wait) => self.wait(&wait),
             Request::Events(events) => self.events(&events),
@@ -156,7 +157,9 @@ impl Local {
 
     fn retry(&mut self, retry: &Retry) -> Result<Option<Value>, RequestError> {
         let (mut done, mut ops) = (reply::Retried::default(), Vec::new());
-        for id in requests::resolve_all(&self.store, &retry.ids)? {
+        let ids = requests::resolve_all(&self.store, &retry.ids)?;
+        requests::check_revival(&self.store, &ids)?;
+        for id in ids {
             if requests::may_retry(requests::stored(&self.store, id)?.state) {
                 ops.push(Op::Retry { id, at_us: requests::now_us() });
                 done.retried.push(id);

@@ -10,8 +10,8 @@ use crate::store::{self, Queue, StoreError};
 use crate::wire::reply::Listed;
 use crate::wire::request::List;
 use crate::wire::types::{
-    ArrayRecord, AttemptRecord, EventRecord, LogSource, MemberRecord, OutputSizes, Progress, TaskCounts, TaskRecord,
-    Waiting,
+    ArrayRecord, AttemptRecord, CauseRecord, EventRecord, LogSource, MemberRecord, OutputSizes, Progress, TaskCounts,
+    TaskRecord, Waiting,
 };
 use crate::wire::{SCHEMA, Stamp};
 
@@ -52,6 +52,9 @@ pub fn task(stored: store::TaskRecord, waiting: Option<Waiting>) -> TaskRecord {
         command: spec.command,
         cwd: spec.cwd,
         meta: spec.meta,
+        key: stored.key,
+        cause: stored.cause.map(|(dependency, root)| CauseRecord { dependency, root }),
+        hook_of: stored.hook_of,
         array,
         member,
         submitted_at: stamp(stored.id.millis().saturating_mul(1_000)),
@@ -60,6 +63,7 @@ pub fn task(stored: store::TaskRecord, waiting: Option<Waiting>) -> TaskRecord {
         output: OutputSizes::default(),
         attempt_count: stored.attempts,
         attempts: None,
+        hooks: None,
     };
     if let Some(verdict) = &stored.verdict {
         record.set_verdict(verdict);

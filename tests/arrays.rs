@@ -144,7 +144,7 @@ fn arrays_of_no_size_or_of_any_size_are_refused() {
 }
 
 fn after(spec: TaskSpec, on: &[(Blocker, DependencyKind)]) -> Submission {
-    let dependencies = on.iter().map(|(on, when)| Dependency { on: *on, when: *when }).collect();
+    let dependencies = on.iter().map(|(on, when)| Dependency { on: on.clone(), when: *when }).collect();
     Submission { spec, dependencies, ..Submission::default() }
 }
 
@@ -161,7 +161,7 @@ fn a_chain_runs_in_its_order() {
     }
     let ids = pool.submit_all(tasks);
     let waiting = pool.show(ids[7]).waiting;
-    assert_eq!(waiting, Some(Waiting::Dependencies { on: vec![ids[6]], count: 1 }));
+    assert_eq!(waiting, Some(Waiting::Dependencies { on: vec![ids[6]], count: 1, tasks: Vec::new() }));
     pool.wait(ids[7]);
     assert_eq!(pool.lines("order"), (0..8).map(|n| format!("t{n}")).collect::<Vec<_>>());
 }
@@ -244,7 +244,7 @@ fn dependencies_on_nothing_are_refused_and_nothing_is_accepted() {
     let unknown = TaskId::new(1, known.queue(), 1 << 30);
     let foreign = TaskId::new(1, known.queue() ^ 1, known.seq());
     for on in [Blocker::Id(unknown), Blocker::Id(foreign), Blocker::Entry(1), Blocker::Entry(7)] {
-        let tasks = vec![entry(command(&["true"])), after(command(&["true"]), &[(on, DependencyKind::Ended)])];
+        let tasks = vec![entry(command(&["true"])), after(command(&["true"]), &[(on.clone(), DependencyKind::Ended)])];
         let refused = pool.try_call(&Submit { tasks });
         let at = matches!(&refused, Err(ClientError::Call(CallError::InvalidSubmission { entry: Some(1), .. })));
         assert!(at, "{on:?}: {refused:?}");

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use acode_worker::task::{Priority, TaskState};
+use acode_worker::task::{IfExists, Priority, TaskState};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
@@ -177,6 +177,7 @@ Examples:
   acode task submit --name nightly --timeout 1h --retries 2 -- ./backup.sh
   acode task submit --array 1-100 -- ./render --frame {item}
   acode task submit --after 01K6A -- ./report.sh
+  acode task submit --key nightly --if-exists existing --on-finish 'notify-send backup' -- ./backup.sh
   generate-jobs | acode task submit --file -"
     )]
     Submit(Box<SubmitArgs>),
@@ -184,7 +185,7 @@ Examples:
     List(ListArgs),
     /// Show everything about a task
     Show {
-        /// Its id, a beginning of it, or its number
+        /// Its id, a beginning of it, its number, or its name
         id: TaskRef,
     },
     /// Show a task's output
@@ -196,18 +197,18 @@ Examples:
     Logs(TaskLogsArgs),
     /// Tell why a task stands where it does
     Why {
-        /// Its id, a beginning of it, or its number
+        /// Its id, a beginning of it, its number, or its name
         id: TaskRef,
     },
     /// Cancel tasks; running ones are ended
     Cancel {
-        /// Their ids, beginnings of them, or their numbers
+        /// Their ids, beginnings of them, numbers, or names
         #[arg(required = true)]
         ids: Vec<TaskRef>,
     },
     /// Queue tasks again that failed, timed out or were cancelled
     Retry {
-        /// Their ids, beginnings of them, or their numbers
+        /// Their ids, beginnings of them, numbers, or names
         #[arg(required = true)]
         ids: Vec<TaskRef>,
     },
@@ -216,7 +217,7 @@ Examples:
   acode task wait 41 42
   acode task wait \"$(acode task submit -- make)\" && echo built")]
     Wait {
-        /// Their ids, beginnings of them, or their numbers
+        /// Their ids, beginnings of them, numbers, or names
         #[arg(required_unless_present = "all", conflicts_with = "all")]
         ids: Vec<TaskRef>,
         /// Wait for all that are in the queue, and all that come meanwhile
@@ -283,17 +284,26 @@ pub struct TaskOptions {
     #[arg(long, value_name = "FILE")]
     pub stdin: Option<PathBuf>,
     /// Start when this task has completed; is cancelled if it does not
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "TASK")]
     pub after: Vec<TaskRef>,
     /// Start when this task has ended, in whatever way
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "TASK")]
     pub after_any: Vec<TaskRef>,
     /// Start when this task has ended without success
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "TASK")]
     pub after_failed: Vec<TaskRef>,
     /// Make one task for each number from A to B; {item} stands for it
     #[arg(long, value_name = "A-B", value_parser = values::range)]
     pub array: Option<(u64, u64)>,
+    /// Refuse it while another task with this key has not ended
+    #[arg(long, value_name = "K")]
+    pub key: Option<String>,
+    /// What to do if there is one: refuse, or print the id of the existing task and add nothing [default: refuse]
+    #[arg(long, value_name = "WHAT", requires = "key", value_parser = if_exists_parser())]
+    pub if_exists: Option<IfExists>,
+    /// Run this command as a task of its own when it has ended; split like a shell would, without running one
+    #[arg(long, value_name = "CMD", value_parser = values::command)]
+    pub on_finish: Option<values::CommandLine>,
 }
 
 /// `acode task list`
@@ -316,7 +326,7 @@ pub struct TaskLogsArgs {
     /// Only standard error, on standard output
     #[arg(long)]
     pub stderr: bool,
-    /// Its id, a beginning of it, or its number
+    /// Its id, a beginning of it, its number, or its name
     pub id: TaskRef,
 }
 
@@ -390,6 +400,11 @@ fn priority_parser() -> impl TypedValueParser<Value = Priority> {
     })
 }
 
+fn if_exists_parser() -> impl TypedValueParser<Value = IfExists> {
+    PossibleValuesParser::new(IfExists::ALL.map(IfExists::name))
+        .map(|name| IfExists::ALL.into_iter().find(|choice| choice.name() == name).unwrap_or_default())
+}
+
 fn state_parser() -> impl TypedValueParser<Value = TaskState> {
     PossibleValuesParser::new(TaskState::ALL.map(TaskState::name))
         .map(|name| TaskState::ALL.into_iter().find(|state| state.name() == name).unwrap_or(TaskState::Pending))
@@ -445,7 +460,9 @@ mod tests {
             "acode run f -- ls",
             "acode run f --name n",
             "acode task list --state done",
-            "acode task show hello",
+            "acode task show name:",
+            "acode task submit --if-exists existing -- ls",
+            "acode task submit --key k --if-exists maybe -- ls",
         ] {
             let error = parse(line).map(|args| panic!("{line}: {args:?}")).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");

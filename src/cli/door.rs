@@ -12,6 +12,7 @@ use super::{CliError, Context};
 use crate::config::{self, Overrides};
 use crate::local::{Local, LocalError};
 use crate::rundir::LockError;
+use crate::store::Hooks;
 use crate::wire::request::Submit;
 use crate::wire::{Bulk, Client, ClientError, Method, Request};
 
@@ -62,7 +63,8 @@ impl Door {
                 }
                 Need::Queue | Need::NewQueue => {}
             }
-            match Local::open(&context.dirs, limit(context, need)?) {
+            let (limit, hooks) = settings(context, need)?;
+            match Local::open(&context.dirs, limit, hooks) {
                 Ok(local) => return Ok(Self::Queue(Box::new(local))),
                 // A pool that is just starting, or another client that writes for a moment.
                 Err(LocalError::Lock(LockError::Held { .. })) if started.elapsed() < PATIENCE => sleep(NAP),
@@ -179,10 +181,18 @@ fn link(mut task: Submission, known: &[TaskId]) -> Submission {
     task
 }
 
-/// How many tasks the queue may hold; only who adds to it needs to know.
-fn limit(context: &Context, need: Need) -> Result<u64, CliError> {
-    match need {
-        Need::Pool | Need::Queue => Ok(u64::MAX),
-        Need::NewQueue => Ok(config::load(None, &context.vars, &Overrides::default())?.config.queue.max_tasks),
-    }
+/// How many tasks the queue may hold, and what runs when one has ended. Who only looks is not kept from it by a
+/// configuration that is wrong.
+fn settings(context: &Context, need: Need) -> Result<(u64, Hooks), CliError> {
+    let loaded = config::load(None, &context.vars, &Overrides::default());
+    let (limit, tasks) = match (need, loaded) {
+        (Need::NewQueue, loaded) => {
+            let config = loaded?.config;
+            (config.queue.max_tasks, config.tasks)
+        }
+        (Need::Pool | Need::Queue, Ok(loaded)) => (u64::MAX, loaded.config.tasks),
+        (Need::Pool | Need::Queue, Err(_)) => return Ok((u64::MAX, Hooks::default())),
+    };
+    let timeout_ms = u64::try_from(tasks.on_finish_timeout.as_millis()).unwrap_or(u64::MAX);
+    Ok((limit, Hooks { pool: tasks.on_finish, timeout_ms }))
 }

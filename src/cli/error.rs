@@ -177,6 +177,7 @@ fn call_code(error: &CallError) -> u8 {
         CallError::InterfaceNotFound { .. }
         | CallError::MethodNotFound { .. }
         | CallError::MethodNotImplemented { .. }
+        | CallError::KeyExists { .. }
         | CallError::QueueUnavailable { .. }
         | CallError::Draining
         | CallError::PermissionDenied { .. }
@@ -191,6 +192,7 @@ fn call_remedy(error: &CallError) -> Option<&'static str> {
     match error {
         CallError::NoSuchTask { .. } => Some("see them with: acode task list"),
         CallError::AmbiguousTask { .. } => Some("give more of the id, or the task's number (acode task list)"),
+        CallError::KeyExists { .. } => Some("wait for it, or say --if-exists existing to get its id instead"),
         CallError::QueueFull { .. } => Some("wait until tasks have ended, or raise queue.maxTasks"),
         CallError::MethodNotFound { .. } | CallError::MethodNotImplemented { .. } => {
             Some("the pool runs another version of acode: restart it")
@@ -215,7 +217,8 @@ mod tests {
     #[test]
     fn each_documented_exit_code_has_its_error() {
         let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
-        let cases: [(CliError, u8); 8] = [
+        let cases: [(CliError, u8); 9] = [
+            (CallError::KeyExists { key: "k".into(), task: "x".into() }.into(), 1),
             (CallError::Draining.into(), 1),
             (CliError::Usage("x".into()), 2),
             (CallError::InvalidSubmission { entry: None, reason: "x".into() }.into(), 2),

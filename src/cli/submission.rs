@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use acode_worker::task::{Array, Blocker, Dependency, DependencyKind, Env, Retry, Submission, TaskId, TaskSpec};
+use acode_worker::task::{Array, Blocker, Dependency, DependencyKind, Env, Key, Retry, Submission, TaskId, TaskSpec};
 
 use super::args::TaskOptions;
 use super::door::Door;
@@ -46,11 +46,13 @@ pub fn build(
         timeout_ms: options.timeout.map(millis),
         priority: options.priority.unwrap_or_default(),
         retry: options.retries.map(|count| Retry { count, ..Retry::default() }),
+        on_finish: options.on_finish.map(|line| program(line.0)).transpose()?.unwrap_or_default(),
         ..TaskSpec::default()
     };
     spec.validate().map_err(|error| CliError::Usage(error.to_string()))?;
     let array = options.array.map(|(first, last)| Array::Range { first, count: (last - first).saturating_add(1) });
-    Ok(Submission { spec, array, delay_ms: options.delay.map(millis), dependencies })
+    let key = options.key.map(|text| Key { text, if_exists: options.if_exists.unwrap_or_default() });
+    Ok(Submission { spec, array, delay_ms: options.delay.map(millis), dependencies, key })
 }
 
 fn millis(duration: std::time::Duration) -> u64 {

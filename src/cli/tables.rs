@@ -132,6 +132,15 @@ pub fn task(task: &TaskRecord) -> String {
     if let Some(member) = &task.member {
         field("Member", &format!("{} of {}: {}", member.index, member.of, member.item));
     }
+    if let Some(key) = &task.key {
+        field("Key", key);
+    }
+    if let Some(of) = &task.hook_of {
+        field("Hook of", &of.to_string());
+    }
+    for hook in task.hooks.iter().flatten() {
+        field("Hook", &hook.to_string());
+    }
     if let Some(array) = &task.array {
         field("Members", &array.count.to_string());
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::taskfile::{DurationError, parse_duration};
+use crate::taskfile::{DurationError, parse_duration, split_command};
 use crate::wire::Stamp;
 
 /// A duration: 30s, 5m, 1h, 500ms, or a number of seconds.
@@ -25,6 +25,19 @@ pub fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         Some(_) | None => Err("K=V is expected".into()),
+    }
+}
+
+/// Program and arguments in one text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandLine(pub Vec<String>);
+
+/// A command, split into words as a shell would without running one.
+pub fn command(text: &str) -> Result<CommandLine, String> {
+    match split_command(text) {
+        None => Err("a quote is not closed".into()),
+        Some(words) if words.first().is_none_or(String::is_empty) => Err("there is no program in it".into()),
+        Some(words) => Ok(CommandLine(words)),
     }
 }
 
@@ -65,6 +78,12 @@ mod tests {
         assert_eq!(pair("a=b=c"), Ok(("a".into(), "b=c".into())));
         assert_eq!(pair("a="), Ok(("a".into(), String::new())));
         assert!(pair("=b").is_err() && pair("a").is_err());
+    }
+
+    #[test]
+    fn a_command_is_split_into_words_and_has_a_program() {
+        assert_eq!(command("tell 'it is' done"), Ok(CommandLine(["tell", "it is", "done"].map(String::from).to_vec())));
+        assert!(command("").is_err() && command("''").is_err() && command("a 'b").is_err());
     }
 
     #[test]

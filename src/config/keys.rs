@@ -52,6 +52,7 @@ pub(super) enum Slot {
     Action(Place<OverLimitAction>),
     Level(Place<LogLevel>),
     Patterns(Place<Vec<String>>),
+    Words(Place<Vec<String>>),
     Variables(Place<Env>),
     File(Place<Option<PathBuf>>),
     Name(Place<String>),
@@ -122,6 +123,10 @@ pub(super) static KEYS: &[Key] = &[
         "the variables that tasks inherit from the supervisor; a * at the end stands for any end"),
     key("tasks.environment.set", Slot::Variables(|c| &mut c.tasks.environment_set),
         "variables that every task gets"),
+    key("tasks.onFinish", Slot::Words(|c| &mut c.tasks.on_finish),
+        "what runs as a task of its own when a task has ended, with the verdict in its environment"),
+    key("tasks.onFinishTimeoutSeconds", Slot::Seconds(|c| &mut c.tasks.on_finish_timeout, 1, YEAR_S),
+        "how long such a task may take, and one that a task asks for itself"),
     key("output.maxBytesPerTask", Slot::Amount(|c| &mut c.output.max_bytes_per_task, 0, TIB),
         "bytes of output that are kept of one attempt"),
     key("output.segmentBytes", Slot::Amount(|c| &mut c.output.segment_bytes, 64 * KIB, 4 * GIB),
@@ -219,6 +224,7 @@ impl Key {
             Slot::Action(place) => *place(config) = self.named(node)?,
             Slot::Level(place) => *place(config) = self.named(node)?,
             Slot::Patterns(place) => *place(config) = self.patterns(node)?,
+            Slot::Words(place) => *place(config) = self.words(node)?,
             Slot::Variables(place) => *place(config) = self.variables(node)?,
             Slot::File(place) => {
                 *place(config) = if is_none(node) { None } else { Some(PathBuf::from(node.as_text(self.path)?)) };
@@ -251,6 +257,16 @@ impl Key {
             if valid { Ok(text.to_owned()) } else { Err(item.refused(self.path, &self.slot.allowed())) }
         };
         node.items(self.path)?.iter().map(pattern).collect()
+    }
+
+    /// A command. A path in place of a program's name must be absolute: nobody could say where it begins.
+    fn words(&self, node: &Node<'_>) -> Result<Vec<String>, Fault> {
+        let items = if is_none(node) { &[] } else { node.items(self.path)? };
+        let word = |item: &Node<'_>| Ok(item.as_text(self.path)?.to_owned());
+        let words: Vec<String> = items.iter().map(word).collect::<Result<_, _>>()?;
+        let program =
+            words.first().is_none_or(|first| !first.is_empty() && (first.starts_with('/') || !first.contains('/')));
+        if program && !words.iter().any(|word| word.contains('\0')) { Ok(words) } else { Err(self.refuse(node)) }
     }
 
     fn variables(&self, node: &Node<'_>) -> Result<Env, Fault> {
@@ -296,6 +312,7 @@ impl Slot {
             Self::Action(_) => names::<OverLimitAction>(),
             Self::Level(_) => names::<LogLevel>(),
             Self::Patterns(_) => "a list of names, each with or without a * at its end,".to_owned(),
+            Self::Words(_) => "a program, by its name or its absolute path, and its arguments, as a list,".to_owned(),
             Self::Variables(_) => "a mapping of names to texts".to_owned(),
             Self::File(_) => "a path or none".to_owned(),
             Self::Name(_) => format!("1 to {NAME_MAX} letters, digits, '-', '_' or '.'"),
@@ -321,7 +338,7 @@ impl Slot {
             Self::Mode(place) => place(config).name().to_owned(),
             Self::Action(place) => place(config).name().to_owned(),
             Self::Level(place) => place(config).name().to_owned(),
-            Self::Patterns(place) => format!("[{}]", place(config).join(", ")),
+            Self::Patterns(place) | Self::Words(place) => format!("[{}]", place(config).join(", ")),
             Self::Variables(_) => "{}".to_owned(),
             Self::File(place) => or_none(place(config).as_ref().map(|path| path.display())),
             Self::Name(place) => place(config).clone(),

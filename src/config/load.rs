@@ -223,7 +223,7 @@ fn section_prefix(key: &Key) -> String {
 fn variable_node<'v>(slot: &Slot, text: &'v str) -> Node<'v> {
     let parts = || text.split(',').map(str::trim).filter(|part| !part.is_empty());
     match slot {
-        Slot::Patterns(_) => Node::new(Value::List(parts().map(Node::text).collect())),
+        Slot::Patterns(_) | Slot::Words(_) => Node::new(Value::List(parts().map(Node::text).collect())),
         Slot::Variables(_) => {
             let pair = |part: &'v str| part.split_once('=').unwrap_or((part, ""));
             let entry =

@@ -119,6 +119,10 @@ pub struct Tasks {
     pub environment_allow: Vec<String>,
     /// Variables that every task gets.
     pub environment_set: Env,
+    /// Program and arguments that run as a task of their own when a task has ended; none if empty.
+    pub on_finish: Vec<String>,
+    /// After which time a finish hook is ended, this one or a task's own.
+    pub on_finish_timeout: Duration,
 }
 
 impl Tasks {
@@ -264,6 +268,8 @@ impl Default for Tasks {
             retry: Retry::default(),
             environment_allow: allow.map(str::to_owned).to_vec(),
             environment_set: Env::new(),
+            on_finish: Vec::new(),
+            on_finish_timeout: Duration::from_secs(60),
         }
     }
 }

@@ -12,6 +12,7 @@ use rusqlite::{Connection, params};
 
 use super::deps::Todo;
 use super::events::Run;
+use super::hooks::Hooks;
 use super::op::{Applied, Counts, NowReady, Op};
 use super::statements::{Sql, Statements};
 use super::{Store, StoreError};
@@ -27,6 +28,8 @@ pub(super) struct Ledger {
     pub(super) next_event: u64,
     pub(super) last_ms: u64,
     pub(super) counts: Counts,
+    /// Tasks and arrays that have not ended and wait for others.
+    pub(super) blocked: u64,
 }
 
 /// A batch whose commit failed: perhaps it is on disk, perhaps not.
@@ -69,6 +72,10 @@ pub(super) struct Row {
 pub(super) const HAS_DEPENDENTS: u8 = 1;
 /// This one waits, or waited, for others.
 pub(super) const HAS_DEPENDENCIES: u8 = 2;
+/// Its specification names a finish hook.
+pub(super) const HAS_HOOK: u8 = 4;
+/// It is a finish hook itself.
+pub(super) const IS_HOOK: u8 = 8;
 
 /// One transaction being written.
 pub(super) struct Writer<'c> {
@@ -79,6 +86,8 @@ pub(super) struct Writer<'c> {
     pub(super) run: Option<Run>,
     pub(super) todo: VecDeque<Todo>,
     pub(super) budget: usize,
+    /// What runs when a task has ended.
+    pub(super) hooks: &'c Hooks,
     /// Tasks whose first attempt ends in this transaction.
     pub(super) ending: HashSet<u64>,
     /// Those of them that have started in it, and when: their rows are written once, at the end.
@@ -102,7 +111,7 @@ pub(super) fn class_of(code: u8) -> Option<Class> {
 }
 
 impl<'c> Writer<'c> {
-    fn new(conn: &'c Connection, tag: u64, ledger: Ledger) -> Self {
+    fn new(conn: &'c Connection, tag: u64, ledger: Ledger, hooks: &'c Hooks) -> Self {
         Self {
             sql: Statements::new(conn),
             tag,
@@ -111,6 +120,7 @@ impl<'c> Writer<'c> {
             run: None,
             todo: VecDeque::new(),
             budget: BUDGET,
+            hooks,
             ending: HashSet::new(),
             begun: HashMap::new(),
         }
@@ -164,9 +174,10 @@ impl<'c> Writer<'c> {
     pub(super) fn close(&mut self) -> rusqlite::Result<()> {
         self.save_todo()?;
         self.flush_run()?;
-        let Ledger { batch, next_seq, next_event, last_ms, counts } = self.ledger;
+        let Ledger { batch, next_seq, next_event, last_ms, counts, blocked } = self.ledger;
         let Counts { pending, completed, failed, cancelled, timeout } = counts;
-        let numbers = params![batch, next_seq, next_event, last_ms, pending, completed, failed, cancelled, timeout];
+        let numbers =
+            params![batch, next_seq, next_event, last_ms, pending, completed, failed, cancelled, timeout, blocked];
         self.sql.run(Sql::SaveLedger, numbers)?;
         Ok(())
     }
@@ -201,7 +212,7 @@ impl Store {
         };
         let mut ledger = self.ledger;
         ledger.batch += 1;
-        let mut writer = Writer::new(conn, self.tag, ledger);
+        let mut writer = Writer::new(conn, self.tag, ledger, &self.hooks);
         let written = writer.sql.run(Sql::Begin, []).and_then(|_| work(&mut writer)).and_then(|()| writer.close());
         let committed = match written {
             Ok(()) => writer.sql.run(Sql::Commit, []).map_err(|e| (true, e)),

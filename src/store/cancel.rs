@@ -97,6 +97,11 @@ impl Writer<'_> {
             self.ledger.counts.shift(TaskState::Cancelled, TaskState::Pending, array.unborn);
             blockers = self.open_blockers(row)?;
             self.sql.run(Sql::SetBlockers, params![header, blockers])?;
+            // One that has ended is counted when it is opened again.
+            if !row.state.is_final() {
+                self.ledger.blocked = self.ledger.blocked.saturating_sub(u64::from(row.blockers > 0));
+                self.ledger.blocked += u64::from(blockers > 0);
+            }
         }
         self.reopen_array(header)?;
         self.event(EventKind::TaskRetried, at_us, &Draft { task: Some(row.id), ..Draft::default() })?;
@@ -126,7 +131,8 @@ impl Writer<'_> {
 
     /// Makes an array's own row agree with having open members again.
     pub(super) fn reopen_array(&mut self, header: u64) -> rusqlite::Result<()> {
-        let Some(array) = self.array_of(header)? else { return Ok(()) };
+        let (Some(row), Some(array)) = (self.row(header)?, self.array_of(header)?) else { return Ok(()) };
+        self.ledger.blocked += u64::from(row.state.is_final() && row.blockers > 0);
         let held = if array.stopped || array.cursor == array.count { 2 } else { 0 };
         self.sql.run(Sql::ReviveArray, params![header, held])?;
         Ok(())

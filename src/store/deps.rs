@@ -1,13 +1,14 @@
 //! Dependencies: what follows for others when a task or an array ends.
 //!
 //! Owner: the store. The graph is walked with a queue, never by recursion, and at most `BUDGET` edges per transaction;
-//! what is left over is kept in the table `todo`, in the same transaction, so that a crash loses none of it.
+//! what is left over is kept in the table `todo`, in the same transaction, so that a crash loses none of it. A task that
+//! is cancelled because of a dependency remembers that one, and the end further up to which all of it goes back.
 //! Deliberately absent: cycles. A submission can only name what is in the queue already.
 
 use acode_worker::task::{DependencyKind, TaskId, TaskState};
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
-use super::apply::{RowKind, Writer, stored};
+use super::apply::{HAS_DEPENDENTS, Row, RowKind, Writer, stored};
 use super::statements::Sql;
 use super::{Store, StoreError};
 
@@ -42,6 +43,29 @@ pub(super) fn condition(kind: DependencyKind, state: TaskState) -> Condition {
     }
 }
 
+/// Why a task cannot start any more, in words.
+fn broken(blocker: &Row, kind: DependencyKind, root: &Row) -> String {
+    let wanted = match kind {
+        DependencyKind::Succeeded => "it was to complete",
+        DependencyKind::Ended => "it was to end",
+        DependencyKind::Failed => "it was to fail",
+    };
+    let ended = |row: &Row| format!("{} {}", row.id, how(row.state));
+    let origin = if root.id == blocker.id { String::new() } else { format!("; root cause: {}", ended(root)) };
+    format!("dependency {}: {wanted}{origin}", ended(blocker))
+}
+
+/// How something ended, as the rest of a sentence about it.
+pub fn how(state: TaskState) -> &'static str {
+    match state {
+        TaskState::Pending | TaskState::Assigned | TaskState::Running => "has not ended",
+        TaskState::Completed => "completed",
+        TaskState::Failed => "failed",
+        TaskState::Cancelled => "was cancelled",
+        TaskState::Timeout => "timed out",
+    }
+}
+
 impl Writer<'_> {
     /// Works off what there is to do, as far as the budget goes.
     pub(super) fn work_off(&mut self) -> rusqlite::Result<()> {
@@ -72,7 +96,7 @@ impl Writer<'_> {
             self.sql.run(Sql::Meet, params![blocker, dependent, kind as u8])?;
             match condition(kind, row.state) {
                 Condition::Met => self.unblock(dependent)?,
-                Condition::Impossible => self.cancel_dependent(dependent, row.id, kind, row.state, at_us)?,
+                Condition::Impossible => self.cancel_dependent(dependent, &row, kind, at_us)?,
                 Condition::Open => {}
             }
         }
@@ -83,27 +107,34 @@ impl Writer<'_> {
         if self.sql.run(Sql::Unblock, [dependent])? == 0 {
             return Ok(());
         }
-        if let Some(row) = self.row(dependent)?.filter(|r| r.blockers == 0 && r.not_before_us == 0 && r.held == 0) {
+        let Some(row) = self.row(dependent)?.filter(|row| row.blockers == 0) else { return Ok(()) };
+        self.ledger.blocked = self.ledger.blocked.saturating_sub(1);
+        if row.not_before_us == 0 && row.held == 0 {
             self.now_ready(&row);
         }
         Ok(())
     }
 
-    /// Cancels a task whose dependency can no longer be met.
+    /// Cancels a task whose dependency can no longer be met, and says to which end that goes back.
     pub(super) fn cancel_dependent(
         &mut self,
         dependent: u64,
-        blocker: TaskId,
+        blocker: &Row,
         kind: DependencyKind,
-        state: TaskState,
         at_us: u64,
     ) -> rusqlite::Result<()> {
-        let wanted = match kind {
-            DependencyKind::Succeeded => "it was to complete",
-            DependencyKind::Ended => "it was to end",
-            DependencyKind::Failed => "it was to fail",
+        if self.row(dependent)?.is_none_or(|row| row.state.is_final()) {
+            return Ok(());
+        }
+        let cause: Option<u64> = self.sql.one(Sql::Cause, [blocker.id.seq()], |r| r.get(0))?;
+        // If the first of the chain is not kept any more, it begins with this one for all that can be told.
+        let root = match cause {
+            Some(seq) => self.row(seq)?.unwrap_or(*blocker),
+            None => *blocker,
         };
-        self.cancel(dependent, &[], &format!("dependency {blocker} is {state}: {wanted}"), at_us)
+        self.cancel(dependent, &[], &broken(blocker, kind, &root), at_us)?;
+        self.sql.run(Sql::SetCause, params![dependent, blocker.id.seq(), root.id.seq()])?;
+        Ok(())
     }
 
     fn retry_members(&mut self, header: u64, from: u64, at_us: u64) -> rusqlite::Result<()> {
@@ -153,6 +184,18 @@ impl Writer<'_> {
 }
 
 impl Store {
+    /// Whether somebody waits, or waited, for this task.
+    ///
+    /// # Errors
+    /// The queue could not be read.
+    pub fn has_dependents(&self, id: TaskId) -> Result<bool, StoreError> {
+        self.read(|conn| {
+            let mut flags = conn.prepare_cached("SELECT flags FROM task WHERE seq = ?1")?;
+            let found: Option<u8> = flags.query_row([id.seq()], |r| r.get(0)).optional()?;
+            Ok(found.is_some_and(|flags| flags & HAS_DEPENDENTS != 0))
+        })
+    }
+
     /// What a task waits, or waited, for: the blocker, how it was to end, and whether that is settled. At most `limit`.
     ///
     /// # Errors

@@ -143,6 +143,12 @@ pub enum SubmitError {
     /// A dependency names a later entry, or one that does not exist.
     #[error("dependency on entry {0}, which is not an earlier one of the same request")]
     UnknownEntry(u32),
+    /// A dependency names a task that nobody looked up.
+    #[error("no task '{0}' to depend on")]
+    UnknownName(String),
+    /// Another task that has not ended has the key.
+    #[error("task {1} has the key '{0}' and has not ended")]
+    KeyExists(String, TaskId),
     /// An array without members would never end.
     #[error("the array has no members")]
     EmptyArray,

@@ -93,6 +93,12 @@ pub struct TaskRecord {
     pub progress_percent: Option<f64>,
     /// And in words.
     pub progress_message: Option<String>,
+    /// What no other task that has not ended may have.
+    pub key: Option<String>,
+    /// If a dependency cancelled it: that one, and the end that this goes back to; while they are kept.
+    pub cause: Option<(TaskId, TaskId)>,
+    /// If it is a finish hook: the task that had ended, while that is kept.
+    pub hook_of: Option<TaskId>,
 }
 
 /// One attempt, as it is kept.
@@ -146,7 +152,7 @@ pub struct Page {
 
 const COLUMNS: &str = "task.seq, kind, state, task.spec, priority, class, blockers, not_before_us, running, attempts,
     failures, losses, task.started_us, task.finished_us, result, reason, progress_percent, progress_message,
-    submitted_ms, attempt.key, attempt.verdict, attempt.error";
+    submitted_ms, attempt.key, attempt.verdict, attempt.error, task.key, broke, root, hook_of";
 
 impl Store {
     /// The record of a task, an array or a member, touched or not.
@@ -283,6 +289,15 @@ impl Store {
             reason: r.get(15)?,
             progress_percent: r.get(16)?,
             progress_message: r.get(17)?,
+            key: r.get(22)?,
+            cause: match (r.get(23)?, r.get(24)?) {
+                (Some(broke), Some(root)) => id_of(self, conn, broke)?.zip(id_of(self, conn, root)?),
+                (Some(_) | None, _) => None,
+            },
+            hook_of: match r.get(25)? {
+                Some(seq) => id_of(self, conn, seq)?,
+                None => None,
+            },
         })
     }
 
@@ -306,6 +321,12 @@ impl Store {
             ..header
         }))
     }
+}
+
+/// The id of the task with this number, if it is kept.
+pub(super) fn id_of(store: &Store, conn: &Connection, seq: u64) -> rusqlite::Result<Option<TaskId>> {
+    let mut row = conn.prepare_cached("SELECT submitted_ms FROM task WHERE seq = ?1")?;
+    row.query_row([seq], |r| Ok(store.id(r.get(0)?, seq))).optional()
 }
 
 fn bad_json(at: usize, e: serde_json::Error) -> rusqlite::Error {

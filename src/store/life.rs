@@ -153,6 +153,8 @@ impl Writer<'_> {
     /// What follows from the end of a task, whatever ended it: counts, dependents, its array.
     pub(super) fn ended(&mut self, row: &Row, state: TaskState, at_us: u64) -> rusqlite::Result<()> {
         self.applied.ended.push((row.id, state));
+        self.ledger.blocked = self.ledger.blocked.saturating_sub(u64::from(row.blockers > 0));
+        self.hook(row, state, at_us)?;
         if row.flags & HAS_DEPENDENTS != 0 {
             self.todo.push_back(Todo::TellDependents { blocker: row.id.seq(), at_us });
         }
@@ -187,6 +189,13 @@ impl Writer<'_> {
 
     /// Lets a person's wish bring back what has ended.
     pub(super) fn retry(&mut self, seq: u64, at_us: u64) -> rusqlite::Result<()> {
+        // A key may have been given to another task meanwhile; that of an array is its members' as well.
+        let array = self.array_of(seq)?.map(|array| array.seq);
+        for keyed in array.into_iter().chain([seq]) {
+            if self.sql.one(Sql::KeyRival, [keyed], |_| Ok(()))?.is_some() {
+                return Ok(());
+            }
+        }
         match self.row(seq)? {
             Some(row) => match row.kind {
                 RowKind::Header => self.retry_array(&row, at_us),
@@ -202,6 +211,7 @@ impl Writer<'_> {
         if self.sql.run(Sql::Revive, params![seq, unmet])? == 0 {
             return Ok(());
         }
+        self.ledger.blocked += u64::from(unmet > 0);
         self.event(EventKind::TaskRetried, at_us, &Draft { task: Some(row.id), ..Draft::default() })?;
         match row.kind {
             RowKind::Header => {}

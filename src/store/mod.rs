@@ -6,7 +6,7 @@
 //! failed writes. Invariant: memory follows the disk; nothing here is changed before its commit.
 //!
 //! `op` is the data that comes in and goes out, `apply` the transaction; `submit`, `life`, `cancel` and `deps` are what
-//! it does; `queue`, `history`, `find` and `events` read; `prune` forgets.
+//! it does, and `hooks` what follows an end; `queue`, `history`, `find` and `events` read; `prune` forgets.
 
 mod apply;
 mod cancel;
@@ -15,6 +15,7 @@ mod error;
 mod events;
 mod find;
 mod history;
+mod hooks;
 mod life;
 mod migrate;
 mod op;
@@ -35,6 +36,7 @@ use rusqlite::{Connection, OpenFlags};
 pub use error::{FindError, StoreError, SubmitError};
 pub use events::{Event, EventKind};
 pub use history::{ArrayRecord, AttemptRecord, ListFilter, Page, TaskKind, TaskRecord};
+pub use hooks::Hooks;
 pub use op::{Applied, AttemptEnd, Counts, NewTask, Next, NowReady, Op, WorkerRecord, later};
 pub use prune::{Pruned, Retention};
 pub use queue::{Entry, ReadyTask};
@@ -65,6 +67,20 @@ pub trait Queue {
     fn check(&self, entries: &[NewTask]) -> Result<Result<(), (TaskId, SubmitError)>, StoreError>;
     /// See [`Store::counts`].
     fn counts(&self) -> Counts;
+    /// See [`Store::blocked`].
+    fn blocked(&self) -> u64;
+    /// See [`Store::set_hooks`].
+    fn set_hooks(&mut self, hooks: Hooks);
+    /// See [`Store::has_dependents`].
+    fn has_dependents(&self, id: TaskId) -> Result<bool, StoreError>;
+    /// See [`Store::key_holder`].
+    fn key_holder(&self, key: &str) -> Result<Option<TaskId>, StoreError>;
+    /// See [`Store::key_of`].
+    fn key_of(&self, id: TaskId) -> Result<Option<(TaskId, String)>, StoreError>;
+    /// See [`Store::hooks_of`].
+    fn hooks_of(&self, id: TaskId, limit: usize) -> Result<Vec<TaskId>, StoreError>;
+    /// See [`Store::find_by_name`].
+    fn find_by_name(&self, name: &str) -> Result<TaskId, FindError>;
     /// See [`Store::ready`].
     fn ready(&self, lane: (Priority, Class), after: u64, limit: usize) -> Result<Vec<ReadyTask>, StoreError>;
     /// See [`Store::next_delayed`].
@@ -100,6 +116,7 @@ pub struct Store {
     conn: Option<Connection>,
     tag: u64,
     ledger: Ledger,
+    hooks: Hooks,
     /// Set by an error after which the connection is not to be trusted.
     broken: bool,
     in_doubt: Option<InDoubt>,
@@ -117,7 +134,8 @@ impl Store {
         let mut conn = connect(&path)?;
         prepare(&mut conn, &path)?;
         let (tag, ledger) = load(&conn).map_err(|e| StoreError::sort(&path, e))?;
-        Ok(Self { path, conn: Some(conn), tag, ledger, broken: false, in_doubt: None, settled: None })
+        let hooks = Hooks::default();
+        Ok(Self { path, conn: Some(conn), tag, ledger, hooks, broken: false, in_doubt: None, settled: None })
     }
 
     /// Drops the connection and opens a new one, after an error that asked for it. Everything in the write-ahead log is
@@ -173,6 +191,16 @@ impl Store {
         self.ledger.counts
     }
 
+    /// How many tasks and arrays have not ended and wait for others. Costs nothing.
+    pub fn blocked(&self) -> u64 {
+        self.ledger.blocked
+    }
+
+    /// Says what runs from now on when a task has ended.
+    pub fn set_hooks(&mut self, hooks: Hooks) {
+        self.hooks = hooks;
+    }
+
     /// The database's path.
     pub fn path(&self) -> &Path {
         &self.path
@@ -207,6 +235,27 @@ impl Queue for Store {
     }
     fn counts(&self) -> Counts {
         Self::counts(self)
+    }
+    fn blocked(&self) -> u64 {
+        Self::blocked(self)
+    }
+    fn set_hooks(&mut self, hooks: Hooks) {
+        Self::set_hooks(self, hooks);
+    }
+    fn has_dependents(&self, id: TaskId) -> Result<bool, StoreError> {
+        Self::has_dependents(self, id)
+    }
+    fn key_holder(&self, key: &str) -> Result<Option<TaskId>, StoreError> {
+        Self::key_holder(self, key)
+    }
+    fn key_of(&self, id: TaskId) -> Result<Option<(TaskId, String)>, StoreError> {
+        Self::key_of(self, id)
+    }
+    fn hooks_of(&self, id: TaskId, limit: usize) -> Result<Vec<TaskId>, StoreError> {
+        Self::hooks_of(self, id, limit)
+    }
+    fn find_by_name(&self, name: &str) -> Result<TaskId, FindError> {
+        Self::find_by_name(self, name)
     }
     fn ready(&self, lane: (Priority, Class), after: u64, limit: usize) -> Result<Vec<ReadyTask>, StoreError> {
         Self::ready(self, lane, after, limit)
@@ -280,7 +329,7 @@ fn prepare(conn: &mut Connection, path: &Path) -> Result<(), StoreError> {
 /// The queue's tag and numbers, as they are on disk.
 fn load(conn: &Connection) -> rusqlite::Result<(u64, Ledger)> {
     let tag = conn.query_row("SELECT value FROM meta WHERE key = 'tag'", [], |r| r.get(0))?;
-    let columns = "batch, next_seq, next_event, last_ms, pending, completed, failed, cancelled, timeout";
+    let columns = "batch, next_seq, next_event, last_ms, pending, completed, failed, cancelled, timeout, blocked";
     let ledger = conn.query_row(&format!("SELECT {columns} FROM ledger WHERE id = 1"), [], |r| {
         Ok(Ledger {
             batch: r.get(0)?,
@@ -294,6 +343,7 @@ fn load(conn: &Connection) -> rusqlite::Result<(u64, Ledger)> {
                 cancelled: r.get(7)?,
                 timeout: r.get(8)?,
             },
+            blocked: r.get(9)?,
         })
     })?;
     Ok((tag, ledger))

@@ -31,23 +31,31 @@ pub struct NewTask {
     pub array: Option<Array>,
     /// What it waits for.
     pub dependencies: Vec<(TaskId, DependencyKind)>,
+    /// The name that it was given.
+    pub name: Option<String>,
+    /// What no other task that has not ended may have.
+    pub key: Option<String>,
+    /// Whether its specification names a finish hook.
+    pub hooked: bool,
 }
 
 impl NewTask {
     /// Makes the stored form of `submission`. `earlier` are the ids of the same request's entries before this one.
     ///
     /// # Errors
-    /// The array is empty or too large, a dependency names no earlier entry, or the specification is no JSON.
+    /// The array is empty or too large, a dependency names no earlier entry, or a task by a text that was not looked up,
+    /// or the specification is no JSON.
     pub fn new(id: TaskId, at_us: u64, submission: Submission, earlier: &[TaskId]) -> Result<Self, SubmitError> {
         if let Some(array) = &submission.array {
             check_size(array)?;
         }
-        let resolve = |on: Blocker| match on {
-            Blocker::Id(id) => Ok(id),
-            Blocker::Entry(n) => earlier.get(n as usize).copied().ok_or(SubmitError::UnknownEntry(n)),
+        let resolve = |on: &Blocker| match on {
+            Blocker::Id(id) => Ok(*id),
+            Blocker::Entry(n) => earlier.get(*n as usize).copied().ok_or(SubmitError::UnknownEntry(*n)),
+            Blocker::Task(name) => Err(SubmitError::UnknownName(name.clone())),
         };
         let dependencies =
-            submission.dependencies.iter().map(|d| Ok((resolve(d.on)?, d.when))).collect::<Result<_, _>>()?;
+            submission.dependencies.iter().map(|d| Ok((resolve(&d.on)?, d.when))).collect::<Result<_, _>>()?;
         let spec_json = serde_json::to_string(&submission.spec).map_err(|e| SubmitError::Spec(e.to_string()))?;
         Ok(Self {
             id,
@@ -58,6 +66,9 @@ impl NewTask {
             not_before_us: submission.delay_ms.map_or(0, |ms| later(at_us, ms)),
             array: submission.array,
             dependencies,
+            hooked: !submission.spec.on_finish.is_empty(),
+            name: submission.spec.name,
+            key: submission.key.map(|key| key.text),
         })
     }
 

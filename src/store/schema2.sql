@@ -1,10 +1,14 @@
--- Version 2: names, unique keys, limit groups, start deadlines, and since when a task has been ready.
+-- Version 2: names, unique keys, limit groups, start deadlines, since when a task has been ready, finish hooks.
 ALTER TABLE task ADD COLUMN name TEXT;                              -- the one given, so that it can be found; else NULL
 ALTER TABLE task ADD COLUMN key TEXT;                               -- unique among the tasks that have not ended
 ALTER TABLE task ADD COLUMN grp INTEGER NOT NULL DEFAULT 0;         -- its limit group; 0: none
 ALTER TABLE task ADD COLUMN ready_us INTEGER NOT NULL DEFAULT 0;    -- since when only its turn is missing; 0: submission
 ALTER TABLE task ADD COLUMN expires_us INTEGER NOT NULL DEFAULT 0;  -- it must have started by then; 0: whenever
 ALTER TABLE task ADD COLUMN ooms INTEGER NOT NULL DEFAULT 0;        -- attempts that ran out of memory, like failures
+ALTER TABLE task ADD COLUMN broke INTEGER;                          -- the dependency whose end cancelled it
+ALTER TABLE task ADD COLUMN root INTEGER;                           -- the end that all of that goes back to
+ALTER TABLE task ADD COLUMN hook_of INTEGER;                        -- the ended task whose finish hook this one is
+-- Of 'flags': 1 has dependents, 2 has dependencies, 4 has a finish hook of its own, 8 is a finish hook.
 
 -- Tasks of one lane and group come out in order of submission; the dispatcher merges the groups of a lane by number.
 DROP INDEX task_ready;
@@ -12,7 +16,12 @@ CREATE INDEX task_ready ON task (priority, class, grp)
   WHERE state = 0 AND blockers = 0 AND not_before_us = 0 AND held = 0;
 CREATE INDEX task_name ON task (name) WHERE name IS NOT NULL;
 CREATE UNIQUE INDEX task_key ON task (key) WHERE key IS NOT NULL AND state = 0;
+CREATE INDEX task_hook ON task (hook_of) WHERE hook_of IS NOT NULL;
 CREATE INDEX task_expires ON task (expires_us) WHERE state = 0 AND expires_us > 0;
 
 -- At most 'max' tasks of a group are handed out at once; NULL: as many as there is room for.
 CREATE TABLE grp (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, max INTEGER);
+
+-- So many tasks and arrays have not ended and wait for others.
+ALTER TABLE ledger ADD COLUMN blocked INTEGER NOT NULL DEFAULT 0;
+UPDATE ledger SET blocked = (SELECT count(*) FROM task WHERE state = 0 AND blockers > 0);

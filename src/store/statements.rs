@@ -17,17 +17,21 @@ statements! {
     Begin = "BEGIN IMMEDIATE";
     Commit = "COMMIT";
     SaveLedger = "UPDATE ledger SET batch=?1, next_seq=?2, next_event=?3, last_ms=?4, pending=?5, completed=?6,
-        failed=?7, cancelled=?8, timeout=?9 WHERE id=1";
+        failed=?7, cancelled=?8, timeout=?9, blocked=?10 WHERE id=1";
     InsertEvent = "INSERT INTO event(seq, at_us, kind, task, task_ms, count, attempt, worker, data)
         VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
     SameEvent = "SELECT 1 FROM event WHERE seq >= ?1 AND at_us = ?2 AND kind = ?3 AND data IS ?4 LIMIT 1";
 
     InsertTask = "INSERT OR IGNORE INTO task(seq, kind, state, priority, class, blockers, not_before_us, flags,
-        submitted_ms, spec) VALUES(?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+        submitted_ms, spec, name, key) VALUES(?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
     InsertArray = "INSERT INTO array(seq, count, first, open) VALUES(?1, ?2, ?3, ?2)";
     InsertItem = "INSERT INTO array_item(header, idx, text) VALUES(?1, ?2, ?3)";
     InsertDep = "INSERT OR IGNORE INTO dep(blocker, dependent, kind, met) VALUES(?1, ?2, ?3, ?4)";
     MarkBlocker = "UPDATE task SET flags = flags | 1 WHERE seq = ?1";
+
+    KeyHolder = "SELECT seq, submitted_ms FROM task WHERE key = ?1 AND key IS NOT NULL AND state = 0";
+    KeyRival = "SELECT other.key FROM task AS own JOIN task AS other ON other.key = own.key AND other.key IS NOT NULL
+        AND other.state = 0 WHERE own.seq = ?1 AND own.key IS NOT NULL AND own.state <> 0";
 
     Row = "SELECT kind, state, priority, class, blockers, not_before_us, held, flags, submitted_ms FROM task
         WHERE seq = ?1";
@@ -49,8 +53,9 @@ statements! {
         losses = losses + ?5, started_us = coalesce(?6, started_us) WHERE seq = ?1 AND state = 0";
     EndArray = "UPDATE task SET state = ?2, finished_us = ?3 WHERE seq = ?1 AND state = 0";
     Revive = "UPDATE task SET state = 0, finished_us = NULL, running = 0, failures = 0, losses = 0, result = NULL,
-        reason = NULL, not_before_us = 0, blockers = ?2 WHERE seq = ?1 AND state >= 3";
-    ReviveArray = "UPDATE task SET state = 0, finished_us = NULL, reason = NULL, held = ?2 WHERE seq = ?1";
+        reason = NULL, broke = NULL, root = NULL, not_before_us = 0, blockers = ?2 WHERE seq = ?1 AND state >= 3";
+    ReviveArray = "UPDATE task SET state = 0, finished_us = NULL, reason = NULL, broke = NULL, root = NULL, held = ?2
+        WHERE seq = ?1";
 
     Due = "SELECT seq FROM task INDEXED BY task_delayed WHERE state = 0 AND not_before_us > 0 AND not_before_us <= ?1
         ORDER BY not_before_us LIMIT ?2";
@@ -75,6 +80,13 @@ statements! {
     Unmet = "SELECT dependent, kind FROM dep WHERE blocker = ?1 AND met = 0 LIMIT ?2";
     Meet = "UPDATE OR REPLACE dep SET met = 1 WHERE blocker = ?1 AND met = 0 AND dependent = ?2 AND kind = ?3";
     Unblock = "UPDATE task SET blockers = blockers - 1 WHERE seq = ?1 AND state = 0 AND blockers > 0";
+    Cause = "SELECT root FROM task WHERE seq = ?1 AND root IS NOT NULL";
+    SetCause = "UPDATE task SET broke = ?2, root = ?3 WHERE seq = ?1 AND state >= 3";
+
+    HookFacts = "SELECT spec, attempts, started_us, reason FROM task WHERE seq = ?1";
+    LastVerdict = "SELECT verdict, error FROM attempt WHERE key = ?1";
+    SetHook = "UPDATE task SET hook_of = ?2 WHERE seq = ?1";
+
     Block = "UPDATE OR REPLACE dep SET met = 0 WHERE dependent = ?1 AND met = 1
         AND EXISTS (SELECT 1 FROM task WHERE task.seq = dep.blocker AND task.state = 0)";
     Settle = "UPDATE OR REPLACE dep SET met = 1 WHERE dependent = ?1 AND met = 0

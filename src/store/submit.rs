@@ -6,9 +6,9 @@
 use std::collections::HashSet;
 
 use acode_worker::task::{Array, Class, DependencyKind, Priority, TaskId, TaskState};
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
-use super::apply::{HAS_DEPENDENCIES, Row, RowKind, Writer};
+use super::apply::{HAS_DEPENDENCIES, HAS_DEPENDENTS, HAS_HOOK, Row, RowKind, Writer, stored};
 use super::deps::{Condition, condition};
 use super::events::Draft;
 use super::op::{NewTask, check_size};
@@ -48,7 +48,7 @@ impl Writer<'_> {
 
     /// Accepts one task or array, or notes why not.
     pub(super) fn submit(&mut self, new: &NewTask) -> rusqlite::Result<()> {
-        if let Err(why) = self.admissible(new) {
+        if let Some(why) = self.inadmissible(new)? {
             self.applied.rejected.push((new.id, why));
             return Ok(());
         }
@@ -72,31 +72,40 @@ impl Writer<'_> {
                     unmet.insert((on.seq(), kind));
                 }
                 Condition::Met => {}
-                Condition::Impossible => doomed = doomed.or(Some((on, kind, blocker.state))),
+                Condition::Impossible => doomed = doomed.or(Some((blocker, kind))),
             }
-            edges.push((on.seq(), kind));
+            edges.push((on.seq(), kind, blocker.flags));
         }
         if !self.insert_task(new, unmet.len(), HAS_DEPENDENCIES)? {
             return Ok(());
         }
-        for (blocker, kind) in edges {
+        for (blocker, kind, flags) in edges {
             let open = unmet.contains(&(blocker, kind));
             self.sql.run(Sql::InsertDep, params![blocker, new.id.seq(), kind as u8, !open])?;
-            if open {
+            if open && flags & HAS_DEPENDENTS == 0 {
                 self.sql.run(Sql::MarkBlocker, [blocker])?;
             }
         }
         match doomed {
-            Some((on, kind, state)) => self.cancel_dependent(new.id.seq(), on, kind, state, new.at_us),
+            Some((blocker, kind)) => self.cancel_dependent(new.id.seq(), &blocker, kind, new.at_us),
             None => Ok(()),
         }
     }
 
-    fn admissible(&self, new: &NewTask) -> Result<(), SubmitError> {
+    /// Why a submission cannot be accepted, if so.
+    fn inadmissible(&mut self, new: &NewTask) -> rusqlite::Result<Option<SubmitError>> {
         if new.id.queue() != self.tag {
-            return Err(SubmitError::ForeignId(new.id));
+            return Ok(Some(SubmitError::ForeignId(new.id)));
         }
-        new.array.as_ref().map_or(Ok(()), check_size)
+        if let Some(key) = &new.key {
+            let tag = self.tag;
+            let holder = self.sql.one(Sql::KeyHolder, [key], |r| Ok(TaskId::new(r.get(1)?, tag, r.get(0)?)))?;
+            // Its own, if it comes a second time.
+            if let Some(holder) = holder.filter(|holder| *holder != new.id) {
+                return Ok(Some(SubmitError::KeyExists(key.clone(), holder)));
+            }
+        }
+        Ok(new.array.as_ref().and_then(|array| check_size(array).err()))
     }
 
     /// What a dependency is on, if it can be depended on.
@@ -115,15 +124,17 @@ impl Writer<'_> {
     }
 
     /// Writes the rows of a task or array; false if they were there already.
-    fn insert_task(&mut self, new: &NewTask, blockers: usize, flags: u8) -> rusqlite::Result<bool> {
+    pub(super) fn insert_task(&mut self, new: &NewTask, blockers: usize, flags: u8) -> rusqlite::Result<bool> {
         let (seq, ms) = (new.id.seq(), new.id.millis());
         let kind = if new.array.is_some() { RowKind::Header } else { RowKind::Task };
         let (priority, class) = (new.priority as u8, new.class as u8);
-        let spec = Some(new.spec_json.as_str());
-        let row = params![seq, kind as u8, priority, class, blockers, new.not_before_us, flags, ms, spec];
+        let (spec, name, key) = (Some(new.spec_json.as_str()), new.name.as_deref(), new.key.as_deref());
+        let flags = flags | if new.hooked { HAS_HOOK } else { 0 };
+        let row = params![seq, kind as u8, priority, class, blockers, new.not_before_us, flags, ms, spec, name, key];
         if self.sql.run(Sql::InsertTask, row)? == 0 {
             return Ok(false);
         }
+        self.ledger.blocked += u64::from(blockers > 0);
         self.ledger.next_seq = self.ledger.next_seq.max(seq + new.span());
         self.ledger.last_ms = self.ledger.last_ms.max(ms);
         let Some(array) = &new.array else {
@@ -171,7 +182,7 @@ impl Writer<'_> {
         let (priority, class): (Priority, Class) = (header.priority, header.class);
         let ms = header.id.millis();
         let none: Option<&str> = None;
-        let row = params![seq, RowKind::Member as u8, priority as u8, class as u8, 0, 0, 0, ms, none];
+        let row = params![seq, RowKind::Member as u8, priority as u8, class as u8, 0, 0, 0, ms, none, none, none];
         Ok(self.sql.run(Sql::InsertTask, row)? > 0)
     }
 }
@@ -205,11 +216,15 @@ impl Store {
 
     /// Why nothing can depend on this id, if so.
     fn refuses(&self, on: TaskId) -> Result<Option<SubmitError>, StoreError> {
-        Ok(match self.get(on)? {
-            Some(found) => match found.kind {
-                super::TaskKind::Task | super::TaskKind::Array(_) => None,
-                super::TaskKind::Member { .. } => Some(SubmitError::MemberDependency(on)),
-            },
+        // Not the whole record: a task may wait for a hundred thousand others.
+        let kind = self.read(|conn| {
+            let mut row = conn.prepare_cached("SELECT kind FROM task WHERE seq = ?1 AND submitted_ms = ?2")?;
+            row.query_row([on.seq(), on.millis()], |r| stored(r, 0, RowKind::from_u8)).optional()
+        })?;
+        Ok(match kind.filter(|_| on.queue() == self.tag) {
+            Some(RowKind::Task | RowKind::Header) => None,
+            Some(RowKind::Member) => Some(SubmitError::MemberDependency(on)),
+            None if self.get(on)?.is_some() => Some(SubmitError::MemberDependency(on)),
             None => Some(SubmitError::UnknownDependency(on)),
         })
     }

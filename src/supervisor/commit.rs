@@ -11,7 +11,7 @@ use acode_worker::task::TaskId;
 use super::Supervisor;
 use super::clients::ClientId;
 use super::ledger::After;
-use crate::store::{Applied, EventKind, Op, StoreError};
+use crate::store::{Applied, EventKind, Op, StoreError, SubmitError};
 use crate::wire::{CallError, reply};
 
 /// How long to wait between two attempts to open the database anew, in nanoseconds.
@@ -155,7 +155,12 @@ impl Supervisor {
         match refused {
             None => self.clients.reply(client, &reply::Submitted { ids }, false),
             Some((entry, why)) => {
-                let error = CallError::InvalidSubmission { entry: Some(entry), reason: why.to_string() };
+                let error = match why {
+                    SubmitError::KeyExists(key, task) => {
+                        CallError::KeyExists { key: key.clone(), task: task.to_string() }
+                    }
+                    _ => CallError::InvalidSubmission { entry: Some(entry), reason: why.to_string() },
+                };
                 self.clients.error(client, &error);
             }
         }

@@ -16,7 +16,7 @@ use super::desk::{Phase, served};
 use super::ledger::After;
 use super::streams::{Awaited, Follower, Waiter};
 use crate::records;
-use crate::requests::{self, RequestError};
+use crate::requests::{self, Admitted, RequestError};
 use crate::store::{Op, StoreError, TaskKind};
 use crate::wire::reply::{self, Waited};
 use crate::wire::request::{self, Events, List, Logs, Stop, Submit, Wait};
@@ -67,8 +67,7 @@ impl Supervisor {
             Request::Why(why) => {
                 let id = requests::resolve(&*self.store, &why.id)?;
                 let stored = requests::stored(&*self.store, id)?;
-                let verdict = stored.verdict.clone();
-                let reply = requests::why(self.task_record(stored)?, verdict.as_ref());
+                let reply = requests::why(&*self.store, stored, |stored| self.task_record(stored))?;
                 self.clients.reply(client, &reply, false);
             }
             Request::Wait(wait) => self.wait(client, &wait, more)?,
@@ -133,14 +132,19 @@ impl Supervisor {
             return Err(CallError::Draining.into());
         }
         self.writable()?;
-        let queued = self.store.counts().pending + self.ledger.submitted();
-        let tasks = requests::admit(&mut *self.store, submit.tasks, self.config.queue.max_tasks, queued)?;
-        if tasks.iter().any(|task| !task.dependencies.is_empty()) {
-            // A dependency may be on something in the batch, and a bad one must refuse the whole request.
+        let looks_up = requests::looks_up(&submit.tasks);
+        if looks_up {
+            // A dependency may be on something in the batch, which may have the same key as well; and what is wrong must
+            // refuse the whole request.
             self.commit();
+            self.writable()?;
+        }
+        let queued = self.store.counts().pending + self.ledger.submitted();
+        let admitted = requests::admit(&mut *self.store, submit.tasks, self.config.queue.max_tasks, queued)?;
+        let Admitted { tasks, ids } = admitted;
+        if looks_up {
             requests::check_dependencies(&*self.store, &tasks)?;
         }
-        let ids = tasks.iter().map(|task| task.id).collect();
         for task in tasks {
             let lane = acode_worker::claim::Lane { priority: task.priority, class: task.class };
             // What it is refused for now, or delayed by, shows when the lane is read.
@@ -203,7 +207,9 @@ impl Supervisor {
     fn retry(&mut self, client: ClientId, retry: &request::Retry) -> Result<(), RequestError> {
         self.writable()?;
         let mut done = reply::Retried::default();
-        for id in requests::resolve_all(&*self.store, &retry.ids)? {
+        let ids = requests::resolve_all(&*self.store, &retry.ids)?;
+        requests::check_revival(&*self.store, &ids)?;
+        for id in ids {
             let record = requests::stored(&*self.store, id)?;
             if requests::may_retry(record.state) {
                 let at_us = requests::now_us();

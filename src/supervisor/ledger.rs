@@ -87,6 +87,11 @@ impl Ledger {
         self.ops.push(op);
     }
 
+    /// Asks for the commit of what was added: tasks wait for it.
+    pub fn hurry(&mut self) {
+        self.urgent = !self.is_empty();
+    }
+
     /// Adds a submission; whoever sent it waits.
     pub fn submit(&mut self, task: NewTask, now_ns: u64) {
         self.submitted = self.submitted.saturating_add(task.array.as_ref().map_or(1, Array::len));

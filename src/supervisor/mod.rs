@@ -215,6 +215,7 @@ impl Supervisor {
     fn follow_config(&mut self, config: Config) {
         self.settings = settings::worker_settings(&config, &self.dirs);
         self.policy = settings::policy(&config);
+        self.store.set_hooks(settings::hooks(&config));
         self.fleet.set_rules(settings::rules(&config, self.producer.region().geometry().workers));
         self.clients.set_max(config.control.max_connections as usize);
         self.config = config;

@@ -125,9 +125,10 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Whether the loop is keeping a batch open.
+    /// Whether the loop is keeping a batch open without listening. While tasks wait for others it listens, since the end
+    /// of one of those must not wait for the batch.
     fn lingers(&mut self) -> bool {
-        !self.ledger.is_empty() && self.workers_are_busy() && self.broken.is_none()
+        !self.ledger.is_empty() && self.workers_are_busy() && self.broken.is_none() && self.store.blocked() == 0
     }
 
     fn take_event(&mut self, token: Token) {

@@ -61,7 +61,8 @@ pub(super) fn build(launch: Launch, nursery: Nursery) -> Result<Supervisor, Pool
     let signals = Signals::new(SIGNALS).map_err(PoolError::system("signals cannot be followed"))?;
     let boot_id = process::boot_id().map_err(PoolError::system("/proc is needed"))?;
 
-    let (store, cgroup) = recover(&dirs, &boot_id, config.workers.kill_grace)?;
+    let (mut store, cgroup) = recover(&dirs, &boot_id, config.workers.kill_grace)?;
+    store.set_hooks(settings::hooks(&config));
     let workers_lock = WorkersLock::new(dirs.workers_lock()).shared()?;
 
     let rows = config.workers.max_count.clamp(config.workers.count, MAX_ROWS) as u16;

@@ -9,6 +9,7 @@ use super::decide::Rules;
 use super::judge::Policy;
 use crate::config::Config;
 use crate::rundir::Dirs;
+use crate::store::Hooks;
 
 /// With so many workers in a row that never became ready, the pool gives up.
 const MAX_BOOT_FAILURES: u32 = 5;
@@ -60,6 +61,11 @@ pub fn rules(config: &Config, rows: u16) -> Rules {
         rows,
         max_boot_failures: MAX_BOOT_FAILURES,
     }
+}
+
+/// What runs when a task has ended.
+pub fn hooks(config: &Config) -> Hooks {
+    Hooks { pool: config.tasks.on_finish.clone(), timeout_ms: millis(config.tasks.on_finish_timeout) }
 }
 
 /// What an attempt's end is judged by, for a task that does not say otherwise.

@@ -245,8 +245,13 @@ impl Supervisor {
             reason,
             next: stored(next, finished.finished_us as u64),
         };
+        let last = matches!(next, Next::Final(_));
         self.record(Op::Finished(Box::new(end)));
         self.ledger.then(After::Release { seq: finished.id.seq() });
+        // Those that wait for it can start with the commit, and are not to wait until the batch has grown.
+        if last && self.store.blocked() > 0 && self.store.has_dependents(finished.id).unwrap_or(true) {
+            self.ledger.hurry();
+        }
     }
 
     /// The retries that a task asks for itself.

@@ -7,17 +7,20 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use acode_worker::task::{Array, DependencyKind, Env, Priority, Retry, Rlimits, SpecError, Submission, TaskSpec};
+use acode_worker::task::{
+    Array, DependencyKind, Env, IfExists, Key, Priority, Retry, Rlimits, SpecError, Submission, TaskSpec,
+};
 
 use super::duration::{DURATION_MAX, from_seconds};
 use super::{expand, parse_duration};
 use crate::tree::{At, Entry, Fault, FaultKind, Node, Scalar, ScalarKind, Value};
 
 /// The keys that `defaults` may have, which a task may have too.
-const SHARED: [&str; 10] =
-    ["priority", "timeout", "grace", "retries", "delay", "cwd", "env", "meta", "stdin", "rlimits"];
+const SHARED: [&str; 11] =
+    ["priority", "timeout", "grace", "retries", "delay", "cwd", "env", "meta", "stdin", "rlimits", "onFinish"];
 /// The keys that only a task may have.
-const OWN: [&str; 8] = ["name", "command", "after", "afterAny", "afterFailed", "each", "array", "allowEmpty"];
+const OWN: [&str; 10] =
+    ["name", "command", "after", "afterAny", "afterFailed", "each", "array", "allowEmpty", "key", "ifExists"];
 
 /// The most retries that anybody may ask for.
 const RETRIES_MAX: u64 = 1_000_000;
@@ -94,7 +97,10 @@ impl Draft {
         let spec = &mut self.submission.spec;
         match entry.key.as_ref() {
             "name" => spec.name = Some(name(node)?),
-            "command" => spec.command = command(node)?,
+            "command" => spec.command = command(node, "command")?,
+            "onFinish" => spec.on_finish = if is_none(node) { Vec::new() } else { command(node, "onFinish")? },
+            "key" => self.submission.key.get_or_insert_default().text = key(node)?,
+            "ifExists" => self.submission.key.get_or_insert_default().if_exists = if_exists(node)?,
             "priority" => spec.priority = priority(node)?,
             "timeout" => {
                 spec.timeout_ms = optional_millis(node, "timeout")?;
@@ -153,7 +159,10 @@ impl Draft {
         if self.is_empty() && !self.allow_empty {
             return Err(Fault::other(value_at("each"), "each matches nothing (allowEmpty: true permits that)"));
         }
-        let Submission { spec, array, .. } = &mut self.submission;
+        let Submission { spec, array, key, .. } = &mut self.submission;
+        if key.as_ref().is_some_and(|key| key.text.is_empty()) {
+            return Err(Fault::other(value_at("ifExists"), "ifExists says what becomes of a key, and there is no key"));
+        }
         let given = matches!(&node.value, Value::Map(entries) if entries.iter().any(|entry| entry.key == "command"));
         if !given {
             let expected = "a list of words, or a text that is split like a shell's,".to_owned();
@@ -165,7 +174,10 @@ impl Draft {
         };
         // A program without a slash is looked for in PATH, one with it is a path like the others.
         let program = spec.command.first_mut().filter(|program| program.contains('/'));
-        for (key, path) in [("cwd", spec.cwd.as_mut()), ("stdin", spec.stdin.as_mut()), ("command", program)] {
+        let hook = spec.on_finish.first_mut().filter(|program| program.contains('/'));
+        let paths =
+            [("cwd", spec.cwd.as_mut()), ("stdin", spec.stdin.as_mut()), ("command", program), ("onFinish", hook)];
+        for (key, path) in paths {
             if let Some(path) = path.filter(|path| !path.starts_with('/')) {
                 let absolute = expand::absolute(path, &base.folder, items);
                 *path = absolute.map_err(|words| Fault::other(value_at(key), format!("{key}: {words}")))?;
@@ -174,6 +186,7 @@ impl Draft {
         check(spec).map_err(|error| {
             let key = match &error {
                 SpecError::EmptyCommand => "command",
+                SpecError::EmptyHook => "onFinish",
                 SpecError::Nul(key) => key,
                 SpecError::RelativePath { field, .. } => field,
                 SpecError::BadEnvName(_) | SpecError::OutOfRange { .. } | SpecError::TooLarge { .. } => "",
@@ -189,7 +202,8 @@ fn check(spec: &TaskSpec) -> Result<(), SpecError> {
     const WORST: usize = 6;
     const KEYS: usize = 4096;
     spec.validate()?;
-    let texts = spec.command.iter().chain([&spec.name, &spec.cwd, &spec.stdin].into_iter().flatten());
+    let texts =
+        spec.command.iter().chain(&spec.on_finish).chain([&spec.name, &spec.cwd, &spec.stdin].into_iter().flatten());
     let pairs = spec.env.iter().chain(&spec.meta).map(|(key, value)| key.len() + value.len() + 1);
     let rough: usize = texts.map(|text| text.len() + 1).chain(pairs).sum();
     if rough * WORST + KEYS <= TaskSpec::MAX_BYTES {
@@ -204,13 +218,25 @@ fn name(node: &Node<'_>) -> Result<String, Fault> {
     if text.is_empty() { Err(node.wrong_type("name", "a text that is not empty")) } else { Ok(text.to_owned()) }
 }
 
-fn command(node: &Node<'_>) -> Result<Vec<String>, Fault> {
+fn command(node: &Node<'_>, path: &str) -> Result<Vec<String>, Fault> {
     match &node.value {
-        Value::List(items) => items.iter().map(|item| item.as_text("command").map(str::to_owned)).collect(),
-        Value::Scalar(_) => expand::split_command(node.as_text("command")?)
-            .ok_or_else(|| Fault::other(node.at, "command has a quote that is not closed")),
-        Value::Map(_) => Err(node.wrong_type("command", "a list of words or a text")),
+        Value::List(items) => items.iter().map(|item| item.as_text(path).map(str::to_owned)).collect(),
+        Value::Scalar(_) => expand::split_command(node.as_text(path)?)
+            .ok_or_else(|| Fault::other(node.at, format!("{path} has a quote that is not closed"))),
+        Value::Map(_) => Err(node.wrong_type(path, "a list of words or a text")),
     }
+}
+
+fn key(node: &Node<'_>) -> Result<String, Fault> {
+    let text = node.as_text("key")?;
+    let fits = (1..=Key::MAX_BYTES).contains(&text.len());
+    if fits { Ok(text.to_owned()) } else { Err(node.refused("key", &format!("1 to {} bytes", Key::MAX_BYTES))) }
+}
+
+fn if_exists(node: &Node<'_>) -> Result<IfExists, Fault> {
+    let text = node.as_text("ifExists")?;
+    let found = IfExists::ALL.into_iter().find(|choice| choice.name() == text);
+    found.ok_or_else(|| node.refused("ifExists", "refuse or existing"))
 }
 
 fn priority(node: &Node<'_>) -> Result<Priority, Fault> {

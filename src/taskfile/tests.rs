@@ -3,7 +3,9 @@
 use std::io::{BufReader, Cursor};
 use std::path::Path;
 
-use acode_worker::task::{Array, Blocker, Dependency, DependencyKind, Priority, Retry, Submission};
+use acode_worker::task::{
+    Array, Blocker, Dependency, DependencyKind, IfExists, Key, Priority, Retry, Submission, TaskId,
+};
 
 use super::*;
 
@@ -199,8 +201,46 @@ fn names_that_lead_nowhere_are_refused_with_their_place() {
     insta::assert_snapshot!(error("tasks:\n- {command: x, name: a}\n- {command: x, name: a}\n- {command: x, after: a}\n"), @"tasks:4:23: 'a' is the name of more than one task");
     insta::assert_snapshot!(error("tasks:\n- {command: x, name: a, after: b}\n- {command: x, name: b, after: a}\n"), @"tasks:3:32: the tasks wait for each other: a -> b -> a");
     insta::assert_snapshot!(error("tasks:\n- {command: x, name: a, after: a}\n"), @"tasks:2:32: the tasks wait for each other: a -> a");
-    insta::assert_snapshot!(error("{\"command\":\"x\",\"after\":\"b\"}\n{\"command\":\"x\",\"name\":\"b\"}\n"), @"tasks:1:24: no earlier line is named 'b'");
+    insta::assert_snapshot!(error("{\"command\":\"x\",\"after\":\"b\"}\n{\"command\":\"x\",\"name\":\"b\"}\n"), @"tasks:1:24: no earlier line is named 'b' (a task that the queue has already is written name:b)");
     insta::assert_snapshot!(error("tasks:\n- {command: x, name: n, each: [], allowEmpty: true}\n- {command: x, afterFailed: n}\n"), @"tasks:3:29: no member of 'n' can fail: its each matches nothing");
+}
+
+#[test]
+fn what_the_queue_has_already_is_named_with_its_kind() {
+    let on = |text: &str| one(&format!("after: ['{text}']")).dependencies.remove(0).on;
+    assert_eq!(on("name:fetch all"), Blocker::Task("name:fetch all".into()));
+    assert_eq!(on("id:42"), Blocker::Task("42".into()));
+    let id = TaskId::new(1_790_000_000_000, 2, 3);
+    assert_eq!(on(&id.to_string()), Blocker::Id(id));
+    // A task of the file comes first, whatever it is named.
+    let both = good("tasks:\n- {command: x, name: 'name:a'}\n- {command: x, after: 'name:a'}\n");
+    assert_eq!(both[1].dependencies[0].on, Blocker::Entry(0));
+}
+
+#[test]
+fn one_task_may_wait_for_a_hundred_thousand_others() {
+    use std::fmt::Write;
+    let mut text = "tasks:\n- command: x\n  after:\n".to_owned();
+    (0..100_000).for_each(|n| writeln!(text, "  - t{n}\n  - t{n}").unwrap());
+    (0..100_000).for_each(|n| writeln!(text, "- {{command: x, name: t{n}}}").unwrap());
+    let tasks = good(&text);
+    let last = tasks.last().unwrap();
+    assert_eq!((tasks.len(), last.dependencies.len()), (100_001, 100_000));
+}
+
+#[test]
+fn keys_and_finish_hooks_are_read() {
+    let task = one("key: nightly, ifExists: existing, onFinish: [./tell.sh, done]");
+    assert_eq!(task.key, Some(Key { text: "nightly".into(), if_exists: IfExists::Existing }));
+    assert_eq!(task.spec.on_finish, ["/base/tell.sh", "done"]);
+    assert_eq!(one("onFinish: \"tell 'it is' over\"").spec.on_finish, ["tell", "it is", "over"]);
+    let shared = good("defaults: {onFinish: tell}\ntasks:\n- command: x\n- {command: x, onFinish: none}\n");
+    assert_eq!((shared[0].spec.on_finish.len(), shared[1].spec.on_finish.len()), (1, 0));
+    insta::assert_snapshot!(error("tasks:\n- {command: x, ifExists: refuse}\n"), @"");
+    insta::assert_snapshot!(error("tasks:\n- {command: x, key: ''}\n"), @"");
+    insta::assert_snapshot!(error("tasks:\n- {command: x, key: a, ifExists: replace}\n"), @"");
+    insta::assert_snapshot!(error("tasks:\n- {command: x, onFinish: ['']}\n"), @"");
+    insta::assert_snapshot!(error("defaults: {key: a}\ntasks: []\n"), @"");
 }
 
 #[test]

@@ -36,7 +36,7 @@ pub enum CallError {
         /// Which, and what is wrong with it.
         parameter: String,
     },
-    /// No task has this id, prefix or number.
+    /// No task has this id, prefix, number or name.
     #[error("no such task: {task}")]
     NoSuchTask {
         /// As it was named.
@@ -57,6 +57,14 @@ pub enum CallError {
         entry: Option<u32>,
         /// What is wrong.
         reason: String,
+    },
+    /// Another task that has not ended has the key; nothing of the request was done.
+    #[error("task {task} has the key '{key}' and has not ended")]
+    KeyExists {
+        /// The key.
+        key: String,
+        /// Who has it.
+        task: String,
     },
     /// The queue holds as many tasks as it may.
     #[error("the queue is full: it holds {queued} of at most {limit} tasks")]
@@ -130,6 +138,8 @@ struct Fields {
     #[serde(skip_serializing_if = "Option::is_none")]
     task: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     matches: Option<Vec<TaskId>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     entry: Option<u32>,
@@ -155,6 +165,7 @@ impl CallError {
             Self::NoSuchTask { .. } => "io.acode.NoSuchTask",
             Self::AmbiguousTask { .. } => "io.acode.AmbiguousTask",
             Self::InvalidSubmission { .. } => "io.acode.InvalidSubmission",
+            Self::KeyExists { .. } => "io.acode.KeyExists",
             Self::QueueFull { .. } => "io.acode.QueueFull",
             Self::QueueUnavailable { .. } => "io.acode.QueueUnavailable",
             Self::Draining => "io.acode.Draining",
@@ -177,6 +188,7 @@ impl CallError {
             Self::NoSuchTask { task } => Fields { task: Some(task), ..none },
             Self::AmbiguousTask { task, matches } => Fields { task: Some(task), matches: Some(matches), ..none },
             Self::InvalidSubmission { entry, reason } => Fields { entry, reason: Some(reason), ..none },
+            Self::KeyExists { key, task } => Fields { key: Some(key), task: Some(task), ..none },
             Self::QueueFull { queued, limit } => Fields { queued: Some(queued), limit: Some(limit), ..none },
             Self::QueueUnavailable { reason }
             | Self::PermissionDenied { reason }
@@ -201,7 +213,7 @@ impl CallError {
         let raw = parameters.map_or("{}", |raw| raw.get());
         let unknown = || Self::Unknown { name: name.to_owned(), parameters: raw.to_owned() };
         let Ok(fields) = serde_json::from_str::<Option<Fields>>(raw) else { return unknown() };
-        let Fields { interface, method, parameter, task, matches, entry, reason, queued, limit } =
+        let Fields { interface, method, parameter, task, key, matches, entry, reason, queued, limit } =
             fields.unwrap_or_default();
         let (method, task, reason) = (method.unwrap_or_default(), task.unwrap_or_default(), reason.unwrap_or_default());
         match name {
@@ -216,6 +228,7 @@ impl CallError {
             "io.acode.NoSuchTask" => Self::NoSuchTask { task },
             "io.acode.AmbiguousTask" => Self::AmbiguousTask { task, matches: matches.unwrap_or_default() },
             "io.acode.InvalidSubmission" => Self::InvalidSubmission { entry, reason },
+            "io.acode.KeyExists" => Self::KeyExists { key: key.unwrap_or_default(), task },
             "io.acode.QueueFull" => {
                 Self::QueueFull { queued: queued.unwrap_or_default(), limit: limit.unwrap_or_default() }
             }
@@ -242,6 +255,7 @@ impl CallError {
             Self::AmbiguousTask { task: "0".into(), matches: vec![TaskId::new(1, 2, 3)] },
             Self::InvalidSubmission { entry: Some(3), reason: reason() },
             Self::InvalidSubmission { entry: None, reason: reason() },
+            Self::KeyExists { key: "k".into(), task: TaskId::new(1, 2, 3).to_string() },
             Self::QueueFull { queued: 7, limit: 6 },
             Self::QueueUnavailable { reason: reason() },
             Self::Draining,

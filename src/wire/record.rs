@@ -1,7 +1,7 @@
 //! The JSON records that people's scripts read: `--json` prints exactly these, and the control protocol carries them.
 //!
 //! Every record that stands alone has the `schema` number. Absent values are `null`, not left out, so that a script may
-//! rely on the keys; only `attempts` is left out where it was not asked for. Times are RFC 3339 in UTC with
+//! rely on the keys; only `attempts` and `hooks` are left out where they were not asked for. Times are RFC 3339 in UTC with
 //! microseconds. Deliberately absent: how they look as text (`cli/render.rs`).
 
 use acode_worker::task::{Env, Isolation, OutputRef, Priority, TaskId, TaskState, TreeGuard, Usage, Verdict, WorkerId};
@@ -150,6 +150,15 @@ pub struct TaskRecord {
     pub cwd: Option<String>,
     /// The submitter's own facts.
     pub meta: Env,
+    /// What no other task that has not ended may have, if it was given such a key.
+    #[serde(default)]
+    pub key: Option<String>,
+    /// If a dependency cancelled it: which one, and the end to which that goes back.
+    #[serde(default)]
+    pub cause: Option<CauseRecord>,
+    /// If this is a finish hook: the task that had ended.
+    #[serde(default)]
+    pub hook_of: Option<TaskId>,
     /// If this is an array: its members, counted.
     pub array: Option<ArrayRecord>,
     /// If this is a member of an array: which one.
@@ -167,6 +176,18 @@ pub struct TaskRecord {
     /// All attempts, first to last; left out of lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<Vec<AttemptRecord>>,
+    /// Its finish hooks, which are tasks of their own; left out of lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<Vec<TaskId>>,
+}
+
+/// Why a dependency cancelled a task, in a [`TaskRecord`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CauseRecord {
+    /// What it waited for itself, and which ended otherwise than it was to.
+    pub dependency: TaskId,
+    /// The first of the chain: what did not end for want of a dependency, but by itself.
+    pub root: TaskId,
 }
 
 impl TaskRecord {

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Stamp;
 pub use super::record::{
-    ArrayRecord, AttemptRecord, EventRecord, MemberRecord, OutputSizes, PoolRecord, Progress, QueueRecord, Resources,
-    StatusRecord, TaskRecord, WorkerCounts, WorkerRecord,
+    ArrayRecord, AttemptRecord, CauseRecord, EventRecord, MemberRecord, OutputSizes, PoolRecord, Progress, QueueRecord,
+    Resources, StatusRecord, TaskRecord, WorkerCounts, WorkerRecord,
 };
 
 /// What a worker does.
@@ -187,6 +187,9 @@ pub enum Waiting {
         on: Vec<TaskId>,
         /// How many in all.
         count: u64,
+        /// The same ones with what they are and where they stand; only where that was asked for.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        tasks: Vec<Awaited>,
     },
     /// It was submitted with a delay.
     Delayed {
@@ -216,6 +219,26 @@ pub enum Waiting {
     },
 }
 
+/// A task that another one waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Awaited {
+    /// Its id.
+    pub id: TaskId,
+    /// The name that it was given.
+    pub name: Option<String>,
+    /// Where it stands.
+    pub state: TaskState,
+}
+
+impl fmt::Display for Awaited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{} ({name}, {})", self.id, self.state),
+            None => write!(f, "{} ({})", self.id, self.state),
+        }
+    }
+}
+
 impl Waiting {
     /// The most blockers that a reason names.
     pub const MAX_NAMED: usize = 20;
@@ -241,11 +264,13 @@ impl fmt::Display for Waiting {
             Self::Queued { ahead: None } => f.write_str("queued"),
             Self::Queued { ahead: Some(0) } => f.write_str("queued: next to run"),
             Self::Queued { ahead: Some(ahead) } => write!(f, "queued: {ahead} ahead of it"),
-            Self::Dependencies { on, count } => {
-                f.write_str("waiting for")?;
-                for id in on {
-                    write!(f, " {id}")?;
+            Self::Dependencies { on, count, tasks } => {
+                let mut named: Vec<String> = tasks.iter().map(ToString::to_string).collect();
+                if named.is_empty() {
+                    named = on.iter().map(ToString::to_string).collect();
                 }
+                let plural = if *count == 1 { "task" } else { "tasks" };
+                write!(f, "waits for {count} {plural}: {}", named.join(", "))?;
                 match count.saturating_sub(on.len() as u64) {
                     0 => Ok(()),
                     more => write!(f, " and {more} more"),

@@ -54,6 +54,53 @@ fn a_chain_of_a_thousand_falls_without_recursion() {
 }
 
 #[test]
+fn whatever_falls_knows_what_it_waited_for_and_where_it_began() {
+    let mut bed = Bed::new();
+    let first = bed.task();
+    let second = bed.submit(None, &[(first, Succeeded)]);
+    let third = bed.submit(None, &[(second, Succeeded)]);
+    let array = bed.submit(Some(Array::Range { first: 0, count: 5 }), &[(third, Succeeded)]);
+    bed.finish(first, TaskState::Timeout);
+    let late = bed.submit(None, &[(array, Succeeded)]);
+    let expected = [(second, first), (third, second), (array, third), (late, array)];
+    for (id, dependency) in expected {
+        let task = bed.get(id);
+        assert_eq!((task.state, task.cause), (TaskState::Cancelled, Some((dependency, first))));
+        let reason = task.reason.unwrap();
+        assert!(reason.contains(&dependency.to_string()), "{reason}");
+        assert!(reason.contains(&format!("{first} timed out")), "{reason}");
+    }
+    // Whoever runs again has no cause any more.
+    bed.store.apply(&[Op::Retry { id: first, at_us: 9 }, Op::Retry { id: second, at_us: 9 }]).unwrap();
+    assert_eq!((bed.get(second).cause, bed.get(second).reason), (None, None));
+}
+
+#[test]
+fn what_waits_is_counted_until_it_waits_no_more() {
+    let mut bed = Bed::new();
+    let (a, b) = (bed.task(), bed.task());
+    let both = bed.submit(None, &[(a, Ended), (b, Succeeded)]);
+    let array = bed.submit(Some(Array::Range { first: 0, count: 3 }), &[(b, Succeeded)]);
+    assert_eq!(bed.store.blocked(), 2);
+    bed.finish(a, TaskState::Completed);
+    assert_eq!(bed.store.blocked(), 2);
+    bed.finish(b, TaskState::Failed);
+    assert_eq!(
+        (bed.store.blocked(), bed.state(both), bed.state(array)),
+        (0, TaskState::Cancelled, TaskState::Cancelled)
+    );
+    // A member of the array alone, and then all of it, while what it waits for runs again.
+    let retry = |id| Op::Retry { id, at_us: 9 };
+    bed.store.apply(&[retry(member(array, 1))]).unwrap();
+    bed.audit();
+    bed.store.apply(&[retry(b), retry(both), retry(array)]).unwrap();
+    bed.audit();
+    assert_eq!(bed.store.blocked(), 2);
+    let bed = bed.reopen_file();
+    assert_eq!(bed.store.blocked(), 2);
+}
+
+#[test]
 fn a_wide_fan_out_is_told_in_bounded_steps_and_survives_a_crash_between_them() {
     let mut bed = Bed::new();
     let wide = apply::BUDGET + 500;

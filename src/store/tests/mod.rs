@@ -3,6 +3,8 @@
 mod arrays;
 mod crash;
 mod dependencies;
+mod hooks;
+mod keys;
 mod life;
 mod reading;
 
@@ -106,6 +108,9 @@ impl Bed {
     /// What must hold whatever happened: counts agree with rows, no event number twice.
     fn audit(&self) {
         assert_eq!(self.store.counts(), self.recount());
+        let blocked = "SELECT count(*) FROM task WHERE state = 0 AND blockers > 0";
+        let blocked: u64 = self.store.read(|conn| conn.query_row(blocked, [], |r| r.get(0))).unwrap();
+        assert_eq!(self.store.blocked(), blocked);
         let events = self.store.events(0, 1_000_000).unwrap();
         assert!(events.windows(2).all(|w| w[0].seq < w[1].seq));
         assert!(events.last().is_none_or(|e| e.seq <= self.store.last_event()));

@@ -44,7 +44,7 @@ fn wrong_parameters_are_refused_with_their_names() {
         (r#"{"method":"io.acode.Scale","parameters":{"count":-1}}"#, "-1"),
         (r#"{"method":"io.acode.Scale","parameters":{}}"#, "count"),
         (r#"{"method":"io.acode.Scale","parameters":{"count":1,"cuont":2}}"#, "cuont"),
-        (r#"{"method":"io.acode.Show","parameters":{"id":"hello"}}"#, "hello"),
+        (r#"{"method":"io.acode.Show","parameters":{"id":"name:"}}"#, "name:"),
         (r#"{"method":"io.acode.Wait","parameters":{}}"#, "ids"),
         (r#"{"method":"io.acode.Wait","parameters":{"ids":["1"],"all":true}}"#, "ids"),
     ] {

@@ -16,7 +16,7 @@ pub use limits::Rlimits;
 pub use retry::Retry;
 pub use spec::{Assignment, Class, Env, OutputCaps, Priority, SpecError, TaskSpec};
 pub use state::TaskState;
-pub use submission::{Array, Blocker, Dependency, DependencyKind, Submission, fill_placeholders};
+pub use submission::{Array, Blocker, Dependency, DependencyKind, IfExists, Key, Submission, fill_placeholders};
 pub use verdict::{Isolation, OutputRef, TreeGuard, Usage, Verdict};
 
 /// The largest result that a task may leave in `$ACODE_RESULT`, in bytes.

@@ -76,6 +76,9 @@ pub enum SpecError {
     /// There is no command.
     #[error("command is empty: name a program to run")]
     EmptyCommand,
+    /// There is a finish hook without a program.
+    #[error("onFinish is empty: name a program to run")]
+    EmptyHook,
     /// A text that goes to the kernel holds a NUL byte.
     #[error("{0} holds a NUL byte")]
     Nul(String),
@@ -149,6 +152,9 @@ pub struct TaskSpec {
     /// Limits on top of the pool's.
     #[serde(default, skip_serializing_if = "Rlimits::is_empty")]
     pub rlimits: Rlimits,
+    /// Program and arguments that run as a task of their own when this one has ended; of an array, when all of it has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on_finish: Vec<String>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -167,7 +173,11 @@ impl TaskSpec {
         if self.command.first().is_none_or(String::is_empty) {
             return Err(SpecError::EmptyCommand);
         }
-        let texts = self.command.iter().map(|a| ("command", a)).chain(
+        if self.on_finish.first().is_some_and(String::is_empty) {
+            return Err(SpecError::EmptyHook);
+        }
+        let words = self.command.iter().map(|a| ("command", a)).chain(self.on_finish.iter().map(|a| ("onFinish", a)));
+        let texts = words.chain(
             [("name", &self.name), ("cwd", &self.cwd), ("stdin", &self.stdin)]
                 .into_iter()
                 .filter_map(|(field, value)| value.as_ref().map(|v| (field, v))),

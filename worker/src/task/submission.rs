@@ -19,6 +19,49 @@ pub struct Submission {
     /// What it waits for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dependencies: Vec<Dependency>,
+    /// What it has in common with no other task that has not ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Key>,
+}
+
+/// A text that among the tasks which have not ended stands for one; of an array, for the array.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Key {
+    /// The text: 1 to [`Key::MAX_BYTES`] bytes.
+    pub text: String,
+    /// What becomes of a submission whose key is taken.
+    #[serde(default)]
+    pub if_exists: IfExists,
+}
+
+impl Key {
+    /// The longest key, in bytes.
+    pub const MAX_BYTES: usize = 256;
+}
+
+/// What becomes of a submission whose key is taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum IfExists {
+    /// It is refused, with everything else in its request.
+    #[default]
+    Refuse,
+    /// The task that has the key takes its place, and nothing is added.
+    Existing,
+}
+
+impl IfExists {
+    /// Both, in the order of the manual.
+    pub const ALL: [Self; 2] = [Self::Refuse, Self::Existing];
+
+    /// Its name, as people and JSON see it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::Existing => "existing",
+        }
+    }
 }
 
 /// The members of an array.
@@ -55,7 +98,7 @@ impl Array {
 }
 
 /// One task, or array, that another one waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Dependency {
     /// What is waited for.
@@ -66,13 +109,15 @@ pub struct Dependency {
 }
 
 /// How a submission names what it waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Blocker {
     /// A task or array that the queue has already.
     Id(TaskId),
     /// An earlier entry of the same request, by its place from 0.
     Entry(u32),
+    /// A task that the queue has already, as people name it: `name:NAME`, a number, or the beginning of an id.
+    Task(String),
 }
 
 /// How a blocker must end for its dependent to start.
