@@ -59,7 +59,7 @@ fn success_is_zero_and_a_task_that_failed_is_one() {
 fn wrong_usage_is_two() {
     let pool = Pool::prepare(Options::workers(1));
     let acode = Acode::of(&pool);
-    for arguments in [&["task", "list", "--nonsense"][..], &["nonsense"], &[], &["task", "show", "hello"]] {
+    for arguments in [&["task", "list", "--nonsense"][..], &["nonsense"], &[], &["task", "show", "name:"]] {
         let said = acode.says(arguments).expect(2);
         assert!(said.out.is_empty() && !said.err.is_empty(), "{said:?}");
     }

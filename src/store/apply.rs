@@ -128,8 +128,13 @@ impl<'c> Writer<'c> {
 
     /// The row with this number.
     pub(super) fn row(&mut self, seq: u64) -> rusqlite::Result<Option<Row>> {
+        self.row_by(Sql::Row, seq)
+    }
+
+    /// The row that a statement about the one with this number answers with.
+    pub(super) fn row_by(&mut self, sql: Sql, seq: u64) -> rusqlite::Result<Option<Row>> {
         let tag = self.tag;
-        self.sql.one(Sql::Row, [seq], |r| {
+        self.sql.one(sql, [seq], |r| {
             Ok(Row {
                 id: TaskId::new(r.get(8)?, tag, seq),
                 kind: stored(r, 0, RowKind::from_u8)?,

@@ -15,11 +15,14 @@ use super::{Store, StoreError};
 /// Work that may take more than one transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Todo {
-    /// Count down, or cancel, those that wait for `blocker`.
-    TellDependents { blocker: u64, at_us: u64 },
+    /// Count down, or cancel, those that wait for `blocker`, from behind number `after` on.
+    TellDependents { blocker: u64, after: u64, at_us: u64 },
     /// Retry the members of `header` from number `from` on.
     RetryMembers { header: u64, from: u64, at_us: u64 },
 }
+
+/// The fewest edges that are looked at: more than the ways in which one task can wait for another.
+const EDGES_MIN: usize = 4;
 
 /// How a dependency stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,28 +75,31 @@ impl Writer<'_> {
         while self.budget > 0 {
             let Some(todo) = self.todo.pop_front() else { return Ok(()) };
             match todo {
-                Todo::TellDependents { blocker, at_us } => self.tell_dependents(blocker, at_us)?,
+                Todo::TellDependents { blocker, after, at_us } => self.tell_dependents(blocker, after, at_us)?,
                 Todo::RetryMembers { header, from, at_us } => self.retry_members(header, from, at_us)?,
             }
         }
         Ok(())
     }
 
-    fn tell_dependents(&mut self, blocker: u64, at_us: u64) -> rusqlite::Result<()> {
-        let Some(row) = self.row(blocker)? else { return Ok(()) };
-        let edges = self.sql.all(Sql::Unmet, params![blocker, self.budget], |r| {
-            Ok((r.get::<_, u64>(0)?, stored(r, 1, DependencyKind::from_u8)?))
-        })?;
+    fn tell_dependents(&mut self, blocker: u64, after: u64, at_us: u64) -> rusqlite::Result<()> {
         // A blocker that runs again by a person's wish tells its dependents when it ends the next time.
-        if !row.state.is_final() {
-            return Ok(());
+        let Some(row) = self.row(blocker)?.filter(|row| row.state.is_final()) else { return Ok(()) };
+        let most = self.budget.max(EDGES_MIN);
+        let mut edges: Vec<(u64, DependencyKind)> = self.sql.all(Sql::Unmet, params![blocker, after, most], |r| {
+            Ok((r.get(0)?, stored(r, 1, DependencyKind::from_u8)?))
+        })?;
+        let Some(&(last, _)) = edges.last() else { return Ok(()) };
+        let mut told = last;
+        self.budget = self.budget.saturating_sub(edges.len());
+        if edges.len() >= most {
+            // There may be more of the last one, which waits in more than one way: it is told of all of them at once.
+            edges.retain(|(dependent, _)| *dependent != last);
+            told = last - 1;
+            self.todo.push_front(Todo::TellDependents { blocker, after: told, at_us });
         }
-        if edges.len() >= self.budget {
-            self.todo.push_front(Todo::TellDependents { blocker, at_us });
-        }
-        self.budget = self.budget.saturating_sub(edges.len().max(1));
+        self.sql.run(Sql::Meet, [blocker, after, told])?;
         for (dependent, kind) in edges {
-            self.sql.run(Sql::Meet, params![blocker, dependent, kind as u8])?;
             match condition(kind, row.state) {
                 Condition::Met => self.unblock(dependent)?,
                 Condition::Impossible => self.cancel_dependent(dependent, &row, kind, at_us)?,
@@ -104,10 +110,8 @@ impl Writer<'_> {
     }
 
     fn unblock(&mut self, dependent: u64) -> rusqlite::Result<()> {
-        if self.sql.run(Sql::Unblock, [dependent])? == 0 {
-            return Ok(());
-        }
-        let Some(row) = self.row(dependent)?.filter(|row| row.blockers == 0) else { return Ok(()) };
+        let row = self.row_by(Sql::Unblock, dependent)?;
+        let Some(row) = row.filter(|row| row.blockers == 0) else { return Ok(()) };
         self.ledger.blocked = self.ledger.blocked.saturating_sub(1);
         if row.not_before_us == 0 && row.held == 0 {
             self.now_ready(&row);
@@ -162,7 +166,7 @@ impl Writer<'_> {
         for (kind, seq, pos, at_us) in left {
             self.sql.run(Sql::DropTodo, params![kind, seq])?;
             self.todo.push_back(match kind {
-                0 => Todo::TellDependents { blocker: seq, at_us },
+                0 => Todo::TellDependents { blocker: seq, after: pos, at_us },
                 _ => Todo::RetryMembers { header: seq, from: pos, at_us },
             });
         }
@@ -173,7 +177,7 @@ impl Writer<'_> {
     pub(super) fn save_todo(&mut self) -> rusqlite::Result<()> {
         while let Some(todo) = self.todo.pop_front() {
             let row = match todo {
-                Todo::TellDependents { blocker, at_us } => [0, blocker, 0, at_us],
+                Todo::TellDependents { blocker, after, at_us } => [0, blocker, after, at_us],
                 Todo::RetryMembers { header, from, at_us } => [1, header, from, at_us],
             };
             self.sql.run(Sql::SaveTodo, row)?;

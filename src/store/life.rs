@@ -156,7 +156,7 @@ impl Writer<'_> {
         self.ledger.blocked = self.ledger.blocked.saturating_sub(u64::from(row.blockers > 0));
         self.hook(row, state, at_us)?;
         if row.flags & HAS_DEPENDENTS != 0 {
-            self.todo.push_back(Todo::TellDependents { blocker: row.id.seq(), at_us });
+            self.todo.push_back(Todo::TellDependents { blocker: row.id.seq(), after: 0, at_us });
         }
         match row.kind {
             RowKind::Task => self.ledger.counts.shift(TaskState::Pending, state, 1),

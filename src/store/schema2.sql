@@ -25,3 +25,13 @@ CREATE TABLE grp (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, max INTEGER
 -- So many tasks and arrays have not ended and wait for others.
 ALTER TABLE ledger ADD COLUMN blocked INTEGER NOT NULL DEFAULT 0;
 UPDATE ledger SET blocked = (SELECT count(*) FROM task WHERE state = 0 AND blockers > 0);
+
+-- That a dependency is settled changes its row and no key: the end of a task that is waited for writes as little as can be.
+CREATE TABLE edge (
+  blocker INTEGER, dependent INTEGER, kind INTEGER, met INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (blocker, dependent, kind)
+) WITHOUT ROWID;
+INSERT INTO edge SELECT blocker, dependent, kind, max(met) FROM dep GROUP BY blocker, dependent, kind;
+DROP TABLE dep;
+ALTER TABLE edge RENAME TO dep;
+CREATE INDEX dep_of ON dep (dependent);

@@ -77,9 +77,10 @@ statements! {
         AND seq >= ?1 AND seq <= ?2";
     EndedBetween = "SELECT seq, state FROM task WHERE seq >= ?1 AND seq <= ?2 AND state <> 0 LIMIT ?3";
 
-    Unmet = "SELECT dependent, kind FROM dep WHERE blocker = ?1 AND met = 0 LIMIT ?2";
-    Meet = "UPDATE OR REPLACE dep SET met = 1 WHERE blocker = ?1 AND met = 0 AND dependent = ?2 AND kind = ?3";
-    Unblock = "UPDATE task SET blockers = blockers - 1 WHERE seq = ?1 AND state = 0 AND blockers > 0";
+    Unmet = "SELECT dependent, kind FROM dep WHERE blocker = ?1 AND dependent > ?2 AND met = 0 LIMIT ?3";
+    Meet = "UPDATE dep SET met = 1 WHERE blocker = ?1 AND dependent > ?2 AND dependent <= ?3 AND met = 0";
+    Unblock = "UPDATE task SET blockers = blockers - 1 WHERE seq = ?1 AND state = 0 AND blockers > 0
+        RETURNING kind, state, priority, class, blockers, not_before_us, held, flags, submitted_ms";
     Cause = "SELECT root FROM task WHERE seq = ?1 AND root IS NOT NULL";
     SetCause = "UPDATE task SET broke = ?2, root = ?3 WHERE seq = ?1 AND state >= 3";
 
@@ -87,9 +88,9 @@ statements! {
     LastVerdict = "SELECT verdict, error FROM attempt WHERE key = ?1";
     SetHook = "UPDATE task SET hook_of = ?2 WHERE seq = ?1";
 
-    Block = "UPDATE OR REPLACE dep SET met = 0 WHERE dependent = ?1 AND met = 1
+    Block = "UPDATE dep SET met = 0 WHERE dependent = ?1 AND met = 1
         AND EXISTS (SELECT 1 FROM task WHERE task.seq = dep.blocker AND task.state = 0)";
-    Settle = "UPDATE OR REPLACE dep SET met = 1 WHERE dependent = ?1 AND met = 0
+    Settle = "UPDATE dep SET met = 1 WHERE dependent = ?1 AND met = 0
         AND NOT EXISTS (SELECT 1 FROM task WHERE task.seq = dep.blocker AND task.state = 0)";
     CountUnmet = "SELECT count(*) FROM dep JOIN task ON task.seq = dep.blocker WHERE dependent = ?1 AND met = 0
         AND task.state = 0";

@@ -236,11 +236,11 @@ fn keys_and_finish_hooks_are_read() {
     assert_eq!(one("onFinish: \"tell 'it is' over\"").spec.on_finish, ["tell", "it is", "over"]);
     let shared = good("defaults: {onFinish: tell}\ntasks:\n- command: x\n- {command: x, onFinish: none}\n");
     assert_eq!((shared[0].spec.on_finish.len(), shared[1].spec.on_finish.len()), (1, 0));
-    insta::assert_snapshot!(error("tasks:\n- {command: x, ifExists: refuse}\n"), @"");
-    insta::assert_snapshot!(error("tasks:\n- {command: x, key: ''}\n"), @"");
-    insta::assert_snapshot!(error("tasks:\n- {command: x, key: a, ifExists: replace}\n"), @"");
-    insta::assert_snapshot!(error("tasks:\n- {command: x, onFinish: ['']}\n"), @"");
-    insta::assert_snapshot!(error("defaults: {key: a}\ntasks: []\n"), @"");
+    insta::assert_snapshot!(error("tasks:\n- {command: x, ifExists: refuse}\n"), @"tasks:2:26: ifExists says what becomes of a key, and there is no key");
+    insta::assert_snapshot!(error("tasks:\n- {command: x, key: ''}\n"), @"tasks:2:21: key is : 1 to 256 bytes is expected");
+    insta::assert_snapshot!(error("tasks:\n- {command: x, key: a, ifExists: replace}\n"), @"tasks:2:34: ifExists is replace: refuse or existing is expected");
+    insta::assert_snapshot!(error("tasks:\n- {command: x, onFinish: ['']}\n"), @"tasks:2:26: onFinish is empty: name a program to run");
+    insta::assert_snapshot!(error("defaults: {key: a}\ntasks: []\n"), @"tasks:1:12: 'key' cannot be a default: it is each task's own");
 }
 
 #[test]

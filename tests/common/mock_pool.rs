@@ -65,6 +65,10 @@ fn answer(request: Request, more: bool, tasks: &Tasks, out: &mut Outbox) {
         let seq = match name {
             TaskRef::Id(id) => id.seq(),
             TaskRef::Number(number) => *number,
+            TaskRef::Name(name) => {
+                let named = |task: &&(TaskId, Submission)| task.1.spec.name.as_ref() == Some(name);
+                tasks.values().filter(named).map(|task| task.0.seq()).max().unwrap_or(0)
+            }
             TaskRef::Prefix(_) => {
                 let (low, high) = name.range().unwrap();
                 let fits: Vec<TaskId> = tasks.values().map(|t| t.0).filter(|t| low <= *t && *t <= high).collect();
@@ -203,6 +207,9 @@ fn record(id: TaskId, task: &Submission, with_attempts: bool) -> TaskRecord {
         command: task.spec.command.clone(),
         cwd: task.spec.cwd.clone(),
         meta: task.spec.meta.clone(),
+        key: None,
+        cause: None,
+        hook_of: None,
         array: None,
         member: None,
         submitted_at: Stamp::from_micros(START),
@@ -211,6 +218,7 @@ fn record(id: TaskId, task: &Submission, with_attempts: bool) -> TaskRecord {
         output: OutputSizes::default(),
         attempt_count: 1,
         attempts: None,
+        hooks: None,
     };
     record.set_verdict(&Verdict::Exited { code: 3 });
     record.attempts = with_attempts.then(|| vec![attempt]);

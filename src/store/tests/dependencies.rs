@@ -108,13 +108,34 @@ fn a_wide_fan_out_is_told_in_bounded_steps_and_survives_a_crash_between_them() {
     let news: Vec<Op> = (0..wide).map(|_| Op::Submit(Arc::new(bed.new_task(None, &[(a, Succeeded)])))).collect();
     bed.store.apply(&news).unwrap();
     let applied = bed.finish(a, TaskState::Completed);
-    assert_eq!((applied.ready.len(), applied.more), (apply::BUDGET, true));
+    assert_eq!((applied.ready.len(), applied.more), (apply::BUDGET - 1, true));
     let keep_nothing = Retention { max_count: Some(0), ..Retention::default() };
     assert_eq!(bed.store.prune(&keep_nothing, 1, 10).unwrap().tasks, 0, "the blocker is still needed");
     let mut bed = bed.reopen_file();
     let applied = bed.store.apply(&[Op::Continue]).unwrap();
-    assert_eq!((applied.ready.len(), applied.more), (500, false));
+    assert_eq!((applied.ready.len(), applied.more), (501, false));
     assert_eq!(bed.store.ready(LANE, 0, 100_000).unwrap().len(), wide);
+}
+
+#[test]
+fn whoever_waits_in_two_ways_is_told_of_both_wherever_a_step_ends() {
+    let mut bed = Bed::new();
+    let a = bed.task();
+    let count = 2 * apply::BUDGET / 3;
+    let news: Vec<Op> = (0..count)
+        .map(|n| {
+            let twice: &[_] = &[(a, Succeeded), (a, Ended)];
+            Op::Submit(Arc::new(bed.new_task(None, if n % 2 == 0 { twice } else { &twice[..1] })))
+        })
+        .collect();
+    bed.store.apply(&news).unwrap();
+    let mut applied = bed.finish(a, TaskState::Completed);
+    let mut ready = applied.ready.len();
+    while applied.more {
+        applied = bed.store.apply(&[Op::Continue]).unwrap();
+        ready += applied.ready.len();
+    }
+    assert_eq!((ready, bed.store.blocked()), (count, 0));
 }
 
 #[test]

@@ -52,7 +52,7 @@ fn whoever_has_lost_its_key_does_not_come_back() {
 #[test]
 fn a_name_means_the_youngest_that_was_given_it() {
     let mut bed = Bed::new();
-    let mut named = |bed: &mut Bed| {
+    let named = |bed: &mut Bed| {
         let new = NewTask { name: Some("encode".into()), ..bed.new_task(None, &[]) };
         submit(bed, new).unwrap()
     };
