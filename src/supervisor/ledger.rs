@@ -221,3 +221,26 @@ impl Ledger {
         asked
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_lingers_beside_busy_workers_unless_somebody_waits_for_it() {
+        let mut ledger = Ledger::default();
+        ledger.hurry();
+        assert!(!ledger.is_due(0, false) && ledger.due_in(0).is_none(), "there is nothing to commit");
+        ledger.add(Op::Continue, 100);
+        assert!(!ledger.is_due(100, true) && ledger.is_due(100, false));
+        assert_eq!(ledger.due_in(100), Some(LINGER_NS));
+        assert!(ledger.is_due(100 + LINGER_NS, true));
+        // The end of a task that others wait for.
+        ledger.hurry();
+        assert!(ledger.is_due(100, true));
+        assert_eq!(ledger.due_in(100), Some(0));
+        ledger.committed();
+        ledger.add(Op::Continue, 200);
+        assert!(!ledger.is_due(200, true), "and the next batch lingers again");
+    }
+}
