@@ -68,8 +68,6 @@ pub(super) struct Row {
     pub(super) flags: u8,
 }
 
-/// Others wait for this one.
-pub(super) const HAS_DEPENDENTS: u8 = 1;
 /// This one waits, or waited, for others.
 pub(super) const HAS_DEPENDENCIES: u8 = 2;
 /// Its specification names a finish hook.

@@ -8,7 +8,7 @@
 use acode_worker::task::{DependencyKind, TaskId, TaskState};
 use rusqlite::{OptionalExtension, params};
 
-use super::apply::{HAS_DEPENDENTS, Row, RowKind, Writer, stored};
+use super::apply::{Row, RowKind, Writer, stored};
 use super::statements::Sql;
 use super::{Store, StoreError};
 
@@ -83,13 +83,13 @@ impl Writer<'_> {
     }
 
     fn tell_dependents(&mut self, blocker: u64, after: u64, at_us: u64) -> rusqlite::Result<()> {
-        // A blocker that runs again by a person's wish tells its dependents when it ends the next time.
-        let Some(row) = self.row(blocker)?.filter(|row| row.state.is_final()) else { return Ok(()) };
         let most = self.budget.max(EDGES_MIN);
         let mut edges: Vec<(u64, DependencyKind)> = self.sql.all(Sql::Unmet, params![blocker, after, most], |r| {
             Ok((r.get(0)?, stored(r, 1, DependencyKind::from_u8)?))
         })?;
         let Some(&(last, _)) = edges.last() else { return Ok(()) };
+        // A blocker that runs again by a person's wish tells its dependents when it ends the next time.
+        let Some(row) = self.row(blocker)?.filter(|row| row.state.is_final()) else { return Ok(()) };
         let mut told = last;
         self.budget = self.budget.saturating_sub(edges.len());
         if edges.len() >= most {
@@ -188,15 +188,14 @@ impl Writer<'_> {
 }
 
 impl Store {
-    /// Whether somebody waits, or waited, for this task.
+    /// Whether somebody waits for this task.
     ///
     /// # Errors
     /// The queue could not be read.
     pub fn has_dependents(&self, id: TaskId) -> Result<bool, StoreError> {
         self.read(|conn| {
-            let mut flags = conn.prepare_cached("SELECT flags FROM task WHERE seq = ?1")?;
-            let found: Option<u8> = flags.query_row([id.seq()], |r| r.get(0)).optional()?;
-            Ok(found.is_some_and(|flags| flags & HAS_DEPENDENTS != 0))
+            let mut edge = conn.prepare_cached("SELECT 1 FROM dep WHERE blocker = ?1 AND met = 0 LIMIT 1")?;
+            Ok(edge.query_row([id.seq()], |_| Ok(())).optional()?.is_some())
         })
     }
 

@@ -7,7 +7,7 @@ use acode_worker::task::{Isolation, TaskId, TaskState, TreeGuard, Verdict, Worke
 use rusqlite::params;
 
 use super::EventKind;
-use super::apply::{HAS_DEPENDENCIES, HAS_DEPENDENTS, Row, RowKind, Writer, defect};
+use super::apply::{HAS_DEPENDENCIES, Row, RowKind, Writer, defect};
 use super::deps::Todo;
 use super::events::Draft;
 use super::op::{AttemptEnd, Next, WorkerRecord};
@@ -155,7 +155,8 @@ impl Writer<'_> {
         self.applied.ended.push((row.id, state));
         self.ledger.blocked = self.ledger.blocked.saturating_sub(u64::from(row.blockers > 0));
         self.hook(row, state, at_us)?;
-        if row.flags & HAS_DEPENDENTS != 0 {
+        // Who waits for it is looked up only while anybody waits at all: being waited for leaves no mark in a row.
+        if self.ledger.blocked > 0 {
             self.todo.push_back(Todo::TellDependents { blocker: row.id.seq(), after: 0, at_us });
         }
         match row.kind {

@@ -8,7 +8,7 @@ ALTER TABLE task ADD COLUMN ooms INTEGER NOT NULL DEFAULT 0;        -- attempts 
 ALTER TABLE task ADD COLUMN broke INTEGER;                          -- the dependency whose end cancelled it
 ALTER TABLE task ADD COLUMN root INTEGER;                           -- the end that all of that goes back to
 ALTER TABLE task ADD COLUMN hook_of INTEGER;                        -- the ended task whose finish hook this one is
--- Of 'flags': 1 has dependents, 2 has dependencies, 4 has a finish hook of its own, 8 is a finish hook.
+-- Of 'flags': 1 had dependents (no longer used), 2 has dependencies, 4 has a finish hook of its own, 8 is a finish hook.
 
 -- Tasks of one lane and group come out in order of submission; the dispatcher merges the groups of a lane by number.
 DROP INDEX task_ready;

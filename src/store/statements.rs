@@ -27,7 +27,6 @@ statements! {
     InsertArray = "INSERT INTO array(seq, count, first, open) VALUES(?1, ?2, ?3, ?2)";
     InsertItem = "INSERT INTO array_item(header, idx, text) VALUES(?1, ?2, ?3)";
     InsertDep = "INSERT OR IGNORE INTO dep(blocker, dependent, kind, met) VALUES(?1, ?2, ?3, ?4)";
-    MarkBlocker = "UPDATE task SET flags = flags | 1 WHERE seq = ?1";
 
     KeyHolder = "SELECT seq, submitted_ms FROM task WHERE key = ?1 AND key IS NOT NULL AND state = 0";
     KeyRival = "SELECT other.key FROM task AS own JOIN task AS other ON other.key = own.key AND other.key IS NOT NULL

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use acode_worker::task::{Array, Class, DependencyKind, Priority, TaskId, TaskState};
 use rusqlite::{OptionalExtension, params};
 
-use super::apply::{HAS_DEPENDENCIES, HAS_DEPENDENTS, HAS_HOOK, Row, RowKind, Writer, stored};
+use super::apply::{HAS_DEPENDENCIES, HAS_HOOK, Row, RowKind, Writer, stored};
 use super::deps::{Condition, condition};
 use super::events::Draft;
 use super::op::{NewTask, check_size};
@@ -74,17 +74,14 @@ impl Writer<'_> {
                 Condition::Met => {}
                 Condition::Impossible => doomed = doomed.or(Some((blocker, kind))),
             }
-            edges.push((on.seq(), kind, blocker.flags));
+            edges.push((on.seq(), kind));
         }
         if !self.insert_task(new, unmet.len(), HAS_DEPENDENCIES)? {
             return Ok(());
         }
-        for (blocker, kind, flags) in edges {
+        for (blocker, kind) in edges {
             let open = unmet.contains(&(blocker, kind));
             self.sql.run(Sql::InsertDep, params![blocker, new.id.seq(), kind as u8, !open])?;
-            if open && flags & HAS_DEPENDENTS == 0 {
-                self.sql.run(Sql::MarkBlocker, [blocker])?;
-            }
         }
         match doomed {
             Some((blocker, kind)) => self.cancel_dependent(new.id.seq(), &blocker, kind, new.at_us),
