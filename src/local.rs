@@ -13,6 +13,7 @@ use crate::records;
 use crate::requests::{self, RequestError};
 use crate::rundir::{DirError, Dirs, InstanceLock, LockError};
 use crate::store::{self, Op, Store, StoreError};
+use crate::sweep;
 use crate::wire::request::{Cancel, Events, Prune, Retry, Wait};
 use crate::wire::types::Waiting;
 use crate::wire::{CallError, MAX_LIST, Request, reply};
@@ -83,6 +84,14 @@ impl Local {
                 json(&reply::Resolved { ids: requests::resolve_all(&self.store, &resolve.ids)? })
             }
             Request::Cancel(cancel) => self.cancel(&cancel),
+            Request::Suspend(suspend) => {
+                let refused = requests::resolve_all(&self.store, &suspend.ids)?;
+                json(&reply::Suspended { suspended: Vec::new(), refused })
+            }
+            Request::Resume(resume) => {
+                let refused = requests::resolve_all(&self.store, &resume.ids)?;
+                json(&reply::Resumed { resumed: Vec::new(), refused })
+            }
             Request::Retry(retry) => self.retry(&retry),
             Request::Show(show) => {
                 let id = requests::resolve(&self.store, &show.id)?;
@@ -97,8 +106,8 @@ impl Local {
             Request::Why(why) => {
                 let id = requests::resolve(&self.store, &why.id)?;
                 let stored = requests::stored(&self.store, id)?;
-                let verdict = stored.verdict.clone();
-                json(&requests::why(self.record(stored)?, verdict.as_ref()))
+                let spec = stored.spec.clone();
+                json(&requests::why(&self.store, self.record(stored)?, &spec)?)
             }
             Request::Wait(wait) => self.wait(&wait),
             Request::Events(events) => self.events(&events),
@@ -132,7 +141,11 @@ impl Local {
 
     fn record(&self, stored: store::TaskRecord) -> Result<crate::wire::types::TaskRecord, StoreError> {
         let waiting = match stored.state {
-            TaskState::Pending => Some(requests::waiting(&self.store, &stored)?.unwrap_or(Waiting::NoPool)),
+            TaskState::Pending => {
+                let mut waiting = requests::waiting(&self.store, &stored)?.unwrap_or(Waiting::NoPool);
+                requests::explain_retry(&mut waiting, &stored, None);
+                Some(waiting)
+            }
             _ => None,
         };
         Ok(records::task(stored, waiting))
@@ -220,6 +233,10 @@ impl Local {
         let keep = |worker, segment| used.iter().any(|(user, first)| *user == worker && *first <= segment);
         // What cannot be removed now is removed by the next pool.
         let log_bytes = acode_worker::output::remove_unused(&self.dirs.journal(), keep).unwrap_or(0);
+        for number in sweep::idle_checkpoints(&self.store, &self.dirs.checkpoints())? {
+            let _ = acode_worker::room::remove_checkpoint(&self.dirs.checkpoints(), number);
+        }
+        sweep::remove_unread_copies(&self.store, &self.dirs.stdin())?;
         json(&reply::Pruned { tasks, log_bytes })
     }
 }

@@ -143,18 +143,35 @@ pub fn may_retry(state: TaskState) -> bool {
     }
 }
 
-/// Why a task stands where it does, from its record as it stands now.
-pub fn why(record: TaskRecord, verdict: Option<&acode_worker::task::Verdict>) -> reply::WhyReply {
+/// Why a task stands where it does, from its record as it stands now and the specification that is stored.
+///
+/// # Errors
+/// The queue cannot be read.
+pub fn why(store: &dyn Queue, record: TaskRecord, spec: &TaskSpec) -> Result<reply::WhyReply, StoreError> {
     let text = match (record.state, &record.waiting) {
         (TaskState::Pending, Some(waiting)) => waiting.to_string(),
         (TaskState::Pending, None) => Waiting::Queued { ahead: None }.to_string(),
         (TaskState::Assigned, _) => "a worker has claimed it and is starting it".to_owned(),
-        (TaskState::Running, _) => format!("running, attempt {}", record.attempt_count),
+        (TaskState::Running, _) => match record.suspended_at {
+            Some(since) => format!("suspended since {since}, attempt {}", record.attempt_count),
+            None => format!("running, attempt {}", record.attempt_count),
+        },
         (TaskState::Completed | TaskState::Failed | TaskState::Cancelled | TaskState::Timeout, _) => {
-            records::ending(&record, verdict)
+            let last = store.attempts(record.id, 1)?.pop();
+            records::ending(&record, last.as_ref(), spec)
         }
     };
-    reply::WhyReply { id: record.id, state: record.state, waiting: record.waiting, text }
+    Ok(reply::WhyReply { id: record.id, state: record.state, waiting: record.waiting, text })
+}
+
+/// Fills in what a retry follows, and how many attempts there may be. `pool` is the pool's number of retries, if known.
+pub fn explain_retry(waiting: &mut Waiting, stored: &store::TaskRecord, pool: Option<u32>) {
+    use acode_worker::task::Verdict;
+    let Waiting::RetryAt { attempt, of, after, .. } = waiting else { return };
+    *after = stored.verdict.as_ref().map(records::verdict);
+    let crashed = matches!(stored.verdict, Some(Verdict::WorkerLost | Verdict::OutOfMemory));
+    let retries = stored.spec.retry.and_then(|own| own.count).or(pool).filter(|_| !crashed);
+    *of = retries.map(|retries| attempt.saturating_add(retries.saturating_sub(stored.failures)));
 }
 
 /// Why a task that is pending on disk waits, as far as the queue knows; `None` if it could run.
@@ -172,7 +189,7 @@ pub fn waiting(store: &dyn Queue, stored: &store::TaskRecord) -> Result<Option<W
         let until = Stamp::from_micros(i64::try_from(stored.not_before_us).unwrap_or(i64::MAX));
         return Ok(Some(match stored.attempts {
             0 => Waiting::Delayed { until },
-            attempts => Waiting::RetryAt { until, attempt: attempts + 1 },
+            attempts => Waiting::RetryAt { until, attempt: attempts + 1, of: None, after: None },
         }));
     }
     Ok(None)

@@ -114,7 +114,7 @@ fn one_member_can_be_cancelled_by_itself() {
     reaches(&pool, gate, TaskState::Running);
     let id = pool.submit_all(vec![range(shell(r#"echo {item} >>"$1""#, &[&pool.path("ran")]), 0, 4)])[0];
     let second = TaskRef::Number(id.seq() + 2);
-    let reply = pool.call(&acode::wire::request::Cancel { ids: vec![second], reason: None });
+    let reply = pool.call(&acode::wire::request::Cancel { ids: vec![second], reason: None, now: false });
     assert_eq!(reply.cancelled.len(), 1);
     open_gate(&pool, "gate");
     let counts = pool.wait(id).array.unwrap().members;

@@ -315,7 +315,7 @@ fn every_kind_of_event_is_told() {
         Pool::start(Options::workers(1).config("tasks:\n  retries:\n    delayMs: 1\nworkers:\n  killGraceMs: 100"));
     let done = pool.submit(&["true"]);
     pool.wait(done);
-    let retry = Some(acode_worker::task::Retry { count: 1, delay_ms: 1, ..Default::default() });
+    let retry = Some(acode_worker::task::Retries { count: Some(1), delay_ms: Some(1), ..Default::default() });
     let failed = pool.submit_spec(TaskSpec { retry, ..shell("echo 50 half >$ACODE_PROGRESS; exit 1", &[]) });
     pool.wait(failed);
     let late = pool.submit_spec(TaskSpec { timeout_ms: Some(50), ..command(&["sleep", "1000"]) });

@@ -116,7 +116,8 @@ fn an_end_that_cannot_be_stored_holds_up_no_other_task() {
 
 #[test]
 fn an_endless_retry_delay_is_only_that_tasks_own_trouble() {
-    let retry = Retry { count: 3, delay_ms: u64::MAX, max_delay_ms: u64::MAX, jitter: 0.0, ..Retry::default() };
+    let retry: Retries =
+        Retry { count: 3, delay_ms: u64::MAX, max_delay_ms: u64::MAX, jitter: 0.0, ..Retry::default() }.into();
     let spec = TaskSpec { retry: Some(retry), ..shell("exit 3", &[]) };
     let pool = Pool::start(Options::workers(1));
     let patient = pool.submit_spec(spec);

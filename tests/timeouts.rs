@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use acode::wire::TaskRef;
 use acode::wire::request::Cancel;
 use acode::wire::types::Waiting;
-use acode_worker::task::{Retry, Submission, TaskSpec, TaskState};
+use acode_worker::task::{Retries, Retry, Submission, TaskSpec, TaskState};
 use common::{Options, Pool, is_alive, shell, wait_until};
 use more::{cancel, command, events_of, gated, only_attempt, open_gate, reaches, retry, verdict};
 
@@ -112,7 +112,7 @@ fn a_cancelled_task_is_marked_cancelled() {
     reaches(&pool, running, TaskState::Running);
     let pending = pool.submit(&["true"]);
     let reason = Some("not needed".to_owned());
-    pool.call(&Cancel { ids: vec![TaskRef::Id(pending), TaskRef::Id(running)], reason });
+    pool.call(&Cancel { ids: vec![TaskRef::Id(pending), TaskRef::Id(running)], reason, now: false });
     for (id, attempts) in [(pending, 0), (running, 1)] {
         let task = pool.wait(id);
         assert_eq!((task.state, task.attempt_count), (TaskState::Cancelled, attempts));
@@ -146,7 +146,8 @@ fn a_delayed_task_waits_and_can_be_cancelled_meanwhile() {
 }
 
 fn retried(spec: TaskSpec, count: u32, delay_ms: u64) -> TaskSpec {
-    let retry = Retry { count, delay_ms, factor: 2.0, max_delay_ms: 60_000, jitter: 0.0 };
+    let retry: Retries =
+        Retry { count, delay_ms, factor: 2.0, max_delay_ms: 60_000, jitter: 0.0, ..Retry::default() }.into();
     TaskSpec { retry: Some(retry), ..spec }
 }
 
@@ -246,7 +247,9 @@ fn times_beyond_the_end_of_time_do_no_harm() {
     assert_eq!(pool.wait(id).state, TaskState::Completed);
     let never = pool.submit_all(vec![Submission { spec, delay_ms: Some(u64::MAX), ..Submission::default() }])[0];
     let hopeless = pool.submit_spec(retried(command(&["false"]), 3, u64::MAX));
-    let retry = Retry { count: 3, delay_ms: u64::MAX, factor: 1e300, max_delay_ms: u64::MAX, jitter: 1.0 };
+    let retry: Retries =
+        Retry { count: 3, delay_ms: u64::MAX, factor: 1e300, max_delay_ms: u64::MAX, jitter: 1.0, ..Retry::default() }
+            .into();
     let worse = pool.submit_spec(TaskSpec { retry: Some(retry), ..command(&["false"]) });
     wait_until("one waits for its retry", || matches!(pool.show(hopeless).waiting, Some(Waiting::RetryAt { .. })));
     wait_until("the other has been tried", || pool.show(worse).attempt_count > 0);

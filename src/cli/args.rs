@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use acode_worker::task::{Priority, TaskState};
+use acode_worker::task::{ExitCodes, Priority, TaskSignal, TaskState};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
@@ -201,6 +201,28 @@ Examples:
     },
     /// Cancel tasks; running ones are ended
     Cancel {
+        /// Note why
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+        /// Leave those that run no time to end by themselves
+        #[arg(long)]
+        now: bool,
+        /// Their ids, beginnings of them, or their numbers
+        #[arg(required = true)]
+        ids: Vec<TaskRef>,
+    },
+    /// Stop running tasks where they are, until they are resumed
+    #[command(after_help = "Their time does not run meanwhile; their memory stays in use.
+
+Example:
+  acode task suspend 42; acode task resume 42")]
+    Suspend {
+        /// Their ids, beginnings of them, or their numbers
+        #[arg(required = true)]
+        ids: Vec<TaskRef>,
+    },
+    /// Let suspended tasks go on
+    Resume {
         /// Their ids, beginnings of them, or their numbers
         #[arg(required = true)]
         ids: Vec<TaskRef>,
@@ -264,9 +286,45 @@ pub struct TaskOptions {
     /// End it after so long, as in 30s, 5m, 1h, 500ms, or a number of seconds
     #[arg(long, value_name = "D", value_parser = values::timeout)]
     pub timeout: Option<Duration>,
+    /// Warn it by a signal so long before its timeout
+    #[arg(long, value_name = "D", value_parser = values::timeout)]
+    pub soft_timeout: Option<Duration>,
+    /// Which signal that is, by name or number [default: USR1]
+    #[arg(long, value_name = "SIG", requires = "soft_timeout")]
+    pub soft_signal: Option<TaskSignal>,
+    /// End it if it does not run so long after a worker has taken it
+    #[arg(long, value_name = "D", value_parser = values::timeout)]
+    pub start_timeout: Option<Duration>,
     /// Try again so many times if it fails
     #[arg(long, value_name = "N")]
     pub retries: Option<u32>,
+    /// Wait so long before the first retry
+    #[arg(long, value_name = "D", value_parser = values::duration)]
+    pub retry_delay: Option<Duration>,
+    /// Wait so many times longer before each further one
+    #[arg(long, value_name = "F", value_parser = values::factor)]
+    pub retry_factor: Option<f64>,
+    /// But never longer than this
+    #[arg(long, value_name = "D", value_parser = values::duration)]
+    pub retry_max_delay: Option<Duration>,
+    /// How much of the delay is random, from 0 to 1
+    #[arg(long, value_name = "J", value_parser = values::share)]
+    pub retry_jitter: Option<f64>,
+    /// Retry only these exit codes, as in 1,75, and no other end
+    #[arg(long, value_name = "CODES", value_parser = values::codes, conflicts_with = "no_retry_on")]
+    pub retry_on: Option<ExitCodes>,
+    /// Never retry these exit codes
+    #[arg(long, value_name = "CODES", value_parser = values::codes)]
+    pub no_retry_on: Option<ExitCodes>,
+    /// Quarantine it after so many crashes: workers lost, attempts out of memory
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_crashes: Option<u32>,
+    /// Multiply its memory limit by this after each attempt that ran out of memory
+    #[arg(long, value_name = "F", value_parser = values::factor)]
+    pub oom_retry_factor: Option<f64>,
+    /// Give it a directory that outlives its attempts, as $ACODE_CHECKPOINT
+    #[arg(long)]
+    pub checkpoint: bool,
     /// Start it so much later at the earliest
     #[arg(long, value_name = "D", value_parser = values::duration)]
     pub delay: Option<Duration>,

@@ -202,7 +202,7 @@ fn interrupt(pool: &PrivatePool, ids: &[TaskId], single: bool, again: bool) -> R
         client.call(&Stop { mode: StopMode::Force, timeout_ms: None })?;
     } else if single {
         let ids = ids.iter().map(|id| TaskRef::Id(*id)).collect();
-        client.call(&Cancel { ids, reason: Some("interrupted".to_owned()) })?;
+        client.call(&Cancel { ids, reason: Some("interrupted".to_owned()), now: false })?;
     } else {
         eprintln!("acode: letting running tasks finish; interrupt again to kill them");
         client.call(&Stop { mode: StopMode::Drain, timeout_ms: None })?;

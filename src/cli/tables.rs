@@ -127,7 +127,10 @@ pub fn task(task: &TaskRecord) -> String {
     if let Some(cwd) = &task.cwd {
         field("In", cwd);
     }
-    field("State", task.state.name());
+    match task.suspended_at {
+        Some(since) => field("State", &format!("{}, suspended since {since}", task.state)),
+        None => field("State", task.state.name()),
+    }
     field("Priority", task.priority.name());
     if let Some(member) = &task.member {
         field("Member", &format!("{} of {}: {}", member.index, member.of, member.item));
@@ -145,6 +148,9 @@ pub fn task(task: &TaskRecord) -> String {
     }
     if let Some(error) = &task.error {
         field("Error", error);
+    }
+    if task.crash_count > 0 {
+        field("Crashes", &format!("{}, {} of them out of memory", task.crash_count, task.oom_count));
     }
     if let Some(result) = &task.result {
         field("Returned", result.get());

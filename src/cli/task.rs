@@ -11,7 +11,7 @@ use super::door::{Door, Need};
 use super::render::Out;
 use super::{CliError, Context, Exit, logs, submission, tables};
 use crate::taskfile::{self, TaskFileError};
-use crate::wire::request::{Cancel, List, Prune, Retry, Show, Submit, Wait, Why};
+use crate::wire::request::{Cancel, List, Prune, Resume, Retry, Show, Submit, Suspend, Wait, Why};
 use crate::wire::types::TaskRecord;
 use crate::wire::{MAX_IDS, MAX_LIST, Stamp, TaskRef};
 
@@ -26,7 +26,9 @@ pub fn run(context: &Context, command: TaskCommand) -> Result<Exit, CliError> {
         TaskCommand::Show { id } => show(context, id),
         TaskCommand::Logs(args) => logs::task(context, &args),
         TaskCommand::Why { id } => why(context, id),
-        TaskCommand::Cancel { ids } => cancel(context, &ids),
+        TaskCommand::Cancel { reason, now, ids } => cancel(context, &ids, reason.as_deref(), now),
+        TaskCommand::Suspend { ids } => suspend(context, &ids),
+        TaskCommand::Resume { ids } => resume(context, &ids),
         TaskCommand::Retry { ids } => retry(context, &ids),
         TaskCommand::Wait { ids, all } => wait(context, ids, all),
         TaskCommand::Prune { older_than, keep } => {
@@ -187,11 +189,42 @@ fn why(context: &Context, id: TaskRef) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-fn cancel(context: &Context, ids: &[TaskRef]) -> Result<Exit, CliError> {
+fn suspend(context: &Context, ids: &[TaskRef]) -> Result<Exit, CliError> {
+    let mut door = Door::open(context, Need::Queue)?;
+    let (mut suspended, mut refused) = (Vec::new(), Vec::new());
+    for ids in ids.chunks(MAX_IDS) {
+        let done = door.call(&Suspend { ids: ids.to_vec() })?;
+        suspended.extend(done.suspended);
+        refused.extend(done.refused);
+    }
+    for id in &refused {
+        eprintln!("acode: task {id} does not run, or is suspended already");
+    }
+    let json = serde_json::json!({ "suspended": suspended, "refused": refused });
+    changed(context, &json, &suspended, refused.is_empty())
+}
+
+fn resume(context: &Context, ids: &[TaskRef]) -> Result<Exit, CliError> {
+    let mut door = Door::open(context, Need::Queue)?;
+    let (mut resumed, mut refused) = (Vec::new(), Vec::new());
+    for ids in ids.chunks(MAX_IDS) {
+        let done = door.call(&Resume { ids: ids.to_vec() })?;
+        resumed.extend(done.resumed);
+        refused.extend(done.refused);
+    }
+    for id in &refused {
+        eprintln!("acode: task {id} is not suspended");
+    }
+    let json = serde_json::json!({ "resumed": resumed, "refused": refused });
+    changed(context, &json, &resumed, refused.is_empty())
+}
+
+fn cancel(context: &Context, ids: &[TaskRef], reason: Option<&str>, now: bool) -> Result<Exit, CliError> {
     let mut door = Door::open(context, Need::Queue)?;
     let (mut cancelled, mut ended) = (Vec::new(), Vec::new());
     for ids in ids.chunks(MAX_IDS) {
-        let done = door.call(&Cancel { ids: ids.to_vec(), reason: None })?;
+        let reason = reason.map(str::to_owned);
+        let done = door.call(&Cancel { ids: ids.to_vec(), reason, now })?;
         cancelled.extend(done.cancelled);
         ended.extend(done.ended);
     }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use acode_worker::task::{ExitCodes, Retries};
+
 use crate::taskfile::{DurationError, parse_duration};
 use crate::wire::Stamp;
 
@@ -26,6 +28,25 @@ pub fn pair(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         Some(_) | None => Err("K=V is expected".into()),
     }
+}
+
+/// Exit codes, separated by commas.
+pub fn codes(text: &str) -> Result<ExitCodes, String> {
+    let code = |part: &str| part.trim().parse::<u8>().ok();
+    let codes: Option<ExitCodes> = text.split(',').map(code).collect();
+    codes.ok_or_else(|| "exit codes from 0 to 255 are expected, as in 1,75".into())
+}
+
+/// A factor from 1 to 1000.
+pub fn factor(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| (1.0..=Retries::FACTOR_MAX).contains(number));
+    number.ok_or_else(|| format!("a number from 1 to {} is expected", Retries::FACTOR_MAX))
+}
+
+/// A share from 0 to 1.
+pub fn share(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| (0.0..=1.0).contains(number));
+    number.ok_or_else(|| "a number from 0 to 1 is expected".into())
 }
 
 /// `A-B`: both ends included.

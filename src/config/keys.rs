@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use acode_worker::task::Env;
+use acode_worker::task::{Env, ExitCodes};
 
 use super::{Config, LogLevel, Named, OverLimitAction, WorkerMode};
 use crate::tree::{Fault, Node};
@@ -47,6 +47,7 @@ pub(super) enum Slot {
     OptionalSeconds(Place<Option<Duration>>, u64, u64),
     OptionalDays(Place<Option<Duration>>, u64, u64),
     Real(Place<f64>, f64, f64),
+    Codes(Place<ExitCodes>),
     Octal(Place<u32>),
     Mode(Place<WorkerMode>),
     Action(Place<OverLimitAction>),
@@ -83,7 +84,7 @@ pub(super) static KEYS: &[Key] = &[
     key("workers.killGraceMs", Slot::Millis(|c| &mut c.workers.kill_grace, 0, HOUR_MS),
         "from SIGTERM to SIGKILL when a task is ended"),
     key("workers.maxWorkerLosses", Slot::Count(|c| &mut c.workers.max_worker_losses, 1, 1_000),
-        "how many workers a task may take with it before it is quarantined"),
+        "how many crashes, workers lost and attempts out of memory, put a task into quarantine"),
     key("workers.umask", Slot::Octal(|c| &mut c.workers.umask),
         "the file mode mask of tasks, octal"),
     key("workers.rlimits.coreBytes", Slot::OptionalAmount(|c| &mut c.workers.rlimits.core_bytes, 0, u64::MAX),
@@ -108,6 +109,8 @@ pub(super) static KEYS: &[Key] = &[
         "what happens to a task above its memory or disk limit"),
     key("tasks.timeoutSeconds", Slot::OptionalSeconds(|c| &mut c.tasks.timeout, 1, YEAR_S),
         "how long an attempt may take"),
+    key("tasks.startTimeoutSeconds", Slot::OptionalSeconds(|c| &mut c.tasks.start_timeout, 1, YEAR_S),
+        "how long it may take from a worker's claim until a task's process runs"),
     key("tasks.retries.count", Slot::Count(|c| &mut c.tasks.retry.count, 0, 1_000_000),
         "further attempts after one that failed"),
     key("tasks.retries.delayMs", Slot::Amount(|c| &mut c.tasks.retry.delay_ms, 0, YEAR_S * 1_000),
@@ -118,6 +121,12 @@ pub(super) static KEYS: &[Key] = &[
         "the longest delay"),
     key("tasks.retries.jitter", Slot::Real(|c| &mut c.tasks.retry.jitter, 0.0, 1.0),
         "the share of a delay that is random: 0.1 spreads it over 90 % to 110 %"),
+    key("tasks.retries.onCodes", Slot::Codes(|c| &mut c.tasks.retry.on_codes),
+        "if there is any: only these exit codes are tried again, and no other end"),
+    key("tasks.retries.exceptCodes", Slot::Codes(|c| &mut c.tasks.retry.except_codes),
+        "exit codes that are never tried again; not together with tasks.retries.onCodes"),
+    key("tasks.retries.memoryFactor", Slot::Real(|c| &mut c.tasks.retry.memory_factor, 1.0, 1_000.0),
+        "what the memory limit is multiplied by for each attempt that ran out of memory"),
     key("tasks.environment.allow", Slot::Patterns(|c| &mut c.tasks.environment_allow),
         "the variables that tasks inherit from the supervisor; a * at the end stands for any end"),
     key("tasks.environment.set", Slot::Variables(|c| &mut c.tasks.environment_set),
@@ -214,6 +223,7 @@ impl Key {
                 let number = node.as_real(self.path)?;
                 *place(config) = (*low..=*high).contains(&number).then_some(number).ok_or_else(|| self.refuse(node))?;
             }
+            Slot::Codes(place) => *place(config) = self.codes(node)?,
             Slot::Octal(place) => *place(config) = self.octal(node)?,
             Slot::Mode(place) => *place(config) = self.named(node)?,
             Slot::Action(place) => *place(config) = self.named(node)?,
@@ -241,6 +251,14 @@ impl Key {
         let text = node.as_text(self.path)?;
         let digits = text.strip_prefix("0o").unwrap_or(text);
         u32::from_str_radix(digits, 8).ok().filter(|mask| *mask <= 0o777).ok_or_else(|| self.refuse(node))
+    }
+
+    fn codes(&self, node: &Node<'_>) -> Result<ExitCodes, Fault> {
+        let code = |item: &Node<'_>| {
+            let number = item.as_whole(self.path)?;
+            u8::try_from(number).map_err(|_| item.refused(self.path, &self.slot.allowed()))
+        };
+        node.items(self.path)?.iter().map(code).collect()
     }
 
     fn patterns(&self, node: &Node<'_>) -> Result<Vec<String>, Fault> {
@@ -291,6 +309,7 @@ impl Slot {
             | Self::OptionalSeconds(_, low, high)
             | Self::OptionalDays(_, low, high) => format!("{} or none", range(*low, *high)),
             Self::Real(_, low, high) => format!("{low} to {high}"),
+            Self::Codes(_) => "a list of exit codes, 0 to 255,".to_owned(),
             Self::Octal(_) => "000 to 777".to_owned(),
             Self::Mode(_) => names::<WorkerMode>(),
             Self::Action(_) => names::<OverLimitAction>(),
@@ -317,6 +336,10 @@ impl Slot {
             Self::OptionalSeconds(place, ..) => or_none(place(config).map(|time| time.as_secs())),
             Self::OptionalDays(place, ..) => or_none(place(config).map(|time| time.as_secs() / DAY_S)),
             Self::Real(place, ..) => place(config).to_string(),
+            Self::Codes(place) => {
+                let codes: Vec<String> = place(config).iter().map(|code| code.to_string()).collect();
+                format!("[{}]", codes.join(", "))
+            }
             Self::Octal(place) => format!("{:03o}", place(config)),
             Self::Mode(place) => place(config).name().to_owned(),
             Self::Action(place) => place(config).name().to_owned(),

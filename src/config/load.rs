@@ -224,6 +224,7 @@ fn variable_node<'v>(slot: &Slot, text: &'v str) -> Node<'v> {
     let parts = || text.split(',').map(str::trim).filter(|part| !part.is_empty());
     match slot {
         Slot::Patterns(_) => Node::new(Value::List(parts().map(Node::text).collect())),
+        Slot::Codes(_) => Node::new(Value::List(parts().map(Node::plain).collect())),
         Slot::Variables(_) => {
             let pair = |part: &'v str| part.split_once('=').unwrap_or((part, ""));
             let entry =
@@ -277,6 +278,8 @@ fn finish(loaded: &mut Loaded, cpus: u32) -> Result<(), ConfigError> {
     }
     let workers = &loaded.config.workers;
     let (poll, backoff) = (workers.poll_interval.as_millis(), workers.idle_backoff_max.as_millis());
+    let retry = &loaded.config.tasks.retry;
+    let codes = (retry.on_codes.iter().count() as u128, retry.except_codes.is_empty());
     let (beat, silence) = (workers.heartbeat_interval.as_millis(), workers.heartbeat_timeout.as_millis());
     // Each rule: whether it holds, the key that it is about with its value, the other key, and what is expected.
     let rules = [
@@ -294,6 +297,11 @@ fn finish(loaded: &mut Loaded, cpus: u32) -> Result<(), ConfigError> {
             silence >= 2 * beat,
             ("workers.heartbeatTimeoutMs", silence, "workers.heartbeatIntervalMs"),
             format!("at least twice workers.heartbeatIntervalMs, {beat},"),
+        ),
+        (
+            codes.0 == 0 || codes.1,
+            ("the number of codes in tasks.retries.onCodes", codes.0, "tasks.retries.exceptCodes"),
+            "0 beside tasks.retries.exceptCodes: they exclude each other, so 0".to_owned(),
         ),
     ];
     let broken = rules.into_iter().find(|(holds, ..)| !holds);

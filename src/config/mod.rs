@@ -113,6 +113,8 @@ pub enum OverLimitAction {
 pub struct Tasks {
     /// The time that an attempt may take; `None` is without end.
     pub timeout: Option<Duration>,
+    /// The time from a worker's claim within which a task's process must run; `None` is without end.
+    pub start_timeout: Option<Duration>,
     /// Retries of a task that failed.
     pub retry: Retry,
     /// The variables that tasks inherit from the supervisor: names, or the beginnings of names with a `*` at the end.
@@ -261,6 +263,7 @@ impl Default for Tasks {
         let allow = ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_*", "TZ"];
         Self {
             timeout: None,
+            start_timeout: None,
             retry: Retry::default(),
             environment_allow: allow.map(str::to_owned).to_vec(),
             environment_set: Env::new(),

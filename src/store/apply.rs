@@ -69,6 +69,8 @@ pub(super) struct Row {
 pub(super) const HAS_DEPENDENTS: u8 = 1;
 /// This one waits, or waited, for others.
 pub(super) const HAS_DEPENDENCIES: u8 = 2;
+/// This one reads a copy of its submitter's standard input.
+pub(super) const READS_COPY: u8 = 4;
 
 /// One transaction being written.
 pub(super) struct Writer<'c> {
@@ -145,6 +147,7 @@ impl<'c> Writer<'c> {
             Op::Expand { header, to } => self.expand(header.seq(), *to),
             Op::Started { id, attempt, worker, at_us } => self.started(*id, *attempt, *worker, *at_us),
             Op::Progress { id, percent, message, at_us } => self.progress(*id, *percent, message.as_deref(), *at_us),
+            Op::Suspended { id, attempt, on, at_us } => self.suspended(*id, *attempt, *on, *at_us),
             Op::Finished(end) => self.finished(end),
             Op::Cancel { id, keep, reason, at_us } => self.cancel(id.seq(), keep, reason, *at_us),
             Op::Retry { id, at_us } => self.retry(id.seq(), *at_us),

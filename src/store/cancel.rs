@@ -28,7 +28,7 @@ impl Writer<'_> {
 
     fn cancel_row(&mut self, row: &Row, reason: &str, at_us: u64) -> rusqlite::Result<()> {
         let none: Option<&str> = None;
-        let change = params![row.id.seq(), TaskState::Cancelled as u8, at_us, 0, 0, none, reason, none];
+        let change = params![row.id.seq(), TaskState::Cancelled as u8, at_us, 0, 0, none, reason, none, 0, 0];
         if self.sql.run(Sql::End, change)? == 0 {
             return Ok(());
         }

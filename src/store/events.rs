@@ -77,6 +77,10 @@ kinds! {
     QueueHealed = 22, "queue-healed";
     /// Old tasks were removed; `count` says how many.
     QueuePruned = 23, "queue-pruned";
+    /// A running task's processes were stopped where they are.
+    TaskSuspended = 60, "task-suspended";
+    /// They go on.
+    TaskResumed = 61, "task-resumed";
 }
 
 impl EventKind {

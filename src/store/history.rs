@@ -77,6 +77,8 @@ pub struct TaskRecord {
     pub failures: u32,
     /// Attempts that ended with their worker.
     pub losses: u32,
+    /// Attempts that ran out of memory.
+    pub ooms: u32,
     /// When the last attempt was started, in microseconds of Unix time.
     pub started_us: Option<u64>,
     /// When it ended for good.
@@ -146,7 +148,7 @@ pub struct Page {
 
 const COLUMNS: &str = "task.seq, kind, state, task.spec, priority, class, blockers, not_before_us, running, attempts,
     failures, losses, task.started_us, task.finished_us, result, reason, progress_percent, progress_message,
-    submitted_ms, attempt.key, attempt.verdict, attempt.error";
+    submitted_ms, attempt.key, attempt.verdict, attempt.error, ooms";
 
 impl Store {
     /// The record of a task, an array or a member, touched or not.
@@ -244,6 +246,23 @@ impl Store {
         })
     }
 
+    /// The files that tasks read which keep a copy of their submitter's standard input; each only once the queue is
+    /// asked, and never of a task that was forgotten.
+    ///
+    /// # Errors
+    /// The queue could not be read.
+    pub fn copies_in_use(&self) -> Result<Vec<String>, StoreError> {
+        self.read(|conn| {
+            let mut statement =
+                conn.prepare_cached("SELECT spec FROM task INDEXED BY task_copy WHERE flags & 4 AND spec IS NOT NULL")?;
+            let specs = statement.query_map([], |r| {
+                let text: String = r.get(0)?;
+                serde_json::from_str::<TaskSpec>(&text).map_err(|e| bad_json(0, e))
+            })?;
+            specs.filter_map(|spec| spec.map(|spec| spec.stdin).transpose()).collect()
+        })
+    }
+
     fn record(&self, conn: &Connection, r: &Row<'_>) -> rusqlite::Result<TaskRecord> {
         let seq: u64 = r.get(0)?;
         let spec: Option<String> = r.get(3)?;
@@ -275,6 +294,7 @@ impl Store {
             attempts: r.get(9)?,
             failures: r.get(10)?,
             losses: r.get(11)?,
+            ooms: r.get(22)?,
             started_us: r.get(12)?,
             finished_us: r.get(13)?,
             verdict,

@@ -68,6 +68,18 @@ impl Writer<'_> {
         self.event(EventKind::TaskProgress, at_us, &Draft { task: Some(id), data: Some(&data), ..Draft::default() })
     }
 
+    /// Tells that a running attempt was suspended or goes on; a fact of the live pool that only its events outlive.
+    pub(super) fn suspended(&mut self, id: TaskId, attempt: u32, on: bool, at_us: u64) -> rusqlite::Result<()> {
+        let kind = if on { EventKind::TaskSuspended } else { EventKind::TaskResumed };
+        // Two tasks may be suspended at the same moment, so the event says which by itself.
+        let data = format!(r#"{{"number":{}}}"#, id.seq());
+        if self.was_told(kind, at_us, Some(&data))? {
+            return Ok(());
+        }
+        let draft = Draft { task: Some(id), attempt: Some(attempt), data: Some(&data), ..Draft::default() };
+        self.event(kind, at_us, &draft)
+    }
+
     /// Records the end of an attempt, once, and moves the task on if it still waits for that.
     pub(super) fn finished(&mut self, end: &AttemptEnd) -> rusqlite::Result<()> {
         let Some(row) = self.row(end.id.seq())? else { return Ok(()) };
@@ -87,22 +99,34 @@ impl Writer<'_> {
             worker: Some(end.worker),
             data: data.as_deref(),
         };
-        let (kind, not_before_us, failures, losses) = match end.next {
+        let (kind, not_before_us, failures, losses, ooms) = match end.next {
             Next::Final(state) => {
                 let kind = event_of(state).ok_or_else(|| defect("an end in a state that is not final"))?;
                 let failed = matches!(state, TaskState::Failed | TaskState::Timeout);
                 let (result, reason) = (&end.result, &end.reason);
                 let (seq, state_code) = (row.id.seq(), state as u8);
-                let change = params![seq, state_code, end.finished_us, end.attempt, failed, result, reason, begun];
+                let (lost, oom) = match end.verdict {
+                    Verdict::WorkerLost => (1, 0),
+                    Verdict::OutOfMemory => (0, 1),
+                    Verdict::Exited { .. }
+                    | Verdict::Signalled { .. }
+                    | Verdict::TimedOut
+                    | Verdict::OverLimit { .. }
+                    | Verdict::Cancelled
+                    | Verdict::NotStarted { .. } => (0, 0),
+                };
+                let failed = failed && lost + oom == 0;
+                let change =
+                    params![seq, state_code, end.finished_us, end.attempt, failed, result, reason, begun, lost, oom];
                 self.sql.run(Sql::End, change)?;
                 self.event(kind, end.finished_us, &draft)?;
                 return self.ended(&row, state, end.finished_us);
             }
-            Next::RetryAt(at) => (EventKind::TaskRetried, at, 1, 0),
-            Next::Requeue => (EventKind::TaskRequeued, 0, 0, 0),
-            Next::RequeueLost => (EventKind::TaskRequeued, 0, 0, 1),
+            Next::RetryAt(at) => (EventKind::TaskRetried, at, 1, 0, 0),
+            Next::Requeue => (EventKind::TaskRequeued, 0, 0, 0, 0),
+            Next::CrashedAt { at_us, oom } => (EventKind::TaskRequeued, at_us, 0, u8::from(!oom), u8::from(oom)),
         };
-        self.sql.run(Sql::Again, params![row.id.seq(), not_before_us, end.attempt, failures, losses, begun])?;
+        self.sql.run(Sql::Again, params![row.id.seq(), not_before_us, end.attempt, failures, losses, begun, ooms])?;
         self.event(kind, end.finished_us, &draft)?;
         if not_before_us == 0 {
             self.now_ready(&row);

@@ -46,6 +46,9 @@ use statements::Statements;
 pub const FILE_NAME: &str = "queue.db";
 /// How long another owner's lock is waited for. Short: the instance lock has settled the question before.
 const BUSY: Duration = Duration::from_millis(200);
+/// What the path of a copy of somebody's standard input contains: its folder in the state directory, and the
+/// beginning of its name.
+pub const COPY_MARK: &str = "/stdin/stdin-";
 /// Room for the statements of the read path, on top of those of the write path.
 const READ_STATEMENTS: usize = 24;
 
@@ -89,6 +92,8 @@ pub trait Queue {
     fn events(&self, since: u64, limit: usize) -> Result<Vec<Event>, StoreError>;
     /// See [`Store::last_event_before`].
     fn last_event_before(&self, at_us: u64) -> Result<u64, StoreError>;
+    /// See [`Store::copies_in_use`].
+    fn copies_in_use(&self) -> Result<Vec<String>, StoreError>;
     /// See [`Store::segments_in_use`].
     fn segments_in_use(&self) -> Result<Vec<(WorkerId, u64)>, StoreError>;
 }
@@ -243,6 +248,9 @@ impl Queue for Store {
     }
     fn last_event_before(&self, at_us: u64) -> Result<u64, StoreError> {
         Self::last_event_before(self, at_us)
+    }
+    fn copies_in_use(&self) -> Result<Vec<String>, StoreError> {
+        Self::copies_in_use(self)
     }
     fn segments_in_use(&self) -> Result<Vec<(WorkerId, u64)>, StoreError> {
         Self::segments_in_use(self)

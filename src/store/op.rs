@@ -96,8 +96,13 @@ pub enum Next {
     RetryAt(u64),
     /// The attempt was nobody's fault (the pool stopped): queued again, not counted as a failure.
     Requeue,
-    /// Its worker died under it: queued again, counted as a loss.
-    RequeueLost,
+    /// It crashed: tried again at this time in microseconds, counted as a loss or as out of memory.
+    CrashedAt {
+        /// When.
+        at_us: u64,
+        /// Whether it ran out of memory; else its worker died under it.
+        oom: bool,
+    },
 }
 
 /// The end of one attempt: its record, and what follows for the task.
@@ -180,6 +185,17 @@ pub enum Op {
         attempt: u32,
         /// Who runs it.
         worker: WorkerId,
+        /// When.
+        at_us: u64,
+    },
+    /// The processes of a running attempt were stopped where they are, or go on.
+    Suspended {
+        /// The task.
+        id: TaskId,
+        /// Number of the attempt, from 1.
+        attempt: u32,
+        /// Whether they were stopped.
+        on: bool,
         /// When.
         at_us: u64,
     },
@@ -273,6 +289,7 @@ impl Op {
             Self::WorkerStopped { id, at_us, .. } => (9, id.to_u128(), *at_us),
             Self::PoolEvent { kind, at_us, .. } => (10, kind.code().into(), *at_us),
             Self::Continue => (11, 0, 0),
+            Self::Suspended { id, at_us, on, .. } => (60 + u8::from(!on), id.to_u128(), *at_us),
             Self::WorkerUnhealthy { id, at_us } => (12, id.to_u128(), *at_us),
         }
     }

@@ -52,6 +52,8 @@ pub struct ReadyTask {
     pub failures: u32,
     /// Attempts that ended with their worker.
     pub losses: u32,
+    /// Attempts that ran out of memory.
+    pub ooms: u32,
     /// What it is.
     pub entry: Entry,
 }
@@ -65,6 +67,7 @@ struct Raw {
     failures: u32,
     losses: u32,
     spec: Option<String>,
+    ooms: u32,
 }
 
 /// An array that members are rendered from.
@@ -77,7 +80,7 @@ pub(super) struct Template {
     spec: TaskSpec,
 }
 
-const COLUMNS: &str = "seq, kind, submitted_ms, attempts, failures, losses, spec";
+const COLUMNS: &str = "seq, kind, submitted_ms, attempts, failures, losses, spec, ooms";
 const IS_READY: &str = "state = 0 AND blockers = 0 AND not_before_us = 0 AND held = 0";
 
 impl Store {
@@ -185,7 +188,7 @@ impl Store {
         raw: Raw,
         templates: &mut HashMap<u64, Template>,
     ) -> rusqlite::Result<ReadyTask> {
-        let Raw { seq, kind, ms, attempts, failures, losses, spec } = raw;
+        let Raw { seq, kind, ms, attempts, failures, losses, spec, ooms } = raw;
         let (entry, place) = match kind {
             RowKind::Task => (Entry::Task { spec_json: spec.unwrap_or_default() }, seq),
             RowKind::Header => {
@@ -214,7 +217,7 @@ impl Store {
                 (Entry::Member { array: template.id, index, spec_json }, seq)
             }
         };
-        Ok(ReadyTask { id: self.id(ms, seq), place, attempts, failures, losses, entry })
+        Ok(ReadyTask { id: self.id(ms, seq), place, attempts, failures, losses, ooms, entry })
     }
 
     /// The array whose numbers cover `seq`.
@@ -269,5 +272,6 @@ fn raw(r: &rusqlite::Row<'_>) -> rusqlite::Result<Raw> {
         failures: r.get(4)?,
         losses: r.get(5)?,
         spec: r.get(6)?,
+        ooms: r.get(7)?,
     })
 }

@@ -14,5 +14,9 @@ CREATE INDEX task_name ON task (name) WHERE name IS NOT NULL;
 CREATE UNIQUE INDEX task_key ON task (key) WHERE key IS NOT NULL AND state = 0;
 CREATE INDEX task_expires ON task (expires_us) WHERE state = 0 AND expires_us > 0;
 
+-- Tasks that read a copy of their submitter's standard input have flag 4, so that copies nobody reads can be found.
+UPDATE task SET flags = flags | 4 WHERE spec LIKE '%/stdin/stdin-%';
+CREATE INDEX task_copy ON task (seq) WHERE flags & 4;
+
 -- At most 'max' tasks of a group are handed out at once; NULL: as many as there is room for.
 CREATE TABLE grp (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, max INTEGER);

@@ -43,12 +43,13 @@ statements! {
         ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)";
     UseSegment = "INSERT INTO segment VALUES(?1, ?2, 1) ON CONFLICT DO UPDATE SET uses = uses + 1";
     End = "UPDATE task SET state = ?2, finished_us = ?3, running = 0, attempts = max(attempts, ?4),
-        failures = failures + ?5, result = ?6, reason = ?7, started_us = coalesce(?8, started_us)
+        failures = failures + ?5, result = ?6, reason = ?7, started_us = coalesce(?8, started_us),
+        losses = losses + ?9, ooms = ooms + ?10
         WHERE seq = ?1 AND state = 0";
     Again = "UPDATE task SET not_before_us = ?2, running = 0, attempts = max(attempts, ?3), failures = failures + ?4,
-        losses = losses + ?5, started_us = coalesce(?6, started_us) WHERE seq = ?1 AND state = 0";
+        losses = losses + ?5, started_us = coalesce(?6, started_us), ooms = ooms + ?7 WHERE seq = ?1 AND state = 0";
     EndArray = "UPDATE task SET state = ?2, finished_us = ?3 WHERE seq = ?1 AND state = 0";
-    Revive = "UPDATE task SET state = 0, finished_us = NULL, running = 0, failures = 0, losses = 0, result = NULL,
+    Revive = "UPDATE task SET state = 0, finished_us = NULL, running = 0, failures = 0, losses = 0, ooms = 0, result = NULL,
         reason = NULL, not_before_us = 0, blockers = ?2 WHERE seq = ?1 AND state >= 3";
     ReviveArray = "UPDATE task SET state = 0, finished_us = NULL, reason = NULL, held = ?2 WHERE seq = ?1";
 

@@ -8,12 +8,12 @@ use std::collections::HashSet;
 use acode_worker::task::{Array, Class, DependencyKind, Priority, TaskId, TaskState};
 use rusqlite::params;
 
-use super::apply::{HAS_DEPENDENCIES, Row, RowKind, Writer};
+use super::apply::{HAS_DEPENDENCIES, READS_COPY, Row, RowKind, Writer};
 use super::deps::{Condition, condition};
 use super::events::Draft;
 use super::op::{NewTask, check_size};
 use super::statements::Sql;
-use super::{EventKind, Store, StoreError, SubmitError};
+use super::{COPY_MARK, EventKind, Store, StoreError, SubmitError};
 
 /// The changing part of an array.
 #[derive(Debug, Clone, Copy)]
@@ -120,6 +120,8 @@ impl Writer<'_> {
         let kind = if new.array.is_some() { RowKind::Header } else { RowKind::Task };
         let (priority, class) = (new.priority as u8, new.class as u8);
         let spec = Some(new.spec_json.as_str());
+        // A mark in something else than the file's path does no harm: the sweep reads the path.
+        let flags = if new.spec_json.contains(COPY_MARK) { flags | READS_COPY } else { flags };
         let row = params![seq, kind as u8, priority, class, blockers, new.not_before_us, flags, ms, spec];
         if self.sql.run(Sql::InsertTask, row)? == 0 {
             return Ok(false);

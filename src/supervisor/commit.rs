@@ -7,6 +7,7 @@
 use acode_worker::failpoint;
 use acode_worker::sys::clock;
 use acode_worker::task::TaskId;
+use acode_worker::wire::Order;
 
 use super::Supervisor;
 use super::clients::ClientId;
@@ -132,6 +133,10 @@ impl Supervisor {
     }
 
     fn release(&mut self, seq: u64) {
+        if let Some(row) = self.desk.get(seq).and_then(|active| active.discard_by) {
+            failpoint!("supervisor.before-discard");
+            self.crew.order(row, &Order::Discard { number: seq });
+        }
         if let Some(ticket) = self.clear_from_desk(seq) {
             self.producer.release(ticket);
         }

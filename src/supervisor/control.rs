@@ -53,6 +53,8 @@ impl Supervisor {
                 self.clients.reply(client, &reply::Resolved { ids }, false);
             }
             Request::Cancel(cancel) => self.cancel(client, &cancel)?,
+            Request::Suspend(suspend) => self.suspend(client, &suspend.ids)?,
+            Request::Resume(resume) => self.resume(client, &resume.ids)?,
             Request::Retry(retry) => self.retry(client, &retry)?,
             Request::Show(show) => {
                 let id = requests::resolve(&*self.store, &show.id)?;
@@ -67,8 +69,8 @@ impl Supervisor {
             Request::Why(why) => {
                 let id = requests::resolve(&*self.store, &why.id)?;
                 let stored = requests::stored(&*self.store, id)?;
-                let verdict = stored.verdict.clone();
-                let reply = requests::why(self.task_record(stored)?, verdict.as_ref());
+                let spec = stored.spec.clone();
+                let reply = requests::why(&*self.store, self.task_record(stored)?, &spec)?;
                 self.clients.reply(client, &reply, false);
             }
             Request::Wait(wait) => self.wait(client, &wait, more)?,
@@ -167,7 +169,7 @@ impl Supervisor {
                 TaskKind::Array(array) => id.seq() + array.count,
                 TaskKind::Task | TaskKind::Member { .. } => id.seq(),
             };
-            let keep = self.cancel_active(id.seq(), last, &reason);
+            let keep = self.cancel_active((id.seq(), last), &reason, cancel.now);
             if keep.is_empty() || last > id.seq() {
                 let at_us = requests::now_us();
                 self.record(Op::Cancel { id, keep: Arc::from(keep), reason: reason.clone(), at_us });
@@ -180,7 +182,7 @@ impl Supervisor {
 
     /// Takes the tasks with these numbers back from the table, and has those ended that a worker holds; gives the
     /// numbers of the latter.
-    fn cancel_active(&mut self, first: u64, last: u64, reason: &str) -> Vec<u64> {
+    fn cancel_active(&mut self, (first, last): (u64, u64), reason: &str, now: bool) -> Vec<u64> {
         let seqs = self.desk.iter().map(|active| active.id.seq());
         let concerned: Vec<u64> = seqs.filter(|seq| (first..=last).contains(seq)).collect();
         let mut held = Vec::new();
@@ -192,9 +194,10 @@ impl Supervisor {
                 continue;
             }
             active.cancelled.get_or_insert_with(|| reason.to_owned());
+            active.cancel_now |= now;
             held.push(seq);
             if let Some(row) = self.producer.holder(ticket) {
-                self.crew.order(row, &Order::Cancel { ticket });
+                self.crew.order(row, &Order::Cancel { ticket, now });
             }
         }
         held

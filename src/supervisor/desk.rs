@@ -46,6 +46,16 @@ pub struct Active {
     pub failures: u32,
     /// Workers lost before.
     pub losses: u32,
+    /// Attempts before that ran out of memory.
+    pub ooms: u32,
+    /// Since when it is suspended, in microseconds of Unix time.
+    pub suspended_us: Option<u64>,
+    /// It did not start within so many milliseconds, and is being ended for that.
+    pub overdue_ms: Option<u64>,
+    /// Whether whoever cancelled it left it no grace.
+    pub cancel_now: bool,
+    /// The row of the worker that is to remove its checkpoint directory when its end is on disk.
+    pub discard_by: Option<u16>,
     /// Why it was cancelled, if it was.
     pub cancelled: Option<String>,
     /// Where it stands.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use acode_worker::claim::{Lane, PAYLOAD_MAX};
 use acode_worker::failpoint;
 use acode_worker::sys::clock;
-use acode_worker::task::TaskId;
+use acode_worker::task::{TaskId, TaskSpec};
 use acode_worker::wire::{Order, SPILLED};
 
 use super::Supervisor;
@@ -61,7 +61,12 @@ impl Supervisor {
                     }
                 };
                 if self.desk.get(ready.id.seq()).is_none() {
-                    let begun = Begun { attempts: ready.attempts, failures: ready.failures, losses: ready.losses };
+                    let begun = Begun {
+                        attempts: ready.attempts,
+                        failures: ready.failures,
+                        losses: ready.losses,
+                        ooms: ready.ooms,
+                    };
                     if !self.publish(lane, ready.id, begun, &spec_json) {
                         self.desk.has_read(lane, read_to, false);
                         return Ok(());
@@ -84,6 +89,10 @@ impl Supervisor {
         payload.extend_from_slice(id.to_string().as_bytes());
         payload.extend_from_slice(br#"","attempt":"#);
         payload.extend_from_slice(attempt.to_string().as_bytes());
+        let scale = self.memory_scale(begun.ooms, spec_json);
+        if scale > 1.0 {
+            payload.extend_from_slice(format!(r#","memory_scale":{scale}"#).as_bytes());
+        }
         payload.extend_from_slice(br#","spec":"#);
         payload.extend_from_slice(spec_json.as_bytes());
         payload.push(b'}');
@@ -114,6 +123,11 @@ impl Supervisor {
             attempt,
             failures: begun.failures,
             losses: begun.losses,
+            ooms: begun.ooms,
+            suspended_us: None,
+            overdue_ms: None,
+            cancel_now: false,
+            discard_by: None,
             cancelled: None,
             phase: Phase::Published,
             progress: None,
@@ -121,6 +135,15 @@ impl Supervisor {
         });
         failpoint!("supervisor.after-publish");
         true
+    }
+
+    /// What the task's memory limit is multiplied by. Its specification is read only if it has run out of memory.
+    fn memory_scale(&self, ooms: u32, spec_json: &str) -> f64 {
+        if ooms == 0 {
+            return 1.0;
+        }
+        let own = serde_json::from_str::<TaskSpec>(spec_json).ok().and_then(|spec| spec.retry).unwrap_or_default();
+        self.policy.of_task(&own).retry.memory_scale(ooms).min(f64::MAX)
     }
 
     /// Writes an assignment that is too large for a slot to a file of its own.
@@ -176,4 +199,5 @@ struct Begun {
     attempts: u32,
     failures: u32,
     losses: u32,
+    ooms: u32,
 }

@@ -154,6 +154,7 @@ impl Ledger {
                 Op::Finished(end) => (Some(end.id), false),
                 Op::Cancel { id, .. } | Op::Retry { id, .. } => (Some(*id), false),
                 Op::Expand { .. }
+                | Op::Suspended { .. }
                 | Op::Started { .. }
                 | Op::Progress { .. }
                 | Op::Wake { .. }
@@ -197,6 +198,7 @@ impl Ledger {
             // They are told again when the queue is healed in earnest.
             Op::PoolEvent { kind: EventKind::QueueBroken | EventKind::QueueHealed, .. } => false,
             Op::Expand { .. }
+            | Op::Suspended { .. }
             | Op::Started { .. }
             | Op::Finished(_)
             | Op::Wake { .. }

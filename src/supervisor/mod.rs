@@ -20,8 +20,10 @@ mod reactor;
 mod recover;
 mod resources;
 mod settings;
+mod starting;
 mod stop;
 mod streams;
+mod suspend;
 mod views;
 mod workers;
 
@@ -143,6 +145,7 @@ struct Supervisor {
     policy: judge::Policy,
     cgroup: Option<PathBuf>,
     heard: Vec<Report>,
+    starting: starting::Starting,
     death_of: BTreeMap<u16, WaitStatus>,
     last_boot_failure: Option<String>,
 

@@ -191,6 +191,7 @@ impl Supervisor {
         if deadline || self.now_ns >= self.next_tick_ns {
             self.tick();
         }
+        self.end_overdue_starts();
         self.wake_delayed();
         self.prune_if_due();
         self.stop_if_empty();
@@ -203,7 +204,9 @@ impl Supervisor {
         self.next_tick_ns = self.now_ns + quarter_ns.clamp(*TICK_NS.start(), *TICK_NS.end());
         let rows = self.crew.iter().filter_map(|(row, _)| {
             let seen = self.producer.row(row)?;
-            Some((row, seen.heartbeat_ns / 1_000_000, seen.state))
+            // Who starts a task that must run in time has a limit of its own.
+            let beat_ns = if self.starting.excuses(row) { self.now_ns } else { seen.heartbeat_ns };
+            Some((row, beat_ns / 1_000_000, seen.state))
         });
         let rows = rows.collect();
         self.decide(Event::Tick { rows });
@@ -220,6 +223,9 @@ impl Supervisor {
         let mut until = self.next_tick_ns.saturating_sub(now);
         if let Some(at_ms) = self.fleet.next_deadline_ms() {
             until = until.min((at_ms * 1_000_000).saturating_sub(now));
+        }
+        if let Some(due_ns) = self.starting.next_ns() {
+            until = until.min(due_ns.saturating_sub(now));
         }
         if self.crew.has_unburied() {
             until = until.min(BURIAL_NS);

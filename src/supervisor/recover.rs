@@ -27,10 +27,12 @@ use super::ledger::Ledger;
 use super::log::Log;
 use super::reactor::{CLIENTS, Polls};
 use super::resources::Meter;
+use super::starting::Starting;
 use super::streams::Streams;
 use super::{Launch, MAX_ROWS, PoolError, Supervisor, settings};
 use crate::rundir::{Dirs, InstanceLock, WorkersLock};
 use crate::store::{AttemptEnd, EventKind, Next, Op, Store};
+use crate::sweep;
 
 /// How long old workers get to leave by themselves beyond their kill grace.
 const STRAGGLER_SLACK: Duration = Duration::from_secs(1);
@@ -91,6 +93,7 @@ pub(super) fn build(launch: Launch, nursery: Nursery) -> Result<Supervisor, Pool
         policy: settings::policy(&config),
         cgroup,
         heard: Vec::new(),
+        starting: Starting::default(),
         death_of: BTreeMap::new(),
         last_boot_failure: None,
         ledger: Ledger::default(),
@@ -159,6 +162,7 @@ fn recover(dirs: &Dirs, boot_id: &str, grace: Duration) -> Result<(Store, Option
     failpoint!("recover.before-put-back");
     put_back_interrupted(&mut store)?;
     failpoint!("recover.after-put-back");
+    sweep(&store, dirs)?;
     Ok((store, cgroup))
 }
 
@@ -226,6 +230,16 @@ fn kill_strays(rooms: &Path) -> Result<(), PoolError> {
         }
     }
     Ok(())
+}
+
+/// Removes what belongs to tasks that are gone: before there is a worker that could do it, and nobody waits yet.
+fn sweep(store: &Store, dirs: &Dirs) -> Result<(), PoolError> {
+    for number in sweep::idle_checkpoints(store, &dirs.checkpoints())? {
+        if let Err(error) = acode_worker::room::remove_checkpoint(&dirs.checkpoints(), number) {
+            tracing::warn!(%error, number, "a checkpoint directory cannot be removed");
+        }
+    }
+    Ok(sweep::remove_unread_copies(store, &dirs.stdin())?)
 }
 
 /// Records that attempts were interrupted, and that their tasks are pending; and that no worker lives.

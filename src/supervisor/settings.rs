@@ -32,6 +32,7 @@ pub fn worker_settings(config: &Config, dirs: &Dirs) -> WorkerSettings {
         idle_heartbeat_interval_ms: millis(workers.heartbeat_timeout / 2),
         kill_grace_ms: millis(workers.kill_grace),
         timeout_ms: config.tasks.timeout.map(millis),
+        start_timeout_ms: config.tasks.start_timeout.map(millis),
         environment: environment(config),
         rlimits: workers.rlimits,
         umask: workers.umask,
@@ -39,6 +40,7 @@ pub fn worker_settings(config: &Config, dirs: &Dirs) -> WorkerSettings {
         segment_bytes: config.output.segment_bytes,
         rooms: dirs.rooms(),
         journal: dirs.journal(),
+        checkpoints: dirs.checkpoints(),
     }
 }
 
@@ -64,7 +66,7 @@ pub fn rules(config: &Config, rows: u16) -> Rules {
 
 /// What an attempt's end is judged by, for a task that does not say otherwise.
 pub fn policy(config: &Config) -> Policy {
-    Policy { retry: config.tasks.retry, max_worker_losses: config.workers.max_worker_losses }
+    Policy { retry: config.tasks.retry, max_crashes: config.workers.max_worker_losses }
 }
 
 /// Where the worker leaves of this queue are made: under our own cgroup, in a folder that names the queue. `None`

@@ -160,7 +160,11 @@ impl Supervisor {
     pub(super) fn task_record(&self, stored: store::TaskRecord) -> Result<TaskRecord, StoreError> {
         let live = self.desk.get(stored.id.seq());
         let waiting = match (stored.state, live.map(|active| active.phase)) {
-            (TaskState::Pending, None) => Some(self.waiting(&stored)?),
+            (TaskState::Pending, None) => {
+                let mut waiting = self.waiting(&stored)?;
+                requests::explain_retry(&mut waiting, &stored, Some(self.policy.retry.count));
+                Some(waiting)
+            }
             (TaskState::Pending, Some(Phase::Published)) => Some(Waiting::Queued { ahead: None }),
             _ => None,
         };
@@ -179,6 +183,10 @@ impl Supervisor {
             }
             if record.state != TaskState::Pending {
                 record.waiting = None;
+            }
+            if let Some(since) = active.suspended_us {
+                record.suspended = true;
+                record.suspended_at = Some(Stamp::from_micros(i64::try_from(since).unwrap_or(i64::MAX)));
             }
             if let Some(progress) = &active.progress {
                 record.progress = Some(records::progress(progress.percent, Some(progress.message.clone())));

@@ -14,7 +14,7 @@ use nix::sys::wait::WaitStatus;
 use super::crew::{Cradle, Heard};
 use super::decide::{Action, Event, KillReason};
 use super::desk::Phase;
-use super::judge::{Next, Standing, judge};
+use super::judge::{Crash, Next, Standing, judge, quarantined};
 use super::ledger::After;
 use super::reactor::PIDFDS;
 use super::{PoolError, Supervisor};
@@ -153,6 +153,9 @@ impl Supervisor {
                 tracing::error!(row, why, "worker cannot begin");
                 self.last_boot_failure = Some(why);
             }
+            Report::Starting { ticket, id, limit_ms } => {
+                self.starting.begin(row, id, ticket, limit_ms, self.now_ns);
+            }
             Report::Started { ticket, id, pid: _, at_us } => self.started(row, ticket, id, at_us),
             Report::Progress { ticket, id, progress } => {
                 if let Some(active) = self.desk.current(id, ticket) {
@@ -171,16 +174,17 @@ impl Supervisor {
     }
 
     fn started(&mut self, row: u16, ticket: Ticket, id: TaskId, at_us: i64) {
+        self.starting.done(row);
         let Some(worker) = self.crew.get(row).map(|hand| hand.id) else { return };
         let Some(active) = self.desk.current(id, ticket) else {
             tracing::warn!(%id, row, "report of an older claim dropped");
             return;
         };
         active.phase = Phase::Running { row, started_us: at_us as u64 };
-        let (attempt, cancelled) = (active.attempt, active.cancelled.is_some());
+        let (attempt, cancelled, now) = (active.attempt, active.cancelled.is_some(), active.cancel_now);
         self.record(Op::Started { id, attempt, worker, at_us: at_us as u64 });
         if cancelled {
-            self.crew.order(row, &Order::Cancel { ticket });
+            self.crew.order(row, &Order::Cancel { ticket, now });
         }
     }
 
@@ -203,9 +207,12 @@ impl Supervisor {
             return;
         }
         active.phase = Phase::Ended;
+        active.suspended_us = None;
+        self.starting.done(row);
         let standing = Standing {
             failures: active.failures,
             losses: active.losses,
+            ooms: active.ooms,
             cancelled: active.cancelled.is_some(),
             given_back: finished.given_back,
         };
@@ -214,8 +221,8 @@ impl Supervisor {
         let last_word = finished.progress.clone().filter(|progress| active.progress.as_ref() != Some(progress));
         let succeeded = finished.verdict.is_success();
         let mut policy = self.policy;
-        if !succeeded && let Some(retry) = self.retry_of(finished.id) {
-            policy.retry = retry;
+        if !succeeded && let Some(own) = self.retries_of(finished.id) {
+            policy = policy.of_task(&own);
         }
         // Success needs no jitter.
         let random = if succeeded { 0.0 } else { self.random() };
@@ -227,7 +234,17 @@ impl Supervisor {
         let Some(hand) = self.crew.get_mut(row) else { return };
         *(if succeeded { &mut hand.completed } else { &mut hand.failed }) += 1;
         let worker = hand.id;
-        let reason = cancel_reason.filter(|_| next == Next::Final(TaskState::Cancelled));
+        let reason = match next {
+            Next::Final(TaskState::Cancelled) => cancel_reason,
+            Next::Quarantine => Some(quarantined(&finished.verdict, standing)),
+            Next::Final(_) | Next::RetryAfter(_) | Next::Requeue | Next::CrashedAfter(..) => None,
+        };
+        if finished.checkpoint
+            && next == Next::Final(TaskState::Completed)
+            && let Some(active) = self.desk.get_mut(finished.id.seq())
+        {
+            active.discard_by = Some(row);
+        }
         let end = AttemptEnd {
             id: finished.id,
             attempt: finished.attempt,
@@ -249,8 +266,8 @@ impl Supervisor {
         self.ledger.then(After::Release { seq: finished.id.seq() });
     }
 
-    /// The retries that a task asks for itself.
-    fn retry_of(&self, id: TaskId) -> Option<acode_worker::task::Retry> {
+    /// What a task says about its retries; of an array's member the array.
+    fn retries_of(&self, id: TaskId) -> Option<acode_worker::task::Retries> {
         self.store.get(id).ok().flatten()?.spec.retry
     }
 
@@ -291,6 +308,7 @@ impl Supervisor {
                 self.lost(row, ticket, ours);
             }
             failpoint!("supervisor.after-reclaim");
+            self.starting.done(row);
             let Some(hand) = self.crew.bury(row) else { continue };
             let _ = self.polls.reports.registry().deregister(&mut SourceFd(&hand.reports.as_raw_fd()));
             let _ = self.producer.clear(row);
@@ -328,14 +346,25 @@ impl Supervisor {
         if active.phase == Phase::Ended {
             return;
         }
-        let (id, attempt) = (active.id, active.attempt);
+        let (id, attempt, overdue_ms) = (active.id, active.attempt, active.overdue_ms);
         let started_us = match active.phase {
             Phase::Running { started_us, .. } => started_us,
             Phase::Published | Phase::Ended => crate::requests::now_us(),
         };
         tracing::warn!(%id, attempt, row, "task lost its worker");
         let finished = ended_without_worker(id, ticket, attempt, started_us as i64);
-        self.finished(row, Finished { given_back: ours, finished_us: clock::unix_us(), ..finished });
+        let finished = Finished { given_back: ours, finished_us: clock::unix_us(), ..finished };
+        // The worker was killed for the start that it hung in, which is the task's failure and no crash.
+        self.finished(
+            row,
+            match overdue_ms {
+                None => finished,
+                Some(limit_ms) => {
+                    let error = Some(format!("did not start within {}", in_seconds(limit_ms)));
+                    Finished { verdict: Verdict::TimedOut, error, given_back: false, ..finished }
+                }
+            },
+        );
     }
 
     /// The nursery has died: without it no worker can be made, so the pool finishes what runs and ends.
@@ -369,7 +398,13 @@ fn ended_without_worker(id: TaskId, ticket: Ticket, attempt: u32, started_us: i6
         result: None,
         error: None,
         progress: None,
+        checkpoint: false,
     }
+}
+
+/// A time as people write it: `5s`, or `0.25s`.
+fn in_seconds(ms: u64) -> String {
+    format!("{}s", ms as f64 / 1e3)
 }
 
 fn stored(next: Next, finished_us: u64) -> store::Next {
@@ -377,7 +412,11 @@ fn stored(next: Next, finished_us: u64) -> store::Next {
         Next::Final(state) => store::Next::Final(state),
         Next::RetryAfter(ms) => store::Next::RetryAt(store::later(finished_us, ms)),
         Next::Requeue => store::Next::Requeue,
-        Next::RequeueLost => store::Next::RequeueLost,
+        Next::CrashedAfter(crash, ms) => {
+            let at_us = store::later(finished_us, ms);
+            store::Next::CrashedAt { at_us, oom: crash == Crash::Oom }
+        }
+        Next::Quarantine => store::Next::Final(TaskState::Failed),
     }
 }
 

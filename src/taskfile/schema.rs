@@ -7,15 +7,31 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use acode_worker::task::{Array, DependencyKind, Env, Priority, Retry, Rlimits, SpecError, Submission, TaskSpec};
+use acode_worker::task::{
+    Array, DependencyKind, Env, ExitCodes, Priority, Retries, Rlimits, SoftTimeout, SpecError, Submission, TaskSignal,
+    TaskSpec,
+};
 
 use super::duration::{DURATION_MAX, from_seconds};
 use super::{expand, parse_duration};
 use crate::tree::{At, Entry, Fault, FaultKind, Node, Scalar, ScalarKind, Value};
 
 /// The keys that `defaults` may have, which a task may have too.
-const SHARED: [&str; 10] =
-    ["priority", "timeout", "grace", "retries", "delay", "cwd", "env", "meta", "stdin", "rlimits"];
+const SHARED: [&str; 13] = [
+    "priority",
+    "timeout",
+    "softTimeout",
+    "startTimeout",
+    "grace",
+    "retries",
+    "checkpoint",
+    "delay",
+    "cwd",
+    "env",
+    "meta",
+    "stdin",
+    "rlimits",
+];
 /// The keys that only a task may have.
 const OWN: [&str; 8] = ["name", "command", "after", "afterAny", "afterFailed", "each", "array", "allowEmpty"];
 
@@ -102,6 +118,14 @@ impl Draft {
                     return Err(node.refused("timeout", "more than 0, or none,"));
                 }
             }
+            "softTimeout" => spec.soft_timeout = soft_timeout(node)?,
+            "startTimeout" => {
+                spec.start_timeout_ms = optional_millis(node, "startTimeout")?;
+                if spec.start_timeout_ms == Some(0) {
+                    return Err(node.refused("startTimeout", "more than 0, or none,"));
+                }
+            }
+            "checkpoint" => spec.checkpoint = node.as_bool("checkpoint")?,
             "grace" => spec.grace_ms = optional_millis(node, "grace")?,
             "retries" => spec.retry = Some(retries(node, spec.retry.unwrap_or_default())?),
             "delay" => self.submission.delay_ms = optional_millis(node, "delay")?,
@@ -176,6 +200,8 @@ impl Draft {
                 SpecError::EmptyCommand => "command",
                 SpecError::Nul(key) => key,
                 SpecError::RelativePath { field, .. } => field,
+                SpecError::OutOfRange { field, .. } if field.starts_with("softTimeout") => "softTimeout",
+                SpecError::Exclusive { .. } => "retries",
                 SpecError::BadEnvName(_) | SpecError::OutOfRange { .. } | SpecError::TooLarge { .. } => "",
             };
             Fault::other(value_at(key), error.to_string())
@@ -251,8 +277,9 @@ fn is_none(node: &Node<'_>) -> bool {
 }
 
 /// A number of retries, or a mapping of what differs from `retry`.
-fn retries(node: &Node<'_>, mut retry: Retry) -> Result<Retry, Fault> {
-    const KEYS: [&str; 5] = ["count", "delay", "factor", "maxDelay", "jitter"];
+fn retries(node: &Node<'_>, mut retry: Retries) -> Result<Retries, Fault> {
+    const KEYS: [&str; 9] =
+        ["count", "delay", "factor", "maxDelay", "jitter", "onCodes", "exceptCodes", "memoryFactor", "maxCrashes"];
     let count = |node: &Node<'_>, key: &str| match node.as_whole(key)? {
         number @ ..=RETRIES_MAX => Ok(u32::try_from(number).unwrap_or(u32::MAX)),
         _ => Err(node.refused(key, &format!("0 to {RETRIES_MAX}"))),
@@ -262,15 +289,21 @@ fn retries(node: &Node<'_>, mut retry: Retry) -> Result<Retry, Fault> {
         if (low..=high).contains(&number) { Ok(number) } else { Err(node.refused(key, &format!("{low} to {high}"))) }
     };
     match &node.value {
-        Value::Scalar(Scalar { kind: ScalarKind::Whole(_), .. }) => retry.count = count(node, "retries")?,
+        Value::Scalar(Scalar { kind: ScalarKind::Whole(_), .. }) => retry.count = Some(count(node, "retries")?),
         Value::Map(entries) => {
             for Entry { at, key, node } in entries {
                 match key.as_ref() {
-                    "count" => retry.count = count(node, "retries.count")?,
-                    "delay" => retry.delay_ms = millis(node, "retries.delay")?,
-                    "factor" => retry.factor = real(node, "retries.factor", 1.0, 1_000.0)?,
-                    "maxDelay" => retry.max_delay_ms = millis(node, "retries.maxDelay")?,
-                    "jitter" => retry.jitter = real(node, "retries.jitter", 0.0, 1.0)?,
+                    "count" => retry.count = Some(count(node, "retries.count")?),
+                    "delay" => retry.delay_ms = Some(millis(node, "retries.delay")?),
+                    "factor" => retry.factor = Some(real(node, "retries.factor", 1.0, 1_000.0)?),
+                    "maxDelay" => retry.max_delay_ms = Some(millis(node, "retries.maxDelay")?),
+                    "jitter" => retry.jitter = Some(real(node, "retries.jitter", 0.0, 1.0)?),
+                    "onCodes" => retry.on_codes = codes(node, "retries.onCodes")?,
+                    "exceptCodes" => retry.except_codes = codes(node, "retries.exceptCodes")?,
+                    "memoryFactor" => {
+                        retry.memory_factor = Some(real(node, "retries.memoryFactor", 1.0, Retries::FACTOR_MAX)?);
+                    }
+                    "maxCrashes" => retry.max_crashes = Some(count(node, "retries.maxCrashes")?),
                     unknown => return Err(Fault::unknown_key(*at, unknown, "retries", KEYS)),
                 }
             }
@@ -278,6 +311,40 @@ fn retries(node: &Node<'_>, mut retry: Retry) -> Result<Retry, Fault> {
         Value::Scalar(_) | Value::List(_) => return Err(node.wrong_type("retries", "a whole number or a mapping")),
     }
     Ok(retry)
+}
+
+/// Exit codes: one, or a list of them.
+fn codes(node: &Node<'_>, key: &str) -> Result<ExitCodes, Fault> {
+    let code = |node: &Node<'_>| {
+        u8::try_from(node.as_whole(key)?).map_err(|_| node.refused(key, "an exit code from 0 to 255"))
+    };
+    match &node.value {
+        Value::List(items) => items.iter().map(code).collect(),
+        Value::Scalar(_) => Ok([code(node)?].into_iter().collect()),
+        Value::Map(_) => Err(node.wrong_type(key, "a list of exit codes")),
+    }
+}
+
+/// A mapping of `before` and `signal`, or the former alone.
+fn soft_timeout(node: &Node<'_>) -> Result<Option<SoftTimeout>, Fault> {
+    const KEYS: [&str; 2] = ["before", "signal"];
+    let Value::Map(entries) = &node.value else {
+        let before = optional_millis(node, "softTimeout")?;
+        return Ok(before.map(|before_ms| SoftTimeout { before_ms, signal: TaskSignal::default() }));
+    };
+    let (mut before, mut signal) = (None, TaskSignal::default());
+    for Entry { at, key, node } in entries {
+        match key.as_ref() {
+            "before" => before = Some(millis(node, "softTimeout.before")?),
+            "signal" => {
+                let text = node.as_text("softTimeout.signal")?;
+                signal = text.parse().map_err(|error| Fault::other(node.at, format!("softTimeout.signal: {error}")))?;
+            }
+            unknown => return Err(Fault::unknown_key(*at, unknown, "softTimeout", KEYS)),
+        }
+    }
+    let missing = || FaultKind::Missing { what: "softTimeout.before".to_owned(), expected: "a duration".to_owned() };
+    before.map(|before_ms| Some(SoftTimeout { before_ms, signal })).ok_or_else(|| Fault::new(node.at, missing()))
 }
 
 /// Puts the pairs of a mapping over those that are there.

@@ -3,7 +3,7 @@
 use std::io::{BufReader, Cursor};
 use std::path::Path;
 
-use acode_worker::task::{Array, Blocker, Dependency, DependencyKind, Priority, Retry, Submission};
+use acode_worker::task::{Array, Blocker, Dependency, DependencyKind, Priority, Retries, Retry, Submission};
 
 use super::*;
 
@@ -51,7 +51,8 @@ tasks:
     let spec = &submission.spec;
     assert_eq!(spec.command, ["/base/run", "10", "1.50", "yes"]);
     assert_eq!((spec.priority, spec.timeout_ms, spec.grace_ms), (Priority::High, Some(5_400_000), Some(2_000)));
-    let retry = Retry { count: 3, delay_ms: 500, factor: 1.5, max_delay_ms: 60_000, jitter: 0.0 };
+    let retry: Retries =
+        Retry { count: 3, delay_ms: 500, factor: 1.5, max_delay_ms: 60_000, jitter: 0.0, ..Retry::default() }.into();
     assert_eq!((spec.retry, submission.delay_ms), (Some(retry), Some(1_500)));
     assert_eq!((spec.cwd.as_deref(), spec.stdin.as_deref()), (Some("/base/work"), Some("/base/in.txt")));
     assert_eq!((&*spec.env["A"], &*spec.env["B"], &*spec.env["C"], &*spec.meta["user"]), ("1.50", "", "yes", "7"));
@@ -105,7 +106,7 @@ tasks:
     let (first, second) = (&both[0].spec, &both[1].spec);
     assert_eq!((first.timeout_ms, second.timeout_ms), (Some(10_000), None));
     assert_eq!((&*first.env["B"], &*second.env["A"], &*second.env["B"]), ("b", "a", "other"));
-    assert_eq!(second.retry.map(|retry| (retry.count, retry.delay_ms)), Some((5, 1_000)));
+    assert_eq!(second.retry.map(|retry| (retry.count, retry.delay_ms)), Some((Some(5), Some(1_000))));
     assert_eq!((second.rlimits.open_files, second.rlimits.core_bytes), (Some(9), Some(0)));
     assert_eq!((first.cwd.as_deref(), second.cwd.as_deref()), (Some("/base/d"), Some("/z")));
 }

@@ -160,10 +160,22 @@ pub struct TaskRecord {
     pub started_at: Option<Stamp>,
     /// When it ended for good.
     pub finished_at: Option<Stamp>,
+    /// Whether it runs, but its processes are stopped where they are.
+    #[serde(default)]
+    pub suspended: bool,
+    /// Since when, if so.
+    #[serde(default)]
+    pub suspended_at: Option<Stamp>,
     /// How much output is kept of its last attempt.
     pub output: OutputSizes,
     /// How many attempts there have been.
     pub attempt_count: u32,
+    /// How many of them crashed: their worker was lost, or they ran out of memory.
+    #[serde(default)]
+    pub crash_count: u32,
+    /// How many of those ran out of memory.
+    #[serde(default)]
+    pub oom_count: u32,
     /// All attempts, first to last; left out of lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<Vec<AttemptRecord>>,

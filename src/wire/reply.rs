@@ -30,6 +30,24 @@ pub struct Cancelled {
     pub ended: Vec<TaskId>,
 }
 
+/// `Suspend`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspended {
+    /// Stopped where they are.
+    pub suspended: Vec<TaskId>,
+    /// Not running, and left alone.
+    pub refused: Vec<TaskId>,
+}
+
+/// `Resume`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resumed {
+    /// Going on.
+    pub resumed: Vec<TaskId>,
+    /// Not suspended, and left alone.
+    pub refused: Vec<TaskId>,
+}
+
 /// `Retry`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retried {

@@ -47,6 +47,25 @@ pub struct Cancel {
     /// Why, for the record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Without any grace for those that run, also if they are being ended already.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub now: bool,
+}
+
+/// Stops running tasks where they are. An array's id stands for all of its members that run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Suspend {
+    /// Which.
+    pub ids: Vec<TaskRef>,
+}
+
+/// Lets suspended tasks go on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resume {
+    /// Which.
+    pub ids: Vec<TaskRef>,
 }
 
 /// Makes tasks that ended without success pending again.
@@ -238,6 +257,8 @@ methods! {
     "io.acode" Submit -> reply::Submitted;
     "io.acode" Resolve -> reply::Resolved;
     "io.acode" Cancel -> reply::Cancelled;
+    "io.acode" Suspend -> reply::Suspended;
+    "io.acode" Resume -> reply::Resumed;
     "io.acode" Retry -> reply::Retried;
     "io.acode" Show -> reply::Shown;
     "io.acode" List -> reply::Listed;
@@ -331,6 +352,8 @@ impl Request {
             }
             Self::Resolve(Resolve { ids })
             | Self::Cancel(Cancel { ids, .. })
+            | Self::Suspend(Suspend { ids })
+            | Self::Resume(Resume { ids })
             | Self::Retry(Retry { ids })
             | Self::Wait(Wait { ids, .. })
             | Self::Logs(Logs { ids, .. }) => ids.len(),

@@ -199,6 +199,12 @@ pub enum Waiting {
         until: Stamp,
         /// The number of the next attempt.
         attempt: u32,
+        /// The number of the last one that there will be, if all fail; absent after a crash, or where nobody knows.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        of: Option<u32>,
+        /// How the last one ended.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<String>,
     },
     /// The pool starts nothing for now.
     Paused {
@@ -252,7 +258,14 @@ impl fmt::Display for Waiting {
                 }
             }
             Self::Delayed { until } => write!(f, "delayed until {until}"),
-            Self::RetryAt { until, attempt } => write!(f, "attempt {attempt} at {until}"),
+            Self::RetryAt { until, attempt, of, after } => {
+                write!(f, "retry at {until} (attempt {attempt}")?;
+                match of {
+                    Some(of) => write!(f, " of {of})")?,
+                    None => f.write_str(")")?,
+                }
+                after.as_ref().map_or(Ok(()), |after| write!(f, " after {after}"))
+            }
             Self::Paused { why } => write!(f, "paused: {why}"),
             Self::Draining => f.write_str("the pool is stopping and starts no more tasks"),
             Self::NoPool => f.write_str("no pool is running: `acode worker start` starts one"),

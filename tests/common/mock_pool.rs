@@ -101,6 +101,10 @@ fn answer(request: Request, more: bool, tasks: &Tasks, out: &mut Outbox) {
         }
         Request::Resolve(r) => send(out, all(&r.ids).map(|ids| reply::Resolved { ids })),
         Request::Cancel(r) => send(out, all(&r.ids).map(|cancelled| reply::Cancelled { cancelled, ended: Vec::new() })),
+        Request::Suspend(r) => {
+            send(out, all(&r.ids).map(|suspended| reply::Suspended { suspended, refused: Vec::new() }));
+        }
+        Request::Resume(r) => send(out, all(&r.ids).map(|resumed| reply::Resumed { resumed, refused: Vec::new() })),
         Request::Retry(r) => send(out, all(&r.ids).map(|retried| reply::Retried { retried, refused: Vec::new() })),
         Request::Show(r) => send(out, find(&r.id).map(|(id, task)| reply::Shown { task: record(id, &task, true) })),
         Request::List(r) => {
@@ -208,8 +212,12 @@ fn record(id: TaskId, task: &Submission, with_attempts: bool) -> TaskRecord {
         submitted_at: Stamp::from_micros(START),
         started_at: attempt.started_at,
         finished_at: attempt.finished_at,
+        suspended: false,
+        suspended_at: None,
         output: OutputSizes::default(),
         attempt_count: 1,
+        crash_count: 0,
+        oom_count: 0,
         attempts: None,
     };
     record.set_verdict(&Verdict::Exited { code: 3 });

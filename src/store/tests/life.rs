@@ -30,11 +30,30 @@ fn a_retry_waits_for_its_time_and_counts_as_a_failure_but_a_requeue_does_not() {
     let ready = bed.store.apply(&[Op::Wake { now_us: 5_000, limit: 10 }]).unwrap().ready;
     assert_eq!(ready, [NowReady { id, priority: LANE.0, class: LANE.1 }]);
     bed.store.apply(&run(id, 2, Next::Requeue)).unwrap();
-    let applied = bed.store.apply(&run(id, 3, Next::RequeueLost)).unwrap();
+    let applied = bed.store.apply(&run(id, 3, Next::CrashedAt { at_us: 0, oom: false })).unwrap();
     assert_eq!(applied.ready.len(), 1);
     let record = bed.get(id);
-    assert_eq!((record.attempts, record.failures, record.losses), (3, 1, 1));
+    assert_eq!((record.attempts, record.failures, record.losses, record.ooms), (3, 1, 1, 0));
     assert_eq!(bed.store.attempts(id, 2).unwrap().iter().map(|a| a.number).collect::<Vec<_>>(), [2, 3]);
+}
+
+#[test]
+fn attempts_out_of_memory_are_counted_apart_wait_for_their_time_and_are_forgotten_by_a_retry() {
+    let mut bed = Bed::new();
+    let id = bed.task();
+    bed.store.apply(&run(id, 1, Next::CrashedAt { at_us: 7_000, oom: true })).unwrap();
+    assert_eq!((bed.ready_ids(), bed.store.next_delayed().unwrap()), (vec![], Some(7_000)));
+    bed.store.apply(&[Op::Wake { now_us: 7_000, limit: 10 }]).unwrap();
+    assert_eq!(bed.store.ready(LANE, 0, 10).unwrap()[0].ooms, 1);
+    let mut last = run(id, 2, Next::Final(TaskState::Failed));
+    if let Some(Op::Finished(end)) = last.last_mut() {
+        end.verdict = acode_worker::task::Verdict::OutOfMemory;
+    }
+    bed.store.apply(&last).unwrap();
+    let record = bed.get(id);
+    assert_eq!((record.failures, record.losses, record.ooms), (0, 0, 2), "a crash is no failure");
+    bed.store.apply(&[Op::Retry { id, at_us: 9_000 }]).unwrap();
+    assert_eq!(bed.get(id).ooms, 0);
 }
 
 #[test]

@@ -129,7 +129,8 @@ fn run(id: TaskId, attempt: u32, next: Next) -> [Op; 2] {
     let verdict = match next {
         Next::Final(TaskState::Completed) => Verdict::Exited { code: 0 },
         Next::Final(_) | Next::RetryAt(_) => Verdict::Exited { code: 3 },
-        Next::Requeue | Next::RequeueLost => Verdict::WorkerLost,
+        Next::CrashedAt { oom: true, .. } => Verdict::OutOfMemory,
+        Next::Requeue | Next::CrashedAt { oom: false, .. } => Verdict::WorkerLost,
     };
     let end = AttemptEnd {
         id,

@@ -21,6 +21,15 @@ pub struct WorkerFacts {
     pub slot: u16,
 }
 
+/// Where a task may leave what is its own.
+#[derive(Clone, Copy)]
+pub struct Places<'p> {
+    /// Its room.
+    pub room: &'p Room,
+    /// Its checkpoint directory, if it asked for one.
+    pub checkpoint: Option<&'p Path>,
+}
+
 /// The files to try for `command[0]`, in order: itself if it has a slash, else one in each folder of the path.
 pub fn candidates(program: &str, base: &Env, own: &Env) -> Vec<CString> {
     let as_c = |text: String| CString::new(text).ok();
@@ -42,7 +51,8 @@ pub fn arguments(command: &[String], argv: &mut CStringArray) {
 }
 
 /// Fills `envp`: the allow-listed base, the task's own variables over it, and acode's over both.
-pub fn environment(base: &Env, task: &Assignment, worker: &WorkerFacts, room: &Room, envp: &mut CStringArray) {
+pub fn environment(base: &Env, task: &Assignment, worker: &WorkerFacts, places: Places<'_>, envp: &mut CStringArray) {
+    let room = places.room;
     use std::os::unix::ffi::OsStrExt;
     envp.clear();
     let own = &task.spec.env;
@@ -60,6 +70,9 @@ pub fn environment(base: &Env, task: &Assignment, worker: &WorkerFacts, room: &R
     envp.push(&[b"ACODE_PROGRESS=", &path(room.progress())]);
     envp.push(&[b"ACODE_RESULT=", &path(room.result())]);
     envp.push(&[b"ACODE_ERROR=", &path(room.error())]);
+    if let Some(checkpoint) = places.checkpoint {
+        envp.push(&[b"ACODE_CHECKPOINT=", &path(checkpoint)]);
+    }
     for (key, value) in &task.spec.meta {
         envp.push(&[b"ACODE_META_", meta_name(key).as_bytes(), b"=", value.as_bytes()]);
     }
@@ -81,8 +94,8 @@ pub fn raw_limits(limits: &Rlimits) -> Vec<RawLimit> {
 
 /// Names that only acode gives to a task.
 fn is_reserved(name: &str) -> bool {
-    const NAMES: [&str; 8] =
-        ["TASK_ID", "ATTEMPT", "WORKER_ID", "WORKER_SLOT", "SCRATCH", "PROGRESS", "RESULT", "ERROR"];
+    const NAMES: [&str; 9] =
+        ["TASK_ID", "ATTEMPT", "WORKER_ID", "WORKER_SLOT", "SCRATCH", "PROGRESS", "RESULT", "ERROR", "CHECKPOINT"];
     name.strip_prefix("ACODE_").is_some_and(|rest| NAMES.contains(&rest) || rest.starts_with("META_"))
 }
 

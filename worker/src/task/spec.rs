@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Retry, Rlimits, TaskId};
+use super::{Retries, Rlimits, SoftTimeout, TaskId};
 
 /// Environment variables or metadata: names with values, in the order given.
 pub type Env = std::collections::BTreeMap<String, String>;
@@ -100,6 +100,14 @@ pub enum SpecError {
         /// What would be right.
         expected: &'static str,
     },
+    /// Two things were said that exclude each other.
+    #[error("{one} and {other} exclude each other: give one of them")]
+    Exclusive {
+        /// The one.
+        one: &'static str,
+        /// The other.
+        other: &'static str,
+    },
     /// The whole specification is too large.
     #[error("the specification takes {size} bytes: at most {max} are allowed (pass large input by --stdin)")]
     TooLarge {
@@ -134,6 +142,12 @@ pub struct TaskSpec {
     /// Milliseconds after which an attempt is ended; none if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// A warning before the timeout; without a timeout, its own or the pool's, there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soft_timeout: Option<SoftTimeout>,
+    /// Milliseconds from the claim within which its process must run; the pool's default if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_timeout_ms: Option<u64>,
     /// Milliseconds between SIGTERM and SIGKILL when an attempt is ended; the pool's default if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grace_ms: Option<u64>,
@@ -143,9 +157,12 @@ pub struct TaskSpec {
     /// Which workers may take it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub class: Class,
-    /// Retries; the pool's default if absent.
+    /// Retries, as far as they differ from the pool's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry: Option<Retry>,
+    pub retry: Option<Retries>,
+    /// Whether it gets a directory that outlives its attempts: `ACODE_CHECKPOINT`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub checkpoint: bool,
     /// Limits on top of the pool's.
     #[serde(default, skip_serializing_if = "Rlimits::is_empty")]
     pub rlimits: Rlimits,
@@ -190,15 +207,21 @@ impl TaskSpec {
                 return Err(SpecError::Nul(format!("the value of {key}")));
             }
         }
-        if let Some(retry) = &self.retry {
-            if !(retry.factor.is_finite() && retry.factor >= 1.0) {
-                let value = retry.factor.to_string();
-                return Err(SpecError::OutOfRange { field: "retry.factor", value, expected: "1 or more" });
-            }
-            if !(0.0..=1.0).contains(&retry.jitter) {
-                let value = retry.jitter.to_string();
-                return Err(SpecError::OutOfRange { field: "retry.jitter", value, expected: "0 to 1" });
-            }
+        self.validate_times()?;
+        self.retry.as_ref().map_or(Ok(()), Retries::validate)
+    }
+
+    fn validate_times(&self) -> Result<(), SpecError> {
+        let zero = |value: Option<u64>| value == Some(0);
+        if zero(self.start_timeout_ms) {
+            let value = "0".to_owned();
+            return Err(SpecError::OutOfRange { field: "startTimeoutMs", value, expected: "1 or more" });
+        }
+        if let (Some(soft), Some(timeout_ms)) = (self.soft_timeout, self.timeout_ms)
+            && soft.before_ms >= timeout_ms
+        {
+            let (field, value) = ("softTimeout.beforeMs", soft.before_ms.to_string());
+            return Err(SpecError::OutOfRange { field, value, expected: "less than the timeout" });
         }
         Ok(())
     }
@@ -220,8 +243,19 @@ pub struct Assignment {
     pub id: TaskId,
     /// Which attempt this is, from 1.
     pub attempt: u32,
+    /// What its memory limit is multiplied by, after attempts that ran out of memory.
+    #[serde(default = "unscaled", skip_serializing_if = "is_unscaled")]
+    pub memory_scale: f64,
     /// What to do.
     pub spec: TaskSpec,
+}
+
+fn unscaled() -> f64 {
+    1.0
+}
+
+fn is_unscaled(scale: &f64) -> bool {
+    *scale <= 1.0
 }
 
 /// How much of an attempt's output is kept.

@@ -17,6 +17,24 @@ pub enum Order {
     Cancel {
         /// Which claim.
         ticket: Ticket,
+        /// Without any grace.
+        #[serde(default)]
+        now: bool,
+    },
+    /// Stop this attempt's processes where they are, until they are resumed. Its time does not run meanwhile.
+    Suspend {
+        /// Which claim.
+        ticket: Ticket,
+    },
+    /// Let them go on.
+    Resume {
+        /// Which claim.
+        ticket: Ticket,
+    },
+    /// Remove the checkpoint directory of the task with this number, between two tasks.
+    Discard {
+        /// Which task.
+        number: u64,
     },
     /// End this attempt and give it back, neither done nor failed: the pool stops.
     GiveBack {
@@ -45,6 +63,9 @@ pub struct WorkerSettings {
     pub kill_grace_ms: u64,
     /// Milliseconds that an attempt may take if its task does not say otherwise.
     pub timeout_ms: Option<u64>,
+    /// Milliseconds from the claim within which a process must run, if its task does not say otherwise.
+    #[serde(default)]
+    pub start_timeout_ms: Option<u64>,
     /// The allow-listed environment.
     pub environment: Env,
     /// Limits for tasks that do not say otherwise.
@@ -59,4 +80,7 @@ pub struct WorkerSettings {
     pub rooms: PathBuf,
     /// The folder of the output journal.
     pub journal: PathBuf,
+    /// The folder of checkpoint directories.
+    #[serde(default)]
+    pub checkpoints: PathBuf,
 }

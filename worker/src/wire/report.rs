@@ -16,6 +16,15 @@ pub enum Report {
         /// Why, in words.
         why: String,
     },
+    /// A task is about to be started, which may take so long. Sent only for a task with a limit on that.
+    Starting {
+        /// Which claim.
+        ticket: Ticket,
+        /// Which task.
+        id: TaskId,
+        /// Milliseconds.
+        limit_ms: u64,
+    },
     /// A task's process runs. Not sent for a task that ends at once.
     Started {
         /// Which claim.
@@ -93,6 +102,9 @@ pub struct Finished {
     /// The text that it left as its error, or what was wrong with its result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Whether it has a checkpoint directory.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub checkpoint: bool,
     /// How far it said it was at last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
