@@ -102,7 +102,7 @@ fn answer(request: Request, more: bool, tasks: &Tasks, out: &mut Outbox) {
         Request::Resolve(r) => send(out, all(&r.ids).map(|ids| reply::Resolved { ids })),
         Request::Cancel(r) => send(out, all(&r.ids).map(|cancelled| reply::Cancelled { cancelled, ended: Vec::new() })),
         Request::Suspend(r) => {
-            send(out, all(&r.ids).map(|suspended| reply::Suspended { suspended, refused: Vec::new() }));
+            send(out, all(&r.ids).map(|suspended| reply::Suspended { suspended, refused: Vec::new() }))
         }
         Request::Resume(r) => send(out, all(&r.ids).map(|resumed| reply::Resumed { resumed, refused: Vec::new() })),
         Request::Retry(r) => send(out, all(&r.ids).map(|retried| reply::Retried { retried, refused: Vec::new() })),
