@@ -309,7 +309,7 @@ impl Slot {
             | Self::OptionalSeconds(_, low, high)
             | Self::OptionalDays(_, low, high) => format!("{} or none", range(*low, *high)),
             Self::Real(_, low, high) => format!("{low} to {high}"),
-            Self::Codes(_) => "a list of exit codes, 0 to 255,".to_owned(),
+            Self::Codes(_) => "a list of exit codes, 0 to 255".to_owned(),
             Self::Octal(_) => "000 to 777".to_owned(),
             Self::Mode(_) => names::<WorkerMode>(),
             Self::Action(_) => names::<OverLimitAction>(),

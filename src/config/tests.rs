@@ -77,7 +77,8 @@ fn every_other_key_is_read() {
     let text = "
 workers: {maxCount: 8, count: 2, heartbeatIntervalMs: 100, heartbeatTimeoutMs: 500, killGraceMs: 0, umask: 022,
   rlimits: {openFiles: 64, coreBytes: }, maxWorkerLosses: 1}
-tasks: {timeoutSeconds: 7, retries: {count: 2, delayMs: 5, factor: 1.5, maxDelayMs: 9, jitter: 0},
+tasks: {timeoutSeconds: 7, retries: {count: 2, delayMs: 5, factor: 1.5, maxDelayMs: 9, jitter: 0, onCodes: [1, 75],
+    memoryFactor: 2}, startTimeoutSeconds: 3,
   environment: {allow: [PATH, 'LC_*'], set: {A: 1.50, B: yes}}}
 output: {maxBytesPerTask: 1, segmentBytes: 65536}
 retention: {maxAgeDays: none, maxFinishedTasks: 5, intervalSeconds: 1, maxEvents: 3}
@@ -93,6 +94,11 @@ pool: {name: night}
     assert_eq!(config.workers.heartbeat_timeout, Duration::from_millis(500));
     assert_eq!(config.tasks.timeout, Some(Duration::from_secs(7)));
     assert_eq!((config.tasks.retry.count, config.tasks.retry.factor), (2, 1.5));
+    assert_eq!(
+        (config.tasks.retry.on_codes.iter().collect::<Vec<_>>(), config.tasks.retry.memory_factor),
+        (vec![1, 75], 2.0)
+    );
+    assert_eq!(config.tasks.start_timeout, Some(Duration::from_secs(3)));
     assert_eq!(
         (config.tasks.environment_set["A"].as_str(), config.tasks.environment_set["B"].as_str()),
         ("1.50", "yes")
@@ -213,4 +219,13 @@ fn every_key_has_a_variable_of_its_own_and_a_default_inside_its_range() {
         let loaded = Bench::new(&nested).load().unwrap().config;
         assert_eq!(loaded.workers.max_count, 256, "{nested}");
     }
+}
+
+#[test]
+fn codes_that_are_tried_again_and_codes_that_never_are_exclude_each_other() {
+    let said = error("tasks: {retries: {onCodes: [1], exceptCodes: [2]}}");
+    assert!(said.contains("tasks.retries.onCodes") && said.contains("exclude each other"), "{said}");
+    assert!(error("tasks: {retries: {onCodes: [256]}}").contains("0 to 255"));
+    let bench = Bench::empty().var("ACODE_TASKS_RETRIES_EXCEPT_CODES", "2, 64");
+    assert!(bench.load().unwrap().config.tasks.retry.except_codes.contains(64));
 }

@@ -3,7 +3,7 @@
 use std::io::{BufReader, Cursor};
 use std::path::Path;
 
-use acode_worker::task::{Array, Blocker, Dependency, DependencyKind, Priority, Retries, Retry, Submission};
+use acode_worker::task::{Array, Blocker, Dependency, DependencyKind, Priority, Retries, SoftTimeout, Submission};
 
 use super::*;
 
@@ -51,8 +51,14 @@ tasks:
     let spec = &submission.spec;
     assert_eq!(spec.command, ["/base/run", "10", "1.50", "yes"]);
     assert_eq!((spec.priority, spec.timeout_ms, spec.grace_ms), (Priority::High, Some(5_400_000), Some(2_000)));
-    let retry: Retries =
-        Retry { count: 3, delay_ms: 500, factor: 1.5, max_delay_ms: 60_000, jitter: 0.0, ..Retry::default() }.into();
+    let retry = Retries {
+        count: Some(3),
+        delay_ms: Some(500),
+        factor: Some(1.5),
+        max_delay_ms: Some(60_000),
+        jitter: Some(0.0),
+        ..Retries::default()
+    };
     assert_eq!((spec.retry, submission.delay_ms), (Some(retry), Some(1_500)));
     assert_eq!((spec.cwd.as_deref(), spec.stdin.as_deref()), (Some("/base/work"), Some("/base/in.txt")));
     assert_eq!((&*spec.env["A"], &*spec.env["B"], &*spec.env["C"], &*spec.meta["user"]), ("1.50", "", "yes", "7"));
@@ -282,4 +288,27 @@ fn bytes_that_are_not_text_and_endless_lines_are_refused() {
     insta::assert_snapshot!(words(&large), @"tasks is larger than 33554432 bytes, the most for YAML (JSON Lines may be of any length)");
     let heavy = format!("{{\"command\":[\"{}\"]}}", "x".repeat(2 << 20));
     insta::assert_snapshot!(words(heavy.as_bytes()), @"tasks:1:1: the specification takes 2097168 bytes: at most 1048576 are allowed (pass large input by --stdin)");
+}
+
+#[test]
+fn a_task_says_what_is_tried_again_when_it_is_warned_and_what_it_keeps() {
+    let text = "
+defaults: {retries: {memoryFactor: 2}, startTimeout: 5s}
+tasks:
+- {command: a, timeout: 1h, softTimeout: {before: 30s, signal: TERM}, retries: {onCodes: [1, 75], maxCrashes: 2}}
+- {command: b, softTimeout: 10, startTimeout: none, checkpoint: true, retries: {exceptCodes: 2}}
+";
+    let both = good(text);
+    let (first, second) = (&both[0].spec, &both[1].spec);
+    let retries = Retries { memory_factor: Some(2.0), ..Retries::default() };
+    let on_codes = [1, 75].into_iter().collect();
+    assert_eq!(first.retry, Some(Retries { on_codes, max_crashes: Some(2), ..retries }));
+    assert_eq!(second.retry, Some(Retries { except_codes: [2].into_iter().collect(), ..retries }));
+    assert_eq!(first.soft_timeout, Some(SoftTimeout { before_ms: 30_000, signal: "TERM".parse().unwrap() }));
+    assert_eq!(
+        second.soft_timeout.map(|soft| (soft.before_ms, soft.signal.to_string())),
+        Some((10_000, "USR1".into()))
+    );
+    assert_eq!((first.start_timeout_ms, second.start_timeout_ms), (Some(5_000), None));
+    assert_eq!((first.checkpoint, second.checkpoint), (false, true));
 }
