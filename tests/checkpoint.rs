@@ -11,9 +11,8 @@ use std::time::{Duration, SystemTime};
 
 use acode_worker::task::{Retries, TaskSpec, TaskState};
 use command::{Acode, entries};
-use common::{Options, Pool, shell, signal, wait_until};
+use common::{Options, Pool, shell, wait_until};
 use more::{cancel, output_of, prune_everything, reaches};
-use nix::sys::signal::Signal;
 
 fn kept(script: &str, arguments: &[&str]) -> TaskSpec {
     TaskSpec { checkpoint: true, ..shell(script, arguments) }
@@ -148,5 +147,4 @@ fn copies_of_standard_input_go_with_their_tasks_unless_a_submission_may_be_on_it
     acode.ok(&["task", "wait", "--all"]);
     prune_everything(&pool);
     assert_eq!(entries(&folder).len(), 3, "it is young");
-    signal(pool.pid(), Signal::SIGUSR1);
 }

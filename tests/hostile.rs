@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use acode::wire::request::{Submit, Wait};
-use acode_worker::task::{Array, Retry, Submission, TaskSpec, TaskState};
+use acode_worker::task::{Array, Retries, Retry, Submission, TaskSpec, TaskState};
 use common::{Options, Pool, shell, signal};
 use nix::sys::signal::Signal;
 
