@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use acode_worker::task::Env;
 
-use super::{Config, LogLevel, Named, OverLimitAction, WorkerMode};
+use super::{Config, LogLevel, Named, OverLimitAction, Switch, WorkerMode};
 use crate::tree::{Fault, Node};
 
 /// The most workers that any configuration may ask for. Each costs the supervisor a few descriptors, and the usual
@@ -48,6 +48,8 @@ pub(super) enum Slot {
     OptionalDays(Place<Option<Duration>>, u64, u64),
     Real(Place<f64>, f64, f64),
     Octal(Place<u32>),
+    Flag(Place<bool>),
+    Switch(Place<Switch>),
     Mode(Place<WorkerMode>),
     Action(Place<OverLimitAction>),
     Level(Place<LogLevel>),
@@ -65,7 +67,7 @@ const fn key(path: &'static str, slot: Slot, meaning: &'static str) -> Key {
 #[rustfmt::skip]
 pub(super) static KEYS: &[Key] = &[
     key("workers.count", Slot::Count(|c| &mut c.workers.count, 1, WORKERS_MAX),
-        "worker processes; by default the processors that may be used"),
+        "worker processes, by default the processors that may be used; while the pool scales by load, those that it begins with"),
     key("workers.maxCount", Slot::Count(|c| &mut c.workers.max_count, 1, WORKERS_MAX),
         "the most workers that the pool may be scaled to"),
     key("workers.mode", Slot::Mode(|c| &mut c.workers.mode),
@@ -106,6 +108,30 @@ pub(super) static KEYS: &[Key] = &[
         "disk space of one task's scratch directory, in MiB"),
     key("workers.resources.overLimitAction", Slot::Action(|c| &mut c.workers.over_limit_action),
         "what happens to a task above its memory or disk limit"),
+    key("workers.scaling.enabled", Slot::Switch(|c| &mut c.workers.scaling.enabled),
+        "whether the number of workers follows the load; auto: unless workers.count is given"),
+    key("workers.scaling.minCount", Slot::Count(|c| &mut c.workers.scaling.min_count, 1, WORKERS_MAX),
+        "the fewest workers that scaling by load leaves; the default is lowered to workers.scaling.maxCount"),
+    key("workers.scaling.maxCount", Slot::Count(|c| &mut c.workers.scaling.max_count, 1, WORKERS_MAX),
+        "the most workers that scaling by load makes; by default the processors that may be used"),
+    key("workers.scaling.scaleUpThreshold", Slot::Real(|c| &mut c.workers.scaling.up_threshold, 0.01, 1.0),
+        "the share of workers in demand above which the pool grows"),
+    key("workers.scaling.scaleDownThreshold", Slot::Real(|c| &mut c.workers.scaling.down_threshold, 0.0, 1.0),
+        "the share of workers in demand below which the pool shrinks; 0 is never"),
+    key("workers.scaling.scaleUpCooldownSeconds", Slot::Seconds(|c| &mut c.workers.scaling.up_cooldown, 0, DAY_S),
+        "the least time between two growths"),
+    key("workers.scaling.scaleDownCooldownSeconds", Slot::Seconds(|c| &mut c.workers.scaling.down_cooldown, 0, DAY_S),
+        "the least time from a growth or a shrinking to the next shrinking"),
+    key("workers.scaling.idleTimeoutSeconds", Slot::Seconds(|c| &mut c.workers.scaling.idle_timeout, 1, DAY_S),
+        "how long demand must have been low before the pool shrinks"),
+    key("workers.healthCheck.enabled", Slot::Flag(|c| &mut c.workers.health_check.enabled),
+        "whether workers are checked from time to time"),
+    key("workers.healthCheck.intervalSeconds", Slot::Seconds(|c| &mut c.workers.health_check.interval, 1, DAY_S),
+        "the time between two health checks"),
+    key("workers.recycle.maxTasks", Slot::OptionalAmount(|c| &mut c.workers.recycle.max_tasks, 1, u64::MAX),
+        "a worker is replaced after so many tasks"),
+    key("workers.recycle.maxMemoryMb", Slot::OptionalAmount(|c| &mut c.workers.recycle.max_memory_mb, 1, TIB / KIB),
+        "a worker is replaced when a health check finds its own memory above this, in MiB"),
     key("tasks.timeoutSeconds", Slot::OptionalSeconds(|c| &mut c.tasks.timeout, 1, YEAR_S),
         "how long an attempt may take"),
     key("tasks.retries.count", Slot::Count(|c| &mut c.tasks.retry.count, 0, 1_000_000),
@@ -167,7 +193,10 @@ pub fn reference() -> Vec<Reference> {
     let describe = |key: &Key| Reference {
         path: key.path,
         variable: key.variable(),
-        default: if key.path == "workers.count" { "processors".to_owned() } else { key.slot.show(&mut defaults) },
+        default: match key.path {
+            "workers.count" | "workers.scaling.maxCount" => "processors".to_owned(),
+            _ => key.slot.show(&mut defaults),
+        },
         allowed: key.slot.allowed(),
         meaning: key.meaning,
     };
@@ -215,6 +244,8 @@ impl Key {
                 *place(config) = (*low..=*high).contains(&number).then_some(number).ok_or_else(|| self.refuse(node))?;
             }
             Slot::Octal(place) => *place(config) = self.octal(node)?,
+            Slot::Flag(place) => *place(config) = self.named(node)?,
+            Slot::Switch(place) => *place(config) = self.named(node)?,
             Slot::Mode(place) => *place(config) = self.named(node)?,
             Slot::Action(place) => *place(config) = self.named(node)?,
             Slot::Level(place) => *place(config) = self.named(node)?,
@@ -292,6 +323,8 @@ impl Slot {
             | Self::OptionalDays(_, low, high) => format!("{} or none", range(*low, *high)),
             Self::Real(_, low, high) => format!("{low} to {high}"),
             Self::Octal(_) => "000 to 777".to_owned(),
+            Self::Flag(_) => names::<bool>(),
+            Self::Switch(_) => names::<Switch>(),
             Self::Mode(_) => names::<WorkerMode>(),
             Self::Action(_) => names::<OverLimitAction>(),
             Self::Level(_) => names::<LogLevel>(),
@@ -318,6 +351,8 @@ impl Slot {
             Self::OptionalDays(place, ..) => or_none(place(config).map(|time| time.as_secs() / DAY_S)),
             Self::Real(place, ..) => place(config).to_string(),
             Self::Octal(place) => format!("{:03o}", place(config)),
+            Self::Flag(place) => place(config).name().to_owned(),
+            Self::Switch(place) => place(config).name().to_owned(),
             Self::Mode(place) => place(config).name().to_owned(),
             Self::Action(place) => place(config).name().to_owned(),
             Self::Level(place) => place(config).name().to_owned(),

@@ -75,6 +75,63 @@ pub struct Workers {
     pub limits: Limits,
     /// What happens to a task above its memory or disk limit.
     pub over_limit_action: OverLimitAction,
+    /// How their number follows the load.
+    pub scaling: Scaling,
+    /// How they are looked after.
+    pub health_check: HealthCheck,
+    /// When they are replaced by fresh ones.
+    pub recycle: Recycle,
+}
+
+/// How the number of workers follows the load.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scaling {
+    /// Whether it does. After loading never [`Switch::Auto`].
+    pub enabled: Switch,
+    /// The fewest workers that it leaves.
+    pub min_count: u32,
+    /// The most workers that it makes. After loading never 0: the processors that may be used where nothing is said.
+    pub max_count: u32,
+    /// The share of workers in demand above which the pool grows.
+    pub up_threshold: f64,
+    /// The share of workers in demand below which it shrinks.
+    pub down_threshold: f64,
+    /// The least time between two growths.
+    pub up_cooldown: Duration,
+    /// The least time from any change to a shrinking.
+    pub down_cooldown: Duration,
+    /// How long demand must have been low before the pool shrinks.
+    pub idle_timeout: Duration,
+}
+
+/// Something that is on, off, or either by what else is said.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Switch {
+    /// On.
+    On,
+    /// Off.
+    Off,
+    /// By what else is said.
+    #[default]
+    Auto,
+}
+
+/// How workers are looked after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// Whether they are checked from time to time.
+    pub enabled: bool,
+    /// The time between two checks.
+    pub interval: Duration,
+}
+
+/// When a worker is replaced by a fresh one. `None` is never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recycle {
+    /// After so many tasks.
+    pub max_tasks: Option<u64>,
+    /// When its own memory, measured at a health check, is above so many MiB.
+    pub max_memory_mb: Option<u64>,
 }
 
 /// How the tasks of a worker are isolated.
@@ -224,6 +281,14 @@ impl Named for OverLimitAction {
         &[("warn", Self::Warn), ("throttle", Self::Throttle), ("kill", Self::Kill)];
 }
 
+impl Named for Switch {
+    const NAMES: &'static [(&'static str, Self)] = &[("true", Self::On), ("false", Self::Off), ("auto", Self::Auto)];
+}
+
+impl Named for bool {
+    const NAMES: &'static [(&'static str, Self)] = &[("true", true), ("false", false)];
+}
+
 impl Named for LogLevel {
     const NAMES: &'static [(&'static str, Self)] = &[
         ("error", Self::Error),
@@ -252,7 +317,38 @@ impl Default for Workers {
             umask: 0o077,
             limits: Limits::default(),
             over_limit_action: OverLimitAction::default(),
+            scaling: Scaling::default(),
+            health_check: HealthCheck::default(),
+            recycle: Recycle::default(),
         }
+    }
+}
+
+impl Default for Scaling {
+    fn default() -> Self {
+        Self {
+            enabled: Switch::default(),
+            min_count: 2,
+            // Stands for 'the processors that may be used' until `load` has counted them.
+            max_count: 0,
+            up_threshold: 0.7,
+            down_threshold: 0.3,
+            up_cooldown: Duration::from_secs(30),
+            down_cooldown: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(300),
+        }
+    }
+}
+
+impl Default for HealthCheck {
+    fn default() -> Self {
+        Self { enabled: true, interval: Duration::from_secs(30) }
+    }
+}
+
+impl Default for Recycle {
+    fn default() -> Self {
+        Self { max_tasks: Some(10_000), max_memory_mb: Some(512) }
     }
 }
 

@@ -11,7 +11,7 @@ use acode_worker::task::{Class, Priority, TaskId, TaskState};
 use rusqlite::{Connection, params};
 
 use super::deps::Todo;
-use super::events::Run;
+use super::events::{Draft, Run};
 use super::op::{Applied, Counts, NowReady, Op};
 use super::statements::{Sql, Statements};
 use super::{Store, StoreError};
@@ -154,7 +154,13 @@ impl<'c> Writer<'c> {
             Op::WorkerStopped { id, at_us, completed, failed, failure } => {
                 self.worker_stopped(*id, *at_us, (*completed, *failed), failure.as_deref())
             }
-            Op::PoolEvent { kind, at_us, data } => self.pool_event(*kind, *at_us, data.as_deref()),
+            Op::WorkerEvent { kind, worker, at_us, data } => {
+                let draft = Draft { worker: Some(*worker), data: data.as_deref(), ..Draft::default() };
+                self.event_once(*kind, *at_us, &draft)
+            }
+            Op::PoolEvent { kind, at_us, data } => {
+                self.event_once(*kind, *at_us, &Draft { data: data.as_deref(), ..Draft::default() })
+            }
             Op::Continue => self.load_todo(),
         }?;
         self.work_off()

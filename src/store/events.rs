@@ -51,7 +51,7 @@ kinds! {
     TaskTimeout = 9, "task-timeout";
     /// A task was cancelled; with a `count`, so many untouched members of an array.
     TaskCancelled = 10, "task-cancelled";
-    /// A worker registered.
+    /// A worker is ready to work.
     WorkerStarted = 11, "worker-started";
     /// A worker deregistered.
     WorkerStopped = 12, "worker-stopped";
@@ -63,7 +63,7 @@ kinds! {
     PoolStarted = 15, "pool-started";
     /// A supervisor let go of the queue.
     PoolStopped = 16, "pool-stopped";
-    /// The pool was told to have another number of workers.
+    /// The pool was told to have another number of workers. Written by older versions only.
     PoolScaled = 17, "pool-scaled";
     /// The pool takes no further tasks until the machine has room again.
     PoolPaused = 18, "pool-paused";
@@ -77,6 +77,20 @@ kinds! {
     QueueHealed = 22, "queue-healed";
     /// Old tasks were removed; `count` says how many.
     QueuePruned = 23, "queue-pruned";
+    /// A worker has answered a health check that somebody asked for.
+    WorkerHeartbeat = 24, "worker-heartbeat";
+    /// A worker was made.
+    WorkerCreated = 25, "worker-created";
+    /// A worker's process has ended.
+    WorkerExited = 26, "worker-exited";
+    /// Something went wrong with a worker, or with the making of one.
+    WorkerError = 27, "worker-error";
+    /// A worker is being replaced by a fresh one.
+    WorkerRecycled = 28, "worker-recycled";
+    /// The pool is to have more workers.
+    PoolScaledUp = 29, "pool-scaled-up";
+    /// The pool is to have fewer workers.
+    PoolScaledDown = 128, "pool-scaled-down";
 }
 
 impl EventKind {
@@ -181,19 +195,19 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Writes an event of the pool, unless the youngest events have it already.
-    pub(super) fn pool_event(&mut self, kind: EventKind, at_us: u64, data: Option<&str>) -> rusqlite::Result<()> {
-        if !self.was_told(kind, at_us, data)? {
-            self.event(kind, at_us, &Draft { data, ..Draft::default() })?;
-        }
-        Ok(())
+    /// Writes an event of the pool or of one of its workers, unless the youngest events have it already.
+    pub(super) fn event_once(&mut self, kind: EventKind, at_us: u64, draft: &Draft<'_>) -> rusqlite::Result<()> {
+        if self.was_told(kind, at_us, draft)? { Ok(()) } else { self.event(kind, at_us, draft) }
     }
 
     /// Whether the same event was written a short while ago, by a batch that is applied again.
-    pub(super) fn was_told(&mut self, kind: EventKind, at_us: u64, data: Option<&str>) -> rusqlite::Result<bool> {
+    fn was_told(&mut self, kind: EventKind, at_us: u64, draft: &Draft<'_>) -> rusqlite::Result<bool> {
         const LOOK_BACK: u64 = 4_096;
         let since = self.ledger.next_event.saturating_sub(LOOK_BACK);
-        Ok(self.sql.one(Sql::SameEvent, params![since, at_us, kind.code(), data], |_| Ok(()))?.is_some())
+        let worker = draft.worker.map(|w| w.to_u128().to_be_bytes());
+        let worker = worker.as_ref().map(<[u8; 16]>::as_slice);
+        let same = params![since, at_us, kind.code(), draft.data, worker];
+        Ok(self.sql.one(Sql::SameEvent, same, |_| Ok(()))?.is_some())
     }
 }
 

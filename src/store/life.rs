@@ -241,14 +241,11 @@ impl Writer<'_> {
         }
         let data = serde_json::json!({ "slot": slot, "pid": pid, "mode": mode }).to_string();
         let draft = Draft { worker: Some(worker.id), data: Some(&data), ..Draft::default() };
-        self.event(EventKind::WorkerStarted, *started_us, &draft)
+        self.event(EventKind::WorkerCreated, *started_us, &draft)
     }
 
     pub(super) fn worker_unhealthy(&mut self, id: WorkerId, at_us: u64) -> rusqlite::Result<()> {
-        if self.was_told(EventKind::WorkerUnhealthy, at_us, None)? {
-            return Ok(());
-        }
-        self.event(EventKind::WorkerUnhealthy, at_us, &Draft { worker: Some(id), ..Draft::default() })
+        self.event_once(EventKind::WorkerUnhealthy, at_us, &Draft { worker: Some(id), ..Draft::default() })
     }
 
     pub(super) fn worker_stopped(

@@ -222,7 +222,7 @@ pub enum Op {
         /// The most to wake.
         limit: u32,
     },
-    /// A worker registers.
+    /// A worker is made, and registers.
     WorkerStarted(Box<WorkerRecord>),
     /// A worker's heartbeat has stopped.
     WorkerUnhealthy {
@@ -243,6 +243,17 @@ pub enum Op {
         failed: u64,
         /// Why, if it did not stop by itself.
         failure: Option<String>,
+    },
+    /// Something happened to a worker that only the events tell.
+    WorkerEvent {
+        /// What.
+        kind: EventKind,
+        /// Which worker.
+        worker: WorkerId,
+        /// When.
+        at_us: u64,
+        /// More about it, as JSON.
+        data: Option<String>,
     },
     /// Something happened to the pool as a whole.
     PoolEvent {
@@ -274,6 +285,7 @@ impl Op {
             Self::PoolEvent { kind, at_us, .. } => (10, kind.code().into(), *at_us),
             Self::Continue => (11, 0, 0),
             Self::WorkerUnhealthy { id, at_us } => (12, id.to_u128(), *at_us),
+            Self::WorkerEvent { worker, at_us, .. } => (13, worker.to_u128(), *at_us),
         }
     }
 }

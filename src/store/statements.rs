@@ -20,7 +20,7 @@ statements! {
         failed=?7, cancelled=?8, timeout=?9 WHERE id=1";
     InsertEvent = "INSERT INTO event(seq, at_us, kind, task, task_ms, count, attempt, worker, data)
         VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
-    SameEvent = "SELECT 1 FROM event WHERE seq >= ?1 AND at_us = ?2 AND kind = ?3 AND data IS ?4 LIMIT 1";
+    SameEvent = "SELECT 1 FROM event WHERE seq >= ?1 AND at_us = ?2 AND kind = ?3 AND data IS ?4 AND worker IS ?5 LIMIT 1";
 
     InsertTask = "INSERT OR IGNORE INTO task(seq, kind, state, priority, class, blockers, not_before_us, flags,
         submitted_ms, spec) VALUES(?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";

@@ -159,6 +159,7 @@ impl Ledger {
                 | Op::Wake { .. }
                 | Op::WorkerStarted(_)
                 | Op::WorkerUnhealthy { .. }
+                | Op::WorkerEvent { .. }
                 | Op::WorkerStopped { .. }
                 | Op::PoolEvent { .. }
                 | Op::Continue => (None, false),
@@ -202,6 +203,7 @@ impl Ledger {
             | Op::Wake { .. }
             | Op::WorkerStarted(_)
             | Op::WorkerUnhealthy { .. }
+            | Op::WorkerEvent { .. }
             | Op::WorkerStopped { .. }
             | Op::PoolEvent { .. }
             | Op::Continue => true,

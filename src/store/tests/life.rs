@@ -86,6 +86,8 @@ fn every_operation_applied_again_changes_nothing() {
         Op::Wake { now_us: 60, limit: 9 },
         cancel(member(header, 1)),
         cancel(member(header, 2)),
+        Op::WorkerEvent { kind: EventKind::WorkerHeartbeat, worker: worker(), at_us: 8, data: None },
+        Op::WorkerEvent { kind: EventKind::WorkerHeartbeat, worker: WorkerId::from_u128(7), at_us: 8, data: None },
         Op::WorkerStopped { id: worker(), at_us: 9, completed: 1, failed: 2, failure: Some("killed".into()) },
     ];
     for op in &ops {
@@ -99,6 +101,8 @@ fn every_operation_applied_again_changes_nothing() {
     let before = (bed.store.counts(), bed.kinds());
     bed.store.apply(&ops).unwrap();
     assert_eq!((bed.store.counts(), bed.kinds()), before);
+    let beats = bed.kinds().iter().filter(|kind| **kind == "worker-heartbeat").count();
+    assert_eq!(beats, 2, "two workers at the same moment are two events");
     assert_eq!(bed.store.live_workers().unwrap(), []);
 }
 
