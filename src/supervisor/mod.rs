@@ -19,6 +19,7 @@ mod prune;
 mod reactor;
 mod recover;
 mod resources;
+mod scaling;
 mod settings;
 mod stop;
 mod streams;

@@ -8,7 +8,7 @@ use acode_worker::task::{Env, Isolation, OutputRef, Priority, TaskId, TaskState,
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::types::{PoolState, TaskCounts, Waiting, WorkerStatus};
+use super::types::{PoolState, ScalingMode, TaskCounts, Waiting, WorkerStatus};
 use super::{SCHEMA, Stamp};
 
 /// `acode worker status --json`.
@@ -68,6 +68,8 @@ pub struct WorkerCounts {
     pub min: u32,
     /// The most there may be.
     pub max: u32,
+    /// Who decides how many there shall be.
+    pub scaling: ScalingMode,
 }
 
 /// What a pool uses, in a [`StatusRecord`].

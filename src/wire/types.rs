@@ -88,6 +88,30 @@ impl fmt::Display for PoolState {
     }
 }
 
+/// Who decides how many workers there shall be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScalingMode {
+    /// The load.
+    Auto,
+    /// Somebody who has set the number, until it is handed back to the load.
+    Manual,
+    /// The configuration, or whoever sets another number: scaling by load is switched off.
+    #[default]
+    Off,
+}
+
+impl ScalingMode {
+    /// The mode's name, as people and JSON see it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Manual => "manual",
+            Self::Off => "off",
+        }
+    }
+}
+
 /// How a pool shall stop.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
