@@ -114,6 +114,8 @@ impl Local {
             Request::Status(_)
             | Request::Workers(_)
             | Request::Scale(_)
+            | Request::Autoscale(_)
+            | Request::Check(_)
             | Request::Stop(_)
             | Request::Ping(_)
             | Request::GetInfo(_)

@@ -353,7 +353,10 @@ fn every_kind_of_event_is_told() {
         "task-requeued",
         "task-cancelled",
         "array-submitted",
-        "pool-scaled",
+        "worker-created",
+        "worker-exited",
+        "pool-scaled-up",
+        "pool-scaled-down",
         "worker-stopped",
         "pool-reloaded",
     ] {
@@ -369,8 +372,8 @@ fn every_kind_of_event_is_told() {
 fn who_follows_misses_nothing_and_hears_nothing_twice() {
     let pool = Pool::start(Options::workers(4));
     let (first, second) = std::thread::scope(|scope| {
-        let one = scope.spawn(|| follow(&pool, "pool-scaled"));
-        let two = scope.spawn(|| follow(&pool, "pool-scaled"));
+        let one = scope.spawn(|| follow(&pool, "pool-scaled-up"));
+        let two = scope.spawn(|| follow(&pool, "pool-scaled-up"));
         for _ in 0..20 {
             pool.submit_all((0..50).map(|_| entry(command(&["true"]))).collect());
         }

@@ -148,7 +148,7 @@ fn workers_register_on_start_and_deregister_on_stop() {
     for id in &workers {
         let of_it: Vec<_> = events.iter().filter(|event| event.worker == Some(*id)).collect();
         let names: Vec<_> = of_it.iter().map(|event| event.event.as_str()).collect();
-        assert_eq!(names, ["worker-started", "worker-stopped"]);
+        assert_eq!(names, ["worker-created", "worker-started", "worker-exited", "worker-stopped"]);
     }
     assert!(pool.workers().iter().all(|worker| !workers.contains(&worker.id)), "the dead are listed no more");
 }

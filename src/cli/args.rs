@@ -109,15 +109,28 @@ Examples:
     /// List the workers
     List,
     /// Change the number of workers
-    #[command(after_help = "Fewer: idle workers stop first, busy ones finish their task.
+    #[command(
+        after_help = "Fewer: idle workers stop first, busy ones finish their task. Where the number follows the \
+load, this holds it until --auto.
 
-Example:
-  acode worker scale 6")]
+Examples:
+  acode worker scale 6
+  acode worker scale --auto"
+    )]
     Scale {
         /// How many workers there shall be
-        #[arg(value_parser = clap::value_parser!(u32).range(1..))]
-        count: u32,
+        #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(1..), required_unless_present = "auto")]
+        count: Option<u32>,
+        /// Let the load decide on the number again
+        #[arg(long, conflicts_with = "count")]
+        auto: bool,
     },
+    /// Check the health of all workers, and replace those that are not well
+    #[command(after_help = "Exit code 1 if one was not well.
+
+Example:
+  acode worker check --json | jq '.[] | select(.healthy | not)'")]
+    Check,
     /// Stop the pool
     #[command(
         after_help = "Running tasks get until the drain timeout to finish, then they are killed and queued again. \
@@ -136,6 +149,12 @@ pub struct StartArgs {
     /// How many workers [default: workers.count, else the number of CPUs]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub count: Option<u32>,
+    /// Let the number of workers follow the load, with so many at the least
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub min: Option<u32>,
+    /// Let the number of workers follow the load, with so many at the most
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max: Option<u32>,
     /// How tasks are kept apart
     #[arg(long, value_parser = mode_parser())]
     pub mode: Option<WorkerMode>,
@@ -440,6 +459,8 @@ mod tests {
             "acode task wait 1 --all",
             "acode worker stop --force --when-empty",
             "acode worker scale 0",
+            "acode worker scale",
+            "acode worker scale 2 --auto",
             "acode worker start --mode vm",
             "acode run",
             "acode run f -- ls",

@@ -31,7 +31,14 @@ pub fn start(context: &Context, args: &StartArgs) -> Result<Exit, CliError> {
 }
 
 fn launch(context: &Context, args: &StartArgs) -> Result<Launch, CliError> {
-    let overrides = Overrides { count: args.count, mode: args.mode, pool: args.pool.clone(), ..Overrides::default() };
+    let overrides = Overrides {
+        count: args.count,
+        min_count: args.min,
+        max_count: args.max,
+        mode: args.mode,
+        pool: args.pool.clone(),
+        ..Overrides::default()
+    };
     let config = config::load(args.config.as_deref(), &context.vars, &overrides)?.config;
     let (file, vars) = (args.config.clone(), context.vars.clone());
     let reload = Box::new(move || Ok(config::load(file.as_deref(), &vars, &overrides)?.config));

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::wire::Stamp;
-use crate::wire::types::{AttemptRecord, PoolState, StatusRecord, TaskRecord, WorkerRecord};
+use crate::wire::types::{AttemptRecord, CheckRecord, PoolState, ScalingMode, StatusRecord, TaskRecord, WorkerRecord};
 
 use super::render::{Align, Table, bytes, plain, span};
 
@@ -16,6 +16,14 @@ pub fn status(status: &StatusRecord, workers: &[WorkerRecord]) -> String {
         let _ = writeln!(text, "State: {}", status.pool.state);
     }
     let _ = writeln!(text, "Active: {}", status.workers.active);
+    let counts = &status.workers;
+    let _ = match counts.scaling {
+        ScalingMode::Auto => {
+            writeln!(text, "Scaling: by load, {} to {}, now {}", counts.min, counts.max, counts.target)
+        }
+        ScalingMode::Manual => writeln!(text, "Scaling: held at {}", counts.target),
+        ScalingMode::Off => Ok(()),
+    };
     for worker in workers {
         let _ = match worker.current_task {
             Some(task) => writeln!(text, "  - worker-{}: {} (task {task})", worker.id, worker.status),
@@ -56,6 +64,34 @@ pub fn workers(workers: &[WorkerRecord], now: Stamp) -> Table {
             ago(worker.last_heartbeat_at, now),
             worker.tasks_completed.to_string(),
             worker.tasks_failed.to_string(),
+        ]);
+    }
+    table
+}
+
+/// `acode worker check`
+pub fn checks(workers: &[CheckRecord]) -> Table {
+    let mut table = Table::new([
+        ("ID", Align::Left),
+        ("PID", Align::Right),
+        ("STATUS", Align::Left),
+        ("HEALTHY", Align::Left),
+        ("ANSWERED", Align::Right),
+        ("MEMORY", Align::Right),
+        ("TASK", Align::Left),
+        ("PROBLEM", Align::Left),
+    ]);
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    for worker in workers {
+        table.row([
+            worker.id.to_string(),
+            worker.pid.to_string(),
+            worker.status.to_string(),
+            if worker.healthy { "yes" } else { "no" }.to_owned(),
+            or_dash(worker.answered_in_us.map(|us| span(i64::try_from(us).unwrap_or(i64::MAX)))),
+            or_dash(worker.memory_bytes.map(bytes)),
+            or_dash(worker.current_task.map(|task| task.to_string())),
+            or_dash(worker.problem.clone()),
         ]);
     }
     table

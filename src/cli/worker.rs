@@ -6,7 +6,7 @@ use super::args::{StopArgs, WorkerCommand};
 use super::door::{Door, Need};
 use super::render::Out;
 use super::{CliError, Context, Exit, pool, tables};
-use crate::wire::request::{Scale, Status, Stop, Workers};
+use crate::wire::request::{Autoscale, Check, Scale, Status, Stop, Workers};
 use crate::wire::types::StopMode;
 use crate::wire::{Client, ClientError, Stamp};
 
@@ -23,7 +23,8 @@ pub fn run(context: &Context, command: WorkerCommand) -> Result<Exit, CliError> 
         WorkerCommand::Start(args) => pool::start(context, &args),
         WorkerCommand::Status => status(context),
         WorkerCommand::List => list(context),
-        WorkerCommand::Scale { count } => scale(context, count),
+        WorkerCommand::Scale { count, auto: _ } => scale(context, count),
+        WorkerCommand::Check => check(context),
         WorkerCommand::Stop(args) => stop(context, &args),
     }
 }
@@ -57,8 +58,13 @@ fn list(context: &Context) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-fn scale(context: &Context, count: u32) -> Result<Exit, CliError> {
-    let scaled = connect(context)?.call(&Scale { count })?;
+/// Without a number: by the load.
+fn scale(context: &Context, count: Option<u32>) -> Result<Exit, CliError> {
+    let mut client = connect(context)?;
+    let scaled = match count {
+        Some(count) => client.call(&Scale { count })?,
+        None => client.call(&Autoscale {})?,
+    };
     let mut out = Out::new();
     if context.json {
         out.answer(&scaled)?;
@@ -67,6 +73,18 @@ fn scale(context: &Context, count: u32) -> Result<Exit, CliError> {
     }
     out.finish()?;
     Ok(Exit::Done)
+}
+
+fn check(context: &Context) -> Result<Exit, CliError> {
+    let workers = connect(context)?.call(&Check {})?.workers;
+    let mut out = Out::new();
+    if context.json {
+        out.json(&workers)?;
+    } else {
+        out.line(tables::checks(&workers))?;
+    }
+    out.finish()?;
+    Ok(if workers.iter().all(|worker| worker.healthy) { Exit::Done } else { Exit::Failed })
 }
 
 fn stop(context: &Context, args: &StopArgs) -> Result<Exit, CliError> {

@@ -86,6 +86,8 @@ impl Supervisor {
                 self.clients.reply(client, &reply::WorkersReply { workers }, false);
             }
             Request::Scale(scale) => self.scale(client, scale.count)?,
+            Request::Autoscale(_) => self.autoscale(client)?,
+            Request::Check(_) => self.check(client)?,
             Request::Stop(stop) => self.stop(client, &stop, more),
             Request::Prune(prune) => {
                 let pruned = self.prune_now(&prune)?;
@@ -349,7 +351,16 @@ impl Supervisor {
         if self.is_stopping() {
             return Err(CallError::Draining.into());
         }
-        let (before, target) = self.scale_to(count);
+        let (before, target) = self.scale_by_hand(count);
+        self.clients.reply(client, &reply::Scaled { before, target }, false);
+        Ok(())
+    }
+
+    fn autoscale(&mut self, client: ClientId) -> Result<(), RequestError> {
+        if self.is_stopping() {
+            return Err(CallError::Draining.into());
+        }
+        let (before, target) = self.scale_by_load()?;
         self.clients.reply(client, &reply::Scaled { before, target }, false);
         Ok(())
     }

@@ -4,6 +4,8 @@
 //! have its say; the other files are the supervisor's hands. What is here puts it together, in the order in which
 //! things must come into being: the nursery before anything else, the lock before the queue, the socket last.
 
+mod checks;
+mod checkup;
 mod clients;
 mod commit;
 mod control;
@@ -18,6 +20,7 @@ mod log;
 mod prune;
 mod reactor;
 mod recover;
+mod resize;
 mod resources;
 mod scaling;
 mod settings;
@@ -139,6 +142,8 @@ struct Supervisor {
     nursery: Nursery,
     crew: crew::Crew,
     fleet: decide::Fleet,
+    scaler: scaling::Scaler,
+    checks: checks::Checks,
     producer: Producer,
     settings: WorkerSettings,
     policy: judge::Policy,
@@ -216,7 +221,9 @@ impl Supervisor {
     fn follow_config(&mut self, config: Config) {
         self.settings = settings::worker_settings(&config, &self.dirs);
         self.policy = settings::policy(&config);
-        self.fleet.set_rules(settings::rules(&config, self.producer.region().geometry().workers));
+        let rows = self.producer.region().geometry().workers;
+        self.fleet.set_rules(settings::rules(&config, rows));
+        self.scaler.set_rules(scaling::Rules::of(&config.workers.scaling, rows));
         self.clients.set_max(config.control.max_connections as usize);
         self.config = config;
         let rows: Vec<u16> = self.crew.iter().map(|(row, _)| row).collect();

@@ -207,6 +207,8 @@ impl Supervisor {
         });
         let rows = rows.collect();
         self.decide(Event::Tick { rows });
+        self.follow_load();
+        self.check_if_due();
         self.crew.flush();
         self.heal();
     }

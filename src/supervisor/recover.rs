@@ -19,6 +19,7 @@ use mio::Events;
 use nix::libc;
 use signal_hook_mio::v1_0::Signals;
 
+use super::checks::Checks;
 use super::clients::{Clients, listen};
 use super::crew::Crew;
 use super::decide::Fleet;
@@ -27,6 +28,7 @@ use super::ledger::Ledger;
 use super::log::Log;
 use super::reactor::{CLIENTS, Polls};
 use super::resources::Meter;
+use super::scaling::{self, Scaler};
 use super::streams::Streams;
 use super::{Launch, MAX_ROWS, PoolError, Supervisor, settings};
 use crate::rundir::{Dirs, InstanceLock, WorkersLock};
@@ -71,7 +73,9 @@ pub(super) fn build(launch: Launch, nursery: Nursery) -> Result<Supervisor, Pool
     let polls = Polls::new().map_err(PoolError::system("no event loop can be made"))?;
     let now_ns = clock::monotonic_ns();
     let started_us = clock::unix_us();
+    let by_load = scaling::Rules::of(&config.workers.scaling, rows);
     let target = u16::try_from(config.workers.count).unwrap_or(u16::MAX).clamp(1, rows);
+    let target = if by_load.enabled { by_load.bound(target) } else { target };
     let supervisor = Supervisor {
         id: WorkerId::generate((started_us / 1_000) as u64).map_err(PoolError::system("no random id"))?,
         boot_id,
@@ -86,6 +90,8 @@ pub(super) fn build(launch: Launch, nursery: Nursery) -> Result<Supervisor, Pool
         crew: Crew::new(nursery.pid),
         nursery,
         fleet: Fleet::new(settings::rules(&config, rows), target, now_ns / 1_000_000),
+        scaler: Scaler::new(by_load, now_ns / 1_000_000),
+        checks: Checks::default(),
         producer: Producer::new(Arc::new(region)),
         settings: settings::worker_settings(&config, &dirs),
         policy: settings::policy(&config),

@@ -17,8 +17,8 @@ use crate::store::{self, StoreError};
 use crate::wire::SCHEMA;
 use crate::wire::Stamp;
 use crate::wire::types::{
-    PoolRecord, PoolState, QueueRecord, StatusRecord, TaskCounts, TaskRecord, Waiting, WorkerCounts, WorkerRecord,
-    WorkerStatus,
+    PoolRecord, PoolState, QueueRecord, ScalingMode, StatusRecord, TaskCounts, TaskRecord, Waiting, WorkerCounts,
+    WorkerRecord, WorkerStatus,
 };
 
 impl Supervisor {
@@ -71,12 +71,14 @@ impl Supervisor {
     }
 
     fn worker_counts(&self) -> WorkerCounts {
-        let mut counts = WorkerCounts {
-            target: u32::from(self.fleet.target()),
-            min: 1,
-            max: self.config.workers.max_count.min(self.max_rows()),
-            ..WorkerCounts::default()
+        let scaling = self.scaler.mode();
+        let by_load = self.scaler.rules();
+        let (min, max) = match scaling {
+            ScalingMode::Auto => (u32::from(by_load.min), u32::from(by_load.max)),
+            ScalingMode::Manual | ScalingMode::Off => (1, self.config.workers.max_count.min(self.max_rows())),
         };
+        let target = u32::from(self.fleet.target());
+        let mut counts = WorkerCounts { target, min, max, scaling, ..WorkerCounts::default() };
         let holding = self.holding();
         for (row, _) in self.crew.iter() {
             counts.active += 1;
@@ -92,13 +94,13 @@ impl Supervisor {
     }
 
     /// The workers that have claimed something, with what.
-    fn holding(&self) -> BTreeMap<u16, TaskId> {
+    pub(super) fn holding(&self) -> BTreeMap<u16, TaskId> {
         self.desk.iter().filter_map(|active| Some((self.producer.holder(active.ticket)?, active.id))).collect()
     }
 
     /// A worker's status: the fleet's word, and for idle or busy what the table says now. A claim counts from its very
     /// moment, which is a little before the worker says in its row that it is busy.
-    fn worker_status(&self, row: u16, holding: &BTreeMap<u16, TaskId>) -> WorkerStatus {
+    pub(super) fn worker_status(&self, row: u16, holding: &BTreeMap<u16, TaskId>) -> WorkerStatus {
         use acode_worker::claim::WorkerState;
         match self.fleet.status(row) {
             None => WorkerStatus::Stopped,

@@ -5,20 +5,21 @@ use std::os::fd::{AsFd, AsRawFd};
 use acode_worker::claim::Ticket;
 use acode_worker::failpoint;
 use acode_worker::sys::clock;
-use acode_worker::task::{Isolation, OutputRef, TaskId, TaskState, TreeGuard, Usage, Verdict};
+use acode_worker::task::{Isolation, OutputRef, TaskId, TaskState, TreeGuard, Usage, Verdict, WorkerId};
 use acode_worker::wire::{EXIT_BOOT_FAILED, Finished, Order, Report};
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use nix::sys::wait::WaitStatus;
+use serde_json::json;
 
 use super::crew::{Cradle, Heard};
-use super::decide::{Action, Event, KillReason};
+use super::decide::{Action, Event, KillReason, Wear};
 use super::desk::Phase;
 use super::judge::{Next, Standing, judge};
 use super::ledger::After;
 use super::reactor::PIDFDS;
 use super::{PoolError, Supervisor};
-use crate::store::{self, AttemptEnd, Op, WorkerRecord};
+use crate::store::{self, AttemptEnd, EventKind, Op, WorkerRecord};
 
 impl Supervisor {
     /// Tells the fleet what happened, and does what it says.
@@ -37,6 +38,7 @@ impl Supervisor {
         match action {
             Action::Bear { row } => self.bear(row),
             Action::Dismiss { row } => self.crew.order(row, &Order::Stop),
+            Action::Recycle { row, wear } => self.recycle(row, wear),
             Action::TakeBack { row } => self.take_back(row),
             Action::Kill { row, why } => self.kill(row, why),
             Action::GiveUp => {
@@ -58,7 +60,13 @@ impl Supervisor {
             Ok(hand) => (hand.id, hand.pid, hand.start_time, hand.born_us),
             Err(error) => {
                 tracing::error!(row, %error, "a worker could not be made");
-                self.last_boot_failure = Some(error.to_string());
+                let error = error.to_string();
+                self.record(Op::PoolEvent {
+                    kind: EventKind::WorkerError,
+                    at_us: crate::requests::now_us(),
+                    data: Some(json!({ "why": "worker_creation_failed", "error": error, "row": row }).to_string()),
+                });
+                self.last_boot_failure = Some(error);
                 return self.decide(Event::BirthFailed { row });
             }
         };
@@ -110,10 +118,12 @@ impl Supervisor {
         match why {
             KillReason::Silent => {
                 tracing::warn!(row, worker = %id, "worker gives no sign of life: killed");
+                self.worker_error(id, "unhealthy", "it gave no sign of life");
                 self.record(Op::WorkerUnhealthy { id, at_us: crate::requests::now_us() });
             }
             KillReason::NeverReady => {
                 tracing::warn!(row, worker = %id, "worker never became ready: killed");
+                self.worker_error(id, "boot_failed", "it did not become ready in time");
                 self.last_boot_failure = Some("they did not become ready in time".to_owned());
             }
             KillReason::Lingering => tracing::warn!(row, worker = %id, "worker does not leave: killed"),
@@ -136,6 +146,9 @@ impl Supervisor {
                 // Its end is near, and the pidfd tells of it; one that talks nonsense is not to be trusted any more.
                 if let Some(error) = error {
                     tracing::error!(row, %error, "worker talks nonsense: killed");
+                    if let Some(id) = self.crew.get(row).map(|hand| hand.id) {
+                        self.worker_error(id, "nonsense", &error.to_string());
+                    }
                     self.crew.kill(row);
                 }
                 if let Some(hand) = self.crew.get(row) {
@@ -148,9 +161,13 @@ impl Supervisor {
 
     fn follow(&mut self, row: u16, report: Report) {
         match report {
-            Report::Ready => self.decide(Event::Ready { row }),
+            Report::Ready => self.ready(row),
+            Report::Pong { nonce } => self.take_pong(row, nonce),
             Report::BootFailed { why } => {
                 tracing::error!(row, why, "worker cannot begin");
+                if let Some(id) = self.crew.get(row).map(|hand| hand.id) {
+                    self.worker_error(id, "boot_failed", &why);
+                }
                 self.last_boot_failure = Some(why);
             }
             Report::Started { ticket, id, pid: _, at_us } => self.started(row, ticket, id, at_us),
@@ -168,6 +185,34 @@ impl Supervisor {
             Report::Unreadable { ticket, why } => self.unreadable(row, ticket, why),
             Report::Leaving => tracing::debug!(row, "worker leaves"),
         }
+    }
+
+    /// A worker can take tasks from now on.
+    fn ready(&mut self, row: u16) {
+        self.decide(Event::Ready { row });
+        let Some(hand) = self.crew.get(row) else { return };
+        let data = json!({ "slot": row, "pid": hand.pid, "mode": "process" }).to_string();
+        self.worker_event(EventKind::WorkerStarted, hand.id, Some(data));
+    }
+
+    /// Has a worker leave because a fresh one is to take its place.
+    fn recycle(&mut self, row: u16, wear: Wear) {
+        let Some(id) = self.crew.get(row).map(|hand| hand.id) else { return };
+        let (why, value) = match wear {
+            Wear::Tasks(tasks) => ("tasks", tasks),
+            Wear::Memory(bytes) => ("memory", bytes),
+        };
+        tracing::info!(row, worker = %id, why, value, "worker is replaced by a fresh one");
+        self.worker_event(EventKind::WorkerRecycled, id, Some(json!({ "why": why, "value": value }).to_string()));
+        self.crew.order(row, &Order::Stop);
+    }
+
+    fn worker_error(&mut self, worker: WorkerId, why: &str, error: &str) {
+        self.worker_event(EventKind::WorkerError, worker, Some(json!({ "why": why, "error": error }).to_string()));
+    }
+
+    fn worker_event(&mut self, kind: EventKind, worker: WorkerId, data: Option<String>) {
+        self.record(Op::WorkerEvent { kind, worker, at_us: crate::requests::now_us(), data });
     }
 
     fn started(&mut self, row: u16, ticket: Ticket, id: TaskId, at_us: i64) {
@@ -247,6 +292,18 @@ impl Supervisor {
         };
         self.record(Op::Finished(Box::new(end)));
         self.ledger.then(After::Release { seq: finished.id.seq() });
+        self.recycle_if_worn(row);
+    }
+
+    /// Tells the fleet of a worker that has done its share of tasks, once.
+    fn recycle_if_worn(&mut self, row: u16) {
+        let Some(max) = self.config.workers.recycle.max_tasks else { return };
+        let Some(hand) = self.crew.get_mut(row) else { return };
+        let tasks = hand.completed + hand.failed;
+        if tasks >= max && !hand.worn && !hand.is_dead() {
+            hand.worn = true;
+            self.decide(Event::Worn { row, wear: Wear::Tasks(tasks) });
+        }
     }
 
     /// The retries that a task asks for itself.
@@ -300,6 +357,8 @@ impl Supervisor {
                 Some(_) if ours => None,
                 Some(other) => Some(describe(other)),
             };
+            self.gone_from_checks(row, failure.as_deref());
+            self.worker_event(EventKind::WorkerExited, hand.id, status.and_then(exit_data));
             self.record(Op::WorkerStopped {
                 id: hand.id,
                 at_us: crate::requests::now_us(),
@@ -378,6 +437,16 @@ fn stored(next: Next, finished_us: u64) -> store::Next {
         Next::RetryAfter(ms) => store::Next::RetryAt(store::later(finished_us, ms)),
         Next::Requeue => store::Next::Requeue,
         Next::RequeueLost => store::Next::RequeueLost,
+    }
+}
+
+/// How a process ended, as an event tells it.
+fn exit_data(status: WaitStatus) -> Option<String> {
+    match status {
+        WaitStatus::Exited(_, code) => Some(json!({ "code": code }).to_string()),
+        WaitStatus::Signaled(_, signal, _) => Some(json!({ "signal": signal as i32 }).to_string()),
+        // A process that has ended is in no other state.
+        _ => None,
     }
 }
 

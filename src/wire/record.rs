@@ -69,6 +69,7 @@ pub struct WorkerCounts {
     /// The most there may be.
     pub max: u32,
     /// Who decides how many there shall be.
+    #[serde(default)]
     pub scaling: ScalingMode,
 }
 
@@ -115,6 +116,29 @@ pub struct WorkerRecord {
     pub tasks_failed: u64,
     /// Whether its heartbeat is in time.
     pub healthy: bool,
+}
+
+/// What a health check has found out about a worker: an element of `acode worker check --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckRecord {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Its ULID.
+    pub id: WorkerId,
+    /// Its process.
+    pub pid: u32,
+    /// What it does, at the end of the check.
+    pub status: WorkerStatus,
+    /// Whether it has answered in time.
+    pub healthy: bool,
+    /// After how many microseconds it did.
+    pub answered_in_us: Option<u64>,
+    /// Memory of its own process, without its task's, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// The task that it holds, at the end of the check.
+    pub current_task: Option<TaskId>,
+    /// What is wrong with it, in words.
+    pub problem: Option<String>,
 }
 
 /// One task: `acode task show --json`, and an element of `acode task list --json`.

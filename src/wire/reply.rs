@@ -5,7 +5,9 @@
 use acode_worker::task::{TaskId, TaskState};
 use serde::{Deserialize, Serialize};
 
-use super::types::{EventRecord, LogSource, PoolState, StatusRecord, TaskCounts, TaskRecord, Waiting, WorkerRecord};
+use super::types::{
+    CheckRecord, EventRecord, LogSource, PoolState, StatusRecord, TaskCounts, TaskRecord, Waiting, WorkerRecord,
+};
 
 /// `Submit`: accepted, and on disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,13 +115,20 @@ pub struct WorkersReply {
     pub workers: Vec<WorkerRecord>,
 }
 
-/// `Scale`: begun, not finished.
+/// `Scale` and `Autoscale`: begun, not finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scaled {
     /// How many there should have been until now.
     pub before: u32,
     /// How many there shall be.
     pub target: u32,
+}
+
+/// `Check`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checked {
+    /// All that lived when it began, but those that have left meanwhile as they were told to.
+    pub workers: Vec<CheckRecord>,
 }
 
 /// `Stop`: with `more` one now and one whenever something changes, until the socket closes because the pool has

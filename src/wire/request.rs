@@ -150,6 +150,10 @@ without_parameters! {
     Status
     /// The list of workers.
     Workers
+    /// Hands the number of workers back to the load, after it was set by hand.
+    Autoscale
+    /// Checks the health of all workers; answered when all have answered, or their time is up.
+    Check
     /// Whether anybody is there.
     Ping
     /// About the service (`org.varlink.service`).
@@ -248,6 +252,8 @@ methods! {
     "io.acode" Status -> reply::StatusReply;
     "io.acode" Workers -> reply::WorkersReply;
     "io.acode" Scale -> reply::Scaled;
+    "io.acode" Autoscale -> reply::Scaled;
+    "io.acode" Check -> reply::Checked;
     "io.acode" Stop -> reply::Stopping;
     "io.acode" Prune -> reply::Pruned;
     "io.acode" Ping -> reply::Pong;
@@ -341,6 +347,8 @@ impl Request {
             | Self::Status(_)
             | Self::Workers(_)
             | Self::Scale(_)
+            | Self::Autoscale(_)
+            | Self::Check(_)
             | Self::Stop(_)
             | Self::Prune(_)
             | Self::Ping(_)

@@ -140,6 +140,8 @@ fn answer(request: Request, more: bool, tasks: &Tasks, out: &mut Outbox) {
         Request::Logs(_) => out.reply(&reply::LogPlaces { directory: "/nonexistent".into(), sources: vec![] }, false),
         Request::Status(_) => out.reply(&reply::StatusReply { status: status() }, false),
         Request::Workers(_) => out.reply(&reply::WorkersReply { workers: workers() }, false),
+        Request::Autoscale(_) => out.reply(&reply::Scaled { before: 2, target: 2 }, false),
+        Request::Check(_) => out.reply(&reply::Checked::default(), false),
         Request::Scale(r) => out.reply(&reply::Scaled { before: 4, target: r.count }, false),
         Request::Stop(_) => {
             let stopping =

@@ -140,6 +140,7 @@ impl Worker {
                 // It had its effect by waking us.
                 Order::Wake => {}
                 Order::Stop => self.tools.stopping = true,
+                Order::Ping { nonce } => self.tools.line.report(&Report::Pong { nonce })?,
                 Order::Configure(settings) => self.tools.next_settings = Some(settings),
                 // Between tasks nothing is held, so these came too late.
                 Order::Cancel { .. } | Order::GiveBack { .. } => {}

@@ -438,6 +438,8 @@ impl Run<'_> {
                 Ok(None) => return,
                 Ok(Some(Order::Wake)) => {}
                 Ok(Some(Order::Stop)) => self.tools.stopping = true,
+                // A supervisor that takes no answer any more has closed the orders too, which the next turn finds.
+                Ok(Some(Order::Ping { nonce })) => drop(self.tools.line.report(&Report::Pong { nonce })),
                 Ok(Some(Order::Configure(settings))) => self.tools.next_settings = Some(settings),
                 Ok(Some(Order::Cancel { ticket })) if ticket == self.attempt.ticket => self.end(End::Cancel),
                 Ok(Some(Order::GiveBack { ticket })) if ticket == self.attempt.ticket => self.end(End::GiveBack),

@@ -25,6 +25,11 @@ pub enum Order {
     },
     /// Claim nothing more, and leave when the running task has ended.
     Stop,
+    /// Answer with this number: whether the worker is well.
+    Ping {
+        /// The number.
+        nonce: u64,
+    },
     /// Work by these settings from the next task on.
     Configure(Box<WorkerSettings>),
 }

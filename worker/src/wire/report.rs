@@ -45,6 +45,11 @@ pub enum Report {
         /// Why, in words.
         why: String,
     },
+    /// The answer to a ping.
+    Pong {
+        /// The ping's number.
+        nonce: u64,
+    },
     /// The worker leaves as it was told to.
     Leaving,
 }
