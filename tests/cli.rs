@@ -264,7 +264,7 @@ fn worker_status_as_json_has_every_field() {
     let status = Acode::of(&pool).json(&["worker", "status"]);
     assert_has(&status, &["schema", "pool", "workers", "tasks", "resources"]);
     assert_has(&status["pool"], &["name", "id", "pid", "state", "mode", "started_at"]);
-    let workers = ["active", "starting", "idle", "busy", "unhealthy", "stopping", "target", "min", "max"];
+    let workers = ["active", "starting", "idle", "busy", "unhealthy", "stopping", "target", "min", "max", "scaling"];
     assert_has(&status["workers"], &workers);
     let states = ["pending", "assigned", "running", "completed", "failed", "cancelled", "timeout"];
     assert_has(&status["tasks"], &states);
@@ -349,13 +349,14 @@ fn every_help_goes_to_standard_output_and_says_something() {
 }
 
 /// Every command there is.
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 21] = [
     "",
     "worker",
     "worker start",
     "worker status",
     "worker list",
     "worker scale",
+    "worker check",
     "worker stop",
     "task",
     "task submit",

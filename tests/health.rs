@@ -155,7 +155,9 @@ fn the_life_of_a_worker_is_told_from_birth_to_end() {
     pool.call(&Scale { count: 1 });
     wait_until("one has left", || pool.workers().len() == 1);
     signal(first.pid, Signal::SIGKILL);
-    wait_until("it is replaced", || pool.status().workers.idle == 1 && pool.workers()[0].id != first.id);
+    wait_until("it is replaced", || {
+        pool.workers().iter().any(|worker| worker.id != first.id && worker.status == WorkerStatus::Idle)
+    });
     let told = |id| {
         let of_it = pool.events().into_iter().filter(|event| event.worker == Some(id));
         of_it.map(|event| (event.event.clone(), event.data.as_ref().map(|_| data(&event)))).collect::<Vec<_>>()
@@ -181,6 +183,26 @@ fn a_worker_that_is_not_ready_is_created_but_not_started() {
     assert!(of_kind(&pool, "worker-started").is_empty());
     signal(pool.workers()[0].pid, Signal::SIGCONT);
     wait_until("it is told", || of_kind(&pool, "worker-started").len() == 1);
+}
+
+#[test]
+fn a_worker_that_cannot_begin_is_told_of() {
+    let mut pool = Pool::start(Options::workers(1));
+    let worker = pool.idle_workers().remove(0);
+    let rooms = pool.state_dir().join("rooms");
+    std::fs::remove_dir_all(&rooms).unwrap();
+    std::fs::write(&rooms, "in the way").unwrap();
+    signal(worker.pid, Signal::SIGKILL);
+    assert!(!pool.wait_exit().success(), "no worker can begin, so the pool gives up");
+    pool.restart();
+    let errors = of_kind(&pool, "worker-error");
+    assert!(!errors.is_empty());
+    for error in errors {
+        assert!(error.worker.is_some_and(|id| id != worker.id));
+        let data = data(&error);
+        assert_eq!(data["why"], "boot_failed");
+        assert!(data["error"].as_str().unwrap().contains("no room"), "{data}");
+    }
 }
 
 #[test]

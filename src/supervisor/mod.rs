@@ -1,6 +1,6 @@
 //! The supervisor: the one process that owns the queue, the workers and the control socket of a pool.
 //!
-//! It is single-threaded and synchronous. `decide`, `judge` and `desk` are pure; `reactor` waits and lets each source
+//! It is single-threaded and synchronous. `decide`, `scaling`, `checkup`, `judge` and `desk` are pure; `reactor` waits and lets each source
 //! have its say; the other files are the supervisor's hands. What is here puts it together, in the order in which
 //! things must come into being: the nursery before anything else, the lock before the queue, the socket last.
 

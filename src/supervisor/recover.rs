@@ -74,8 +74,7 @@ pub(super) fn build(launch: Launch, nursery: Nursery) -> Result<Supervisor, Pool
     let now_ns = clock::monotonic_ns();
     let started_us = clock::unix_us();
     let by_load = scaling::Rules::of(&config.workers.scaling, rows);
-    let target = u16::try_from(config.workers.count).unwrap_or(u16::MAX).clamp(1, rows);
-    let target = if by_load.enabled { by_load.bound(target) } else { target };
+    let target = by_load.begin_with(u16::try_from(config.workers.count).unwrap_or(u16::MAX).clamp(1, rows));
     let supervisor = Supervisor {
         id: WorkerId::generate((started_us / 1_000) as u64).map_err(PoolError::system("no random id"))?,
         boot_id,

@@ -61,6 +61,11 @@ impl Rules {
         count.clamp(self.min, self.max)
     }
 
+    /// With how many workers a pool begins that was given this number.
+    pub fn begin_with(&self, count: u16) -> u16 {
+        if self.enabled { self.bound(count) } else { count }
+    }
+
     /// How many workers keep this demand at or under the upper threshold, within the bounds.
     fn needed(&self, demand: u16) -> u16 {
         let count = (u64::from(demand) * PARTS).div_ceil(self.up_parts);

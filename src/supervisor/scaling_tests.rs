@@ -146,6 +146,20 @@ fn a_growth_need_not_wait_for_the_cooldown_of_a_shrinking() {
 }
 
 #[test]
+fn shrinkings_keep_their_distance_from_any_change() {
+    let mut sim = Sim::new(Rules { down_cooldown_ms: 500_000, ..RULES }, 2);
+    // A growth, and then nothing to do for longer than the idle timeout.
+    sim.run(499_500, |ms| if ms == 0 { 44 } else { 5 });
+    assert_eq!(sim.changes.len(), 1, "{:?}", sim.changes);
+    sim.run(1_000, |_| 5);
+    assert_eq!((sim.changes.len(), sim.target), (2, 8), "{:?}", sim.changes);
+    sim.run(499_000, |_| 0);
+    assert_eq!(sim.target, 8);
+    sim.run(1_000, |_| 0);
+    assert_eq!(sim.target, 2);
+}
+
+#[test]
 fn a_target_that_is_held_stays_until_it_is_let_go() {
     let mut sim = Sim::new(RULES, 5);
     sim.scaler.hold();
