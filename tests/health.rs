@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 
 use acode::wire::request::{Check, Scale};
 use acode::wire::types::{EventRecord, WorkerStatus};
+use acode::wire::{CallError, ClientError};
 use acode_worker::task::TaskState;
 use command::Acode;
 use common::{Options, Pool, signal, wait_until};
@@ -79,7 +80,6 @@ fn a_worker_that_does_not_answer_is_replaced_and_its_task_recovered() {
 
 #[test]
 fn workers_are_checked_from_time_to_time_without_filling_the_queue() {
-    // Only the check itself can find it: its heartbeat may be missing for an hour.
     let pool = Pool::start(
         Options::workers(2).config("workers: {healthCheck: {intervalSeconds: 1}, recycle: {maxMemoryMb: 1}}"),
     );
@@ -132,6 +132,24 @@ fn a_check_keeps_nobody_else_waiting() {
         signal(stopped.pid, Signal::SIGCONT);
         assert!(check.join().unwrap().iter().all(|worker| worker.healthy), "late is not too late");
     });
+}
+
+#[test]
+fn there_are_not_more_checks_at_a_time_than_are_allowed() {
+    let pool = Pool::start(Options::workers(2));
+    let stopped = pool.idle_workers().remove(0);
+    signal(stopped.pid, Signal::SIGSTOP);
+    std::thread::scope(|scope| {
+        let checks: Vec<_> = (0..16).map(|_| scope.spawn(|| pool.call(&Check {}).workers)).collect();
+        wait_until("all are going on", || of_kind(&pool, "worker-heartbeat").len() == 16);
+        let refused = pool.try_call(&Check {});
+        assert!(matches!(refused, Err(ClientError::Call(CallError::Busy { .. }))), "{refused:?}");
+        signal(stopped.pid, Signal::SIGCONT);
+        for check in checks {
+            assert!(check.join().unwrap().iter().all(|worker| worker.healthy));
+        }
+    });
+    assert_eq!(pool.call(&Check {}).workers.len(), 2);
 }
 
 #[test]

@@ -146,6 +146,16 @@ fn a_growth_need_not_wait_for_the_cooldown_of_a_shrinking() {
 }
 
 #[test]
+fn a_growth_after_a_quiet_time_need_not_wait_for_the_cooldown_of_the_last_growth() {
+    let mut sim = Sim::new(Rules { up_cooldown_ms: 3_600_000, ..RULES }, 2);
+    sim.run(301_000, |ms| if ms == 0 { 44 } else { 0 });
+    assert_eq!((sim.target, sim.changes.len()), (2, 2), "{:?}", sim.changes);
+    assert_eq!(sim.look(44), 63);
+    sim.now_ms += 3_599_000;
+    assert_eq!(sim.look(64), 63, "and then the cooldown counts again");
+}
+
+#[test]
 fn shrinkings_keep_their_distance_from_any_change() {
     let mut sim = Sim::new(Rules { down_cooldown_ms: 500_000, ..RULES }, 2);
     // A growth, and then nothing to do for longer than the idle timeout.
@@ -203,6 +213,11 @@ fn what_is_remembered_is_bounded() {
     // The worst there is: a demand that sinks by one with each look.
     for (ms, demand) in (0..100_000_usize).rev().enumerate() {
         scaler.look(ms as u64, demand, 64);
+        assert!(scaler.peaks.len() <= usize::from(RULES.max) + 1);
+    }
+    // And one that stays.
+    for ms in 100_000..102_000 {
+        scaler.look(ms, 30, 64);
         assert!(scaler.peaks.len() <= usize::from(RULES.max) + 1);
     }
 }
