@@ -136,9 +136,9 @@ impl Scaler {
         if self.mode() != ScalingMode::Auto {
             return None;
         }
-        let used_parts = u64::from(demand) * PARTS;
+        // More are needed exactly when the share in demand is above the upper threshold.
         let grown = self.rules.needed(demand);
-        if used_parts > self.rules.up_parts * u64::from(target) && grown > target {
+        if grown > target {
             let cold = self.grown_ms.is_none_or(|at| now_ms.saturating_sub(at) >= self.rules.up_cooldown_ms);
             return cold.then(|| self.grow(now_ms, grown));
         }
