@@ -115,6 +115,8 @@ impl Local {
             | Request::Workers(_)
             | Request::Scale(_)
             | Request::Stop(_)
+            | Request::Pause(_)
+            | Request::Resume(_)
             | Request::Ping(_)
             | Request::GetInfo(_)
             | Request::GetInterfaceDescription(_) => Ok(None),

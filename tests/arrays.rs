@@ -126,12 +126,12 @@ fn one_member_can_be_cancelled_by_itself() {
 fn arrays_of_no_size_or_of_any_size_are_refused() {
     let pool = Pool::start(Options::workers(1));
     let spec = || command(&["true"]);
-    let refused = pool.try_call(&Submit { tasks: vec![range(spec(), u64::MAX, 1)] });
+    let refused = pool.try_call(&Submit::new(vec![range(spec(), u64::MAX, 1)]));
     assert!(matches!(refused, Err(ClientError::Call(CallError::InvalidSubmission { .. }))), "{refused:?}");
     let sizes = [vec![0], vec![Array::MAX + 1], vec![u64::MAX], vec![u64::MAX, 2], vec![u64::MAX - 1, u64::MAX - 1]];
     for sizes in sizes {
         let tasks = sizes.iter().map(|count| range(spec(), 0, *count)).collect();
-        let refused = pool.try_call(&Submit { tasks });
+        let refused = pool.try_call(&Submit::new(tasks));
         let fit = matches!(
             refused,
             Err(ClientError::Call(CallError::InvalidSubmission { .. } | CallError::QueueFull { .. }))
@@ -245,7 +245,7 @@ fn dependencies_on_nothing_are_refused_and_nothing_is_accepted() {
     let foreign = TaskId::new(1, known.queue() ^ 1, known.seq());
     for on in [Blocker::Id(unknown), Blocker::Id(foreign), Blocker::Entry(1), Blocker::Entry(7)] {
         let tasks = vec![entry(command(&["true"])), after(command(&["true"]), &[(on, DependencyKind::Ended)])];
-        let refused = pool.try_call(&Submit { tasks });
+        let refused = pool.try_call(&Submit::new(tasks));
         let at = matches!(&refused, Err(ClientError::Call(CallError::InvalidSubmission { entry: Some(1), .. })));
         assert!(at, "{on:?}: {refused:?}");
     }

@@ -75,7 +75,7 @@ impl Chaos {
         if waiting.is_ok_and(|pending| pending < BACKLOG) {
             let tasks: Vec<_> = (0..10 + self.dice.roll(60)).map(|_| self.submission()).collect();
             // Without an answer nobody knows whether they were accepted: they may run, and need not.
-            if let Ok(submitted) = self.pool.try_call(&Submit { tasks }) {
+            if let Ok(submitted) = self.pool.try_call(&Submit::new(tasks)) {
                 self.accepted.extend(submitted.ids);
             }
         }

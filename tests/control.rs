@@ -181,7 +181,7 @@ fn an_oversized_message_is_refused() {
 fn two_hundred_connections_are_served() {
     let pool = Pool::start(Options::workers(2));
     let mut clients: Vec<_> = (0..200).map(|_| pool.client()).collect();
-    let tasks = || Submit { tasks: vec![entry(command(&["true"]))] };
+    let tasks = || Submit::new(vec![entry(command(&["true"]))]);
     clients.iter_mut().for_each(|client| client.queue(&tasks()).unwrap());
     clients.iter_mut().for_each(|client| client.flush().unwrap());
     let ids: std::collections::BTreeSet<_> =
@@ -200,7 +200,7 @@ fn more_connections_than_there_may_be_are_refused_and_do_no_harm() {
     let mut crowd: Vec<_> = (0..60).map(|_| raw(&pool)).collect();
     let refused = message(crowd.last_mut().unwrap());
     assert_eq!(refused["error"], "io.acode.Busy");
-    let id = kept.call(&Submit { tasks: vec![entry(command(&["true"]))] }).unwrap().ids[0];
+    let id = kept.call(&Submit::new(vec![entry(command(&["true"]))])).unwrap().ids[0];
     kept.call(&Wait { ids: vec![TaskRef::Id(id)], all: false }).unwrap();
     drop(crowd);
     wait_until("there is room again", || pool.try_call(&Ping {}).is_ok());
@@ -212,7 +212,7 @@ fn pipelined_calls_are_answered_in_their_order() {
     let pool = Pool::start(Options::workers(2));
     let mut client = pool.client();
     for _ in 0..300 {
-        client.queue(&Submit { tasks: vec![entry(command(&["true"]))] }).unwrap();
+        client.queue(&Submit::new(vec![entry(command(&["true"]))])).unwrap();
         client.queue(&Ping {}).unwrap();
     }
     let mut last = None;

@@ -40,7 +40,7 @@ fn requests(pool: &Pool) -> Vec<Vec<Submission>> {
 /// Submits one request until it is accepted, as somebody does who got no answer because the pool had died.
 fn submit(pool: &mut Pool, tasks: Vec<Submission>, point: &str) -> Vec<TaskId> {
     loop {
-        match pool.try_call(&Submit { tasks: tasks.clone() }) {
+        match pool.try_call(&Submit::new(tasks.clone())) {
             Ok(submitted) => return submitted.ids,
             Err(_) => revive(pool, point),
         }

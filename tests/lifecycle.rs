@@ -51,7 +51,7 @@ fn a_graceful_stop_lets_running_tasks_finish() {
     pool.call(&stop(StopMode::Drain));
     assert_eq!(pool.status().pool.state, PoolState::Draining);
     assert!(!pool.status().queue.accepting);
-    let refused = pool.try_call(&Submit { tasks: vec![entry(command(&["true"]))] });
+    let refused = pool.try_call(&Submit::new(vec![entry(command(&["true"]))]));
     assert!(matches!(refused, Err(ClientError::Call(CallError::Draining))), "{refused:?}");
     assert_eq!(pool.show(queued).waiting, Some(Waiting::Draining));
     open_gate(&pool, "gate");

@@ -37,11 +37,11 @@ fn full(result: Result<acode::wire::reply::Submitted, ClientError>) -> (u64, u64
 #[test]
 fn a_full_queue_refuses_and_takes_again_when_there_is_room() {
     let pool = Pool::start(Options::workers(1).config("queue:\n  maxTasks: 5"));
-    let tasks = |count: usize| Submit { tasks: (0..count).map(|_| entry(gated(&pool, "gate"))).collect() };
+    let tasks = |count: usize| Submit::new((0..count).map(|_| entry(gated(&pool, "gate"))).collect());
     pool.call(&tasks(4));
     assert_eq!(full(pool.try_call(&tasks(2))), (4, 5));
     let array = Some(Array::Range { first: 0, count: 2 });
-    let array = Submit { tasks: vec![Submission { spec: command(&["true"]), array, ..Submission::default() }] };
+    let array = Submit::new(vec![Submission { spec: command(&["true"]), array, ..Submission::default() }]);
     assert_eq!(full(pool.try_call(&array)), (4, 5), "members count one by one");
     pool.call(&tasks(1));
     assert_eq!(full(pool.try_call(&tasks(1))), (5, 5));
@@ -60,7 +60,7 @@ fn the_bound_holds_within_one_batch_of_pipelined_submissions() {
     let array = |count| Some(Array::Range { first: 0, count });
     for _ in 0..10 {
         let tasks = vec![Submission { spec: command(&["true"]), array: array(10), ..Submission::default() }];
-        client.queue(&Submit { tasks }).unwrap();
+        client.queue(&Submit::new(tasks)).unwrap();
     }
     let results: Vec<bool> = (0..10).map(|_| client.receive::<Submit>().is_ok()).collect();
     assert_eq!(results.iter().filter(|accepted| **accepted).count(), 4, "{results:?}");
@@ -164,7 +164,7 @@ fn a_full_disk_stops_acceptance_and_nothing_else() {
     reaches(&pool, running, TaskState::Running);
     let mut acknowledged: Vec<TaskId> = vec![running];
     tiny.fill();
-    let big = || Submit { tasks: (0..50).map(|_| entry(shell("true", &[&"x".repeat(1_000)]))).collect() };
+    let big = || Submit::new((0..50).map(|_| entry(shell("true", &[&"x".repeat(1_000)]))).collect());
     let mut refusal = None;
     wait_until("a submission is refused", || {
         let result = pool.try_call(&big());

@@ -130,7 +130,7 @@ pub fn array(command: &[&str], count: u64) -> Submission {
 
 /// A request for these.
 pub fn submit(tasks: Vec<Submission>) -> Submit {
-    Submit { tasks }
+    Submit::new(tasks)
 }
 
 /// Submits one and gives its id.

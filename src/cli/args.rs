@@ -118,6 +118,16 @@ Example:
         #[arg(value_parser = clap::value_parser!(u32).range(1..))]
         count: u32,
     },
+    /// Start no further tasks, also after a restart of the pool; running ones go on
+    #[command(after_help = "Example:
+  acode worker pause --reason 'maintenance of the disks'")]
+    Pause {
+        /// Why, for people
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Start tasks again after a pause
+    Resume,
     /// Stop the pool
     #[command(
         after_help = "Running tasks get until the drain timeout to finish, then they are killed and queued again. \
@@ -244,6 +254,12 @@ pub struct SubmitArgs {
     /// Queue the tasks of this file, YAML or JSON Lines; - is standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["command", "TaskOptions"])]
     pub file: Option<PathBuf>,
+    /// Do not wait while the queue is nearly full: fail with exit code 5
+    #[arg(long, conflicts_with = "wait_for_room")]
+    pub no_wait: bool,
+    /// Wait so long while the queue is nearly full [default: queue.maxWaitSeconds; a file as long as tasks end]
+    #[arg(long, value_name = "D", value_parser = values::duration)]
+    pub wait_for_room: Option<Duration>,
     /// About the task.
     #[command(flatten)]
     pub options: TaskOptions,
@@ -282,6 +298,9 @@ pub struct TaskOptions {
     /// A file for its standard input; - keeps what comes on standard input here
     #[arg(long, value_name = "FILE")]
     pub stdin: Option<PathBuf>,
+    /// Share the pool's job slots with make, cargo and ninja in it (GNU make's jobserver)
+    #[arg(long)]
+    pub jobserver: bool,
     /// Start when this task has completed; is cancelled if it does not
     #[arg(long, value_name = "ID")]
     pub after: Vec<TaskRef>,

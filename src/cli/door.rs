@@ -3,6 +3,7 @@
 //! Both answer the same requests, so commands do not know which it is. Deliberately absent: anything that outlives one
 //! command.
 
+use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -12,12 +13,15 @@ use super::{CliError, Context};
 use crate::config::{self, Overrides};
 use crate::local::{Local, LocalError};
 use crate::rundir::LockError;
-use crate::wire::request::Submit;
-use crate::wire::{Bulk, Client, ClientError, Method, Request};
+use crate::wire::request::{Status, Submit};
+use crate::wire::types::PoolState;
+use crate::wire::{Bulk, CallError, Client, ClientError, Method, Request, Slowness};
 
 /// How long a pool may take between holding the queue and listening, when it starts, or the other way round.
 const PATIENCE: Duration = Duration::from_secs(2);
 const NAP: Duration = Duration::from_millis(5);
+/// How often a submission that waits for room looks whether the pool gets on.
+const LOOK: Duration = Duration::from_secs(5);
 /// Entries of one transaction when the queue is written directly.
 const BATCH: usize = 5_000;
 
@@ -30,6 +34,28 @@ pub enum Need {
     Queue,
     /// A queue will be made if there is none.
     NewQueue,
+}
+
+/// How long a submission waits for room while the queue is nearly full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoomWait {
+    /// Not at all.
+    Never,
+    /// So long.
+    For(Duration),
+    /// One task as long as the pool is configured to, many for as long as tasks end.
+    Usual,
+}
+
+impl RoomWait {
+    /// What a single call says, in milliseconds.
+    pub fn ms(self) -> Option<u64> {
+        match self {
+            Self::Never => Some(0),
+            Self::For(time) => Some(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+            Self::Usual => None,
+        }
+    }
 }
 
 /// The queue, through whoever holds it.
@@ -114,6 +140,7 @@ impl Door {
     pub fn submit_all<E>(
         &mut self,
         tasks: impl Iterator<Item = Result<Submission, E>>,
+        wait: RoomWait,
         mut accepted: impl FnMut(&[TaskId]),
     ) -> Result<(), CliError>
     where
@@ -121,7 +148,8 @@ impl Door {
     {
         match self {
             Self::Pool(client) => {
-                let mut bulk = Bulk::new(client, true, accepted);
+                let slowness = slowness(client, wait)?;
+                let mut bulk = Bulk::new(client, true, accepted).slowed(slowness);
                 let mut failed = None;
                 for task in tasks {
                     if let Err(error) = task.map_err(CliError::from).and_then(|task| Ok(bulk.push(&task)?)) {
@@ -130,6 +158,7 @@ impl Door {
                     }
                 }
                 let finished = bulk.finish();
+                client.set_patience(None).map_err(ClientError::Io)?;
                 failed.map_or(Ok(()), Err)?;
                 finished?;
                 Ok(())
@@ -157,10 +186,49 @@ impl Door {
         if batch.is_empty() {
             return Ok(());
         }
-        let ids = self.call(&Submit { tasks: std::mem::take(batch) })?.ids;
+        let ids = self.call(&Submit::new(std::mem::take(batch)))?.ids;
         accepted(&ids);
         known.extend_from_slice(&ids);
         Ok(())
+    }
+}
+
+/// How a bulk submission meets the queue of this pool.
+fn slowness(client: &mut Client, wait: RoomWait) -> Result<Slowness<'static>, CliError> {
+    let limit = client.call(&Status {})?.status.queue.limit;
+    // A tenth of the queue fits above the usual threshold in any case.
+    let slowness = Slowness { wait_ms: wait.ms(), tasks_max: (limit / 10).max(1), ..Slowness::default() };
+    let socket = client.socket();
+    let (RoomWait::Usual, Some(socket)) = (wait, socket) else { return Ok(slowness) };
+    // The order of tasks would suffer if a call were refused and repeated behind a later one: so they wait without a
+    // bound, and we look from outside whether that leads anywhere.
+    client.set_patience(Some(LOOK)).map_err(ClientError::Io)?;
+    let mut progress = Progress { socket, ended: None };
+    Ok(Slowness { wait_ms: Some(u64::MAX), go_on: Box::new(move || progress.go_on()), ..slowness })
+}
+
+/// Whether a pool whose queue is full gets on with it.
+struct Progress {
+    socket: PathBuf,
+    /// How many tasks had ended at the last look.
+    ended: Option<u64>,
+}
+
+impl Progress {
+    fn go_on(&mut self) -> Result<(), ClientError> {
+        let status = Client::connect(&self.socket)?.call(&Status {})?.status;
+        let tasks = status.tasks;
+        if self.ended.is_none() {
+            eprintln!("acode: the queue is nearly full: waiting for room");
+        }
+        let ended = self.ended.replace(tasks.ended());
+        // A pause ends one day, and so does what runs.
+        let hope = ended != Some(tasks.ended()) || tasks.running + tasks.assigned > 0;
+        if hope || status.pool.state == PoolState::Paused {
+            return Ok(());
+        }
+        let queued = tasks.pending;
+        Err(CallError::QueueFull { queued, limit: status.queue.limit }.into())
     }
 }
 

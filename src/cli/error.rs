@@ -191,7 +191,9 @@ fn call_remedy(error: &CallError) -> Option<&'static str> {
     match error {
         CallError::NoSuchTask { .. } => Some("see them with: acode task list"),
         CallError::AmbiguousTask { .. } => Some("give more of the id, or the task's number (acode task list)"),
-        CallError::QueueFull { .. } => Some("wait until tasks have ended, or raise queue.maxTasks"),
+        CallError::QueueFull { .. } => {
+            Some("wait until tasks have ended (--wait-for-room DURATION), or raise queue.maxTasks")
+        }
         CallError::MethodNotFound { .. } | CallError::MethodNotImplemented { .. } => {
             Some("the pool runs another version of acode: restart it")
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use acode_worker::task::{Submission, TaskId};
 
 use super::args::RunArgs;
-use super::door::Door;
+use super::door::{Door, RoomWait};
 use super::foreground::{Ended, PrivatePool, watch};
 use super::render::Out;
 use super::task::CheckedFile;
@@ -41,11 +41,11 @@ pub fn run(context: &Context, args: RunArgs) -> Result<Exit, CliError> {
     let mut ids = Vec::new();
     let single = file.is_none();
     match &file {
-        Some(file) => door.submit_all(file.read()?, |accepted| ids.extend_from_slice(accepted))?,
+        Some(file) => door.submit_all(file.read()?, RoomWait::Usual, |accepted| ids.extend_from_slice(accepted))?,
         None => {
             let inner = Context { dirs, own_state: None, vars: context.vars.clone(), json: context.json };
             let task: Result<Submission, CliError> = submission::build(&inner, &mut door, args.options, args.command);
-            door.submit_all(std::iter::once(task), |accepted| ids.extend_from_slice(accepted))?;
+            door.submit_all(std::iter::once(task), RoomWait::Usual, |accepted| ids.extend_from_slice(accepted))?;
         }
     }
     if ids.is_empty() {

@@ -45,6 +45,7 @@ pub fn build(
         stdin: options.stdin.as_deref().map(|path| stdin(context, path)).transpose()?,
         timeout_ms: options.timeout.map(millis),
         priority: options.priority.unwrap_or_default(),
+        jobserver: options.jobserver,
         retry: options.retries.map(|count| Retry { count, ..Retry::default() }),
         ..TaskSpec::default()
     };

@@ -13,7 +13,10 @@ pub fn status(status: &StatusRecord, workers: &[WorkerRecord]) -> String {
     // Writing to a String cannot fail.
     let _ = writeln!(text, "Mode: {}", status.pool.mode);
     if status.pool.state != PoolState::Running {
-        let _ = writeln!(text, "State: {}", status.pool.state);
+        let _ = match &status.pool.paused {
+            Some(paused) => writeln!(text, "State: {} ({})", status.pool.state, plain(&paused.why)),
+            None => writeln!(text, "State: {}", status.pool.state),
+        };
     }
     let _ = writeln!(text, "Active: {}", status.workers.active);
     for worker in workers {
@@ -24,6 +27,9 @@ pub fn status(status: &StatusRecord, workers: &[WorkerRecord]) -> String {
     }
     let running = status.tasks.running + status.tasks.assigned;
     let _ = writeln!(text, "\nQueue: {} pending, {running} running", status.tasks.pending);
+    if let Some(pressed) = &status.queue.backpressure {
+        let _ = writeln!(text, "Backpressure: {}", plain(&pressed.why));
+    }
     if let Some(problem) = &status.queue.problem {
         let _ = writeln!(text, "Problem: {}", plain(problem));
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 use acode_worker::task::{Submission, TaskId};
 
 use super::args::{ListArgs, SubmitArgs, TaskCommand};
-use super::door::{Door, Need};
+use super::door::{Door, Need, RoomWait};
 use super::render::Out;
 use super::{CliError, Context, Exit, logs, submission, tables};
 use crate::taskfile::{self, TaskFileError};
@@ -37,22 +37,27 @@ pub fn run(context: &Context, command: TaskCommand) -> Result<Exit, CliError> {
 }
 
 fn submit(context: &Context, args: SubmitArgs) -> Result<Exit, CliError> {
+    let wait = match args.wait_for_room {
+        _ if args.no_wait => RoomWait::Never,
+        Some(time) => RoomWait::For(time),
+        None => RoomWait::Usual,
+    };
     if let Some(file) = &args.file {
-        return submit_file(context, file);
+        return submit_file(context, file, wait);
     }
     let mut door = Door::open(context, Need::NewQueue)?;
     let task = submission::build(context, &mut door, args.options, args.command)?;
-    let submitted = door.call(&Submit { tasks: vec![task] })?;
+    let submitted = door.call(&Submit { tasks: vec![task], wait_ms: wait.ms() })?;
     let mut printed = Ids::new(context);
     printed.add(&submitted.ids);
     printed.finish()
 }
 
-fn submit_file(context: &Context, file: &Path) -> Result<Exit, CliError> {
+fn submit_file(context: &Context, file: &Path, wait: RoomWait) -> Result<Exit, CliError> {
     let tasks = CheckedFile::open(file)?;
     let mut door = Door::open(context, Need::NewQueue)?;
     let mut printed = Ids::new(context);
-    let submitted = door.submit_all(tasks.read()?, |ids| printed.add(ids));
+    let submitted = door.submit_all(tasks.read()?, wait, |ids| printed.add(ids));
     // What was accepted is told even if not all was.
     let told = printed.finish();
     submitted?;

@@ -4,11 +4,12 @@ use std::time::{Duration, Instant};
 
 use super::args::{StopArgs, WorkerCommand};
 use super::door::{Door, Need};
-use super::render::Out;
+use super::render::{Out, plain};
 use super::{CliError, Context, Exit, pool, tables};
-use crate::wire::request::{Scale, Status, Stop, Workers};
+use crate::wire::reply::Pausing;
+use crate::wire::request::{Pause, Resume, Scale, Status, Stop, Workers};
 use crate::wire::types::StopMode;
-use crate::wire::{Client, ClientError, Stamp};
+use crate::wire::{Client, ClientError, Method, Stamp};
 
 /// How long a supervisor may take between hanging up and being gone.
 const LAST_BREATH: Duration = Duration::from_secs(10);
@@ -24,6 +25,8 @@ pub fn run(context: &Context, command: WorkerCommand) -> Result<Exit, CliError> 
         WorkerCommand::Status => status(context),
         WorkerCommand::List => list(context),
         WorkerCommand::Scale { count } => scale(context, count),
+        WorkerCommand::Pause { reason } => pausing(context, &Pause { reason }),
+        WorkerCommand::Resume => pausing(context, &Resume {}),
         WorkerCommand::Stop(args) => stop(context, &args),
     }
 }
@@ -64,6 +67,22 @@ fn scale(context: &Context, count: u32) -> Result<Exit, CliError> {
         out.answer(&scaled)?;
     } else {
         out.line(format_args!("workers: {} -> {}", scaled.before, scaled.target))?;
+    }
+    out.finish()?;
+    Ok(Exit::Done)
+}
+
+/// `pause` and `resume`: both say how it stands afterwards.
+fn pausing(context: &Context, request: &impl Method<Reply = Pausing>) -> Result<Exit, CliError> {
+    let pausing = connect(context)?.call(request)?;
+    let mut out = Out::new();
+    if context.json {
+        out.answer(&pausing)?;
+    } else {
+        match &pausing.paused {
+            Some(paused) => out.line(format_args!("paused {}", plain(&paused.why)))?,
+            None => out.line("tasks are started")?,
+        }
     }
     out.finish()?;
     Ok(Exit::Done)

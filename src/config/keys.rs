@@ -47,6 +47,8 @@ pub(super) enum Slot {
     OptionalSeconds(Place<Option<Duration>>, u64, u64),
     OptionalDays(Place<Option<Duration>>, u64, u64),
     Real(Place<f64>, f64, f64),
+    OptionalReal(Place<Option<f64>>, f64, f64),
+    Switch(Place<bool>),
     Octal(Place<u32>),
     Mode(Place<WorkerMode>),
     Action(Place<OverLimitAction>),
@@ -136,6 +138,28 @@ pub(super) static KEYS: &[Key] = &[
         "the most events that are kept"),
     key("queue.maxTasks", Slot::Amount(|c| &mut c.queue.max_tasks, 1, 1_000_000_000),
         "the most unfinished tasks; a submission beyond is refused"),
+    key("queue.backpressureThreshold", Slot::Real(|c| &mut c.queue.backpressure_threshold, 0.01, 1.0),
+        "the share of queue.maxTasks from which on submitters wait; at 1 nobody waits"),
+    key("queue.maxWaitSeconds", Slot::Seconds(|c| &mut c.queue.max_wait, 0, 7 * DAY_S),
+        "how long a submitter waits for room that does not say otherwise"),
+    key("backpressure.enabled", Slot::Switch(|c| &mut c.backpressure.enabled),
+        "whether no further task is started while the machine lacks resources"),
+    key("backpressure.maxLoadPerCpu", Slot::OptionalReal(|c| &mut c.backpressure.max_load_per_cpu, 0.001, 10_000.0),
+        "the highest load average of one minute, for each processor"),
+    key("backpressure.minFreeMemoryMb", Slot::OptionalAmount(|c| &mut c.backpressure.min_free_memory_mb, 1, TIB / KIB),
+        "the least memory that is left, in MiB"),
+    key("backpressure.minFreeDiskMb", Slot::OptionalAmount(|c| &mut c.backpressure.min_free_disk_mb, 1, TIB / KIB),
+        "the least disk space that is left to the state directory, in MiB"),
+    key("backpressure.maxMemoryPressure", Slot::OptionalReal(|c| &mut c.backpressure.max_memory_pressure, 0.1, 100.0),
+        "the most time in which all processes wait for memory, in percent"),
+    key("backpressure.maxIoPressure", Slot::OptionalReal(|c| &mut c.backpressure.max_io_pressure, 0.1, 100.0),
+        "the most time in which all processes wait for the disk, in percent"),
+    key("backpressure.maxCpuPressure", Slot::OptionalReal(|c| &mut c.backpressure.max_cpu_pressure, 0.1, 100.0),
+        "the most time in which some process waits for a processor, in percent"),
+    key("backpressure.resumeAfterSeconds", Slot::Seconds(|c| &mut c.backpressure.resume_after, 0, DAY_S),
+        "how long all must have been well, by a tenth, before tasks are started again"),
+    key("jobserver.slots", Slot::OptionalCount(|c| &mut c.jobserver.slots, 1, 4096),
+        "how many jobs tasks with a jobserver run at once in all; none is the processors that may be used"),
     key("control.maxConnections", Slot::Count(|c| &mut c.control.max_connections, 1, 10_000),
         "the most clients at a time"),
     key("log.level", Slot::Level(|c| &mut c.log.level),
@@ -210,10 +234,11 @@ impl Key {
             Slot::OptionalDays(place, low, high) => {
                 *place(config) = or_none(*low, *high)?.map(|days| Duration::from_secs(days * DAY_S));
             }
-            Slot::Real(place, low, high) => {
-                let number = node.as_real(self.path)?;
-                *place(config) = (*low..=*high).contains(&number).then_some(number).ok_or_else(|| self.refuse(node))?;
+            Slot::Real(place, low, high) => *place(config) = self.real(node, *low, *high)?,
+            Slot::OptionalReal(place, low, high) => {
+                *place(config) = if is_none(node) { None } else { Some(self.real(node, *low, *high)?) };
             }
+            Slot::Switch(place) => *place(config) = node.as_bool(self.path)?,
             Slot::Octal(place) => *place(config) = self.octal(node)?,
             Slot::Mode(place) => *place(config) = self.named(node)?,
             Slot::Action(place) => *place(config) = self.named(node)?,
@@ -226,6 +251,11 @@ impl Key {
             Slot::Name(place) => *place(config) = self.name(node)?,
         }
         Ok(())
+    }
+
+    fn real(&self, node: &Node<'_>, low: f64, high: f64) -> Result<f64, Fault> {
+        let number = node.as_real(self.path)?;
+        (low..=high).contains(&number).then_some(number).ok_or_else(|| self.refuse(node))
     }
 
     fn refuse(&self, node: &Node<'_>) -> Fault {
@@ -291,6 +321,8 @@ impl Slot {
             | Self::OptionalSeconds(_, low, high)
             | Self::OptionalDays(_, low, high) => format!("{} or none", range(*low, *high)),
             Self::Real(_, low, high) => format!("{low} to {high}"),
+            Self::OptionalReal(_, low, high) => format!("{low} to {high} or none"),
+            Self::Switch(_) => "true or false".to_owned(),
             Self::Octal(_) => "000 to 777".to_owned(),
             Self::Mode(_) => names::<WorkerMode>(),
             Self::Action(_) => names::<OverLimitAction>(),
@@ -317,6 +349,8 @@ impl Slot {
             Self::OptionalSeconds(place, ..) => or_none(place(config).map(|time| time.as_secs())),
             Self::OptionalDays(place, ..) => or_none(place(config).map(|time| time.as_secs() / DAY_S)),
             Self::Real(place, ..) => place(config).to_string(),
+            Self::OptionalReal(place, ..) => or_none(*place(config)),
+            Self::Switch(place) => place(config).to_string(),
             Self::Octal(place) => format!("{:03o}", place(config)),
             Self::Mode(place) => place(config).name().to_owned(),
             Self::Action(place) => place(config).name().to_owned(),

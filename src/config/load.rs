@@ -239,6 +239,8 @@ fn variable_node<'v>(slot: &Slot, text: &'v str) -> Node<'v> {
         | Slot::OptionalSeconds(..)
         | Slot::OptionalDays(..)
         | Slot::Real(..)
+        | Slot::OptionalReal(..)
+        | Slot::Switch(_)
         | Slot::Octal(_)
         | Slot::Mode(_)
         | Slot::Action(_)

@@ -35,6 +35,10 @@ pub struct Config {
     pub retention: Retention,
     /// The queue: `queue`.
     pub queue: Queue,
+    /// When no further task is started for want of resources: `backpressure`.
+    pub backpressure: Backpressure,
+    /// The GNU make jobserver: `jobserver`.
+    pub jobserver: Jobserver,
     /// The control socket: `control`.
     pub control: Control,
     /// The supervisor's own log: `log`.
@@ -154,10 +158,42 @@ pub struct Retention {
 }
 
 /// The queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Queue {
     /// The most unfinished tasks, members of arrays included; a submission beyond is refused.
     pub max_tasks: u64,
+    /// The share of `max_tasks` from which on submitters wait, 0 to 1; at 1 nobody waits.
+    pub backpressure_threshold: f64,
+    /// How long a submitter waits that does not say otherwise.
+    pub max_wait: Duration,
+}
+
+/// When no further task is started for want of resources. `None` is no limit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Backpressure {
+    /// Whether any of it counts.
+    pub enabled: bool,
+    /// The machine's load average of one minute, for each processor.
+    pub max_load_per_cpu: Option<f64>,
+    /// Memory that the machine has left, in MiB.
+    pub min_free_memory_mb: Option<u64>,
+    /// Disk space that the state directory's file system has left, in MiB.
+    pub min_free_disk_mb: Option<u64>,
+    /// The share of time in which all processes waited for memory, over ten seconds, in percent.
+    pub max_memory_pressure: Option<f64>,
+    /// The same for input and output.
+    pub max_io_pressure: Option<f64>,
+    /// The share of time in which some process waited for a processor, over ten seconds, in percent.
+    pub max_cpu_pressure: Option<f64>,
+    /// How long all must have been well, with a margin, before tasks are started again.
+    pub resume_after: Duration,
+}
+
+/// The GNU make jobserver.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Jobserver {
+    /// How many processes the pool and its tasks' jobs run at once; `None` is the processors that may be used.
+    pub slots: Option<u32>,
 }
 
 /// The control socket.
@@ -287,7 +323,22 @@ impl Default for Retention {
 
 impl Default for Queue {
     fn default() -> Self {
-        Self { max_tasks: 10_000_000 }
+        Self { max_tasks: 10_000_000, backpressure_threshold: 0.9, max_wait: Duration::from_secs(30) }
+    }
+}
+
+impl Default for Backpressure {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            max_load_per_cpu: None,
+            min_free_memory_mb: Some(64),
+            min_free_disk_mb: Some(64),
+            max_memory_pressure: Some(40.0),
+            max_io_pressure: None,
+            max_cpu_pressure: None,
+            resume_after: Duration::from_secs(5),
+        }
     }
 }
 

@@ -81,7 +81,10 @@ tasks: {timeoutSeconds: 7, retries: {count: 2, delayMs: 5, factor: 1.5, maxDelay
   environment: {allow: [PATH, 'LC_*'], set: {A: 1.50, B: yes}}}
 output: {maxBytesPerTask: 1, segmentBytes: 65536}
 retention: {maxAgeDays: none, maxFinishedTasks: 5, intervalSeconds: 1, maxEvents: 3}
-queue: {maxTasks: 9}
+queue: {maxTasks: 9, backpressureThreshold: 0.5, maxWaitSeconds: 2}
+backpressure: {enabled: false, maxLoadPerCpu: 1.5, minFreeMemoryMb: none, minFreeDiskMb: 7, maxMemoryPressure: none,
+  maxIoPressure: 20, maxCpuPressure: 30.5, resumeAfterSeconds: 0}
+jobserver: {slots: 3}
 control: {maxConnections: 3}
 log: {level: debug, file: logs/acode.log}
 pool: {name: night}
@@ -98,7 +101,20 @@ pool: {name: night}
         ("1.50", "yes")
     );
     assert!(config.tasks.inherits("LC_ALL") && config.tasks.inherits("PATH") && !config.tasks.inherits("HOME"));
-    assert_eq!((config.retention.max_age, config.queue.max_tasks), (None, 9));
+    assert_eq!(config.retention.max_age, None);
+    let queue = Queue { max_tasks: 9, backpressure_threshold: 0.5, max_wait: Duration::from_secs(2) };
+    assert_eq!((config.queue, config.jobserver.slots), (queue, Some(3)));
+    let backpressure = Backpressure {
+        enabled: false,
+        max_load_per_cpu: Some(1.5),
+        min_free_memory_mb: None,
+        min_free_disk_mb: Some(7),
+        max_memory_pressure: None,
+        max_io_pressure: Some(20.0),
+        max_cpu_pressure: Some(30.5),
+        resume_after: Duration::ZERO,
+    };
+    assert_eq!(config.backpressure, backpressure);
     assert_eq!(config.log, Log { level: LogLevel::Debug, file: Some(bench.folder.path().join("logs/acode.log")) });
     assert_eq!(config.pool.name, "night");
 }

@@ -186,6 +186,11 @@ impl Dirs {
         self.runtime.join("spill")
     }
 
+    /// The fifo of the GNU make jobserver.
+    pub fn jobserver(&self) -> PathBuf {
+        self.runtime.join("jobserver")
+    }
+
     /// The log of a supervisor that runs in the background and was given no other.
     pub fn log(&self) -> PathBuf {
         self.state.join("acode.log")

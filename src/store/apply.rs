@@ -155,6 +155,7 @@ impl<'c> Writer<'c> {
                 self.worker_stopped(*id, *at_us, (*completed, *failed), failure.as_deref())
             }
             Op::PoolEvent { kind, at_us, data } => self.pool_event(*kind, *at_us, data.as_deref()),
+            Op::Pause { pause, at_us } => self.pause(pause.as_ref(), *at_us),
             Op::Continue => self.load_todo(),
         }?;
         self.work_off()

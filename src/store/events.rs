@@ -65,9 +65,9 @@ kinds! {
     PoolStopped = 16, "pool-stopped";
     /// The pool was told to have another number of workers.
     PoolScaled = 17, "pool-scaled";
-    /// The pool takes no further tasks until the machine has room again.
+    /// A person has the pool start no further tasks.
     PoolPaused = 18, "pool-paused";
-    /// It takes tasks again.
+    /// A person lets it start tasks again.
     PoolResumed = 19, "pool-resumed";
     /// The configuration was read again.
     PoolReloaded = 20, "pool-reloaded";
@@ -77,6 +77,10 @@ kinds! {
     QueueHealed = 22, "queue-healed";
     /// Old tasks were removed; `count` says how many.
     QueuePruned = 23, "queue-pruned";
+    /// The queue is nearly full, so submitters wait; or the machine lacks something, so no task is started.
+    BackpressureOn = 40, "backpressure-on";
+    /// That is over.
+    BackpressureOff = 41, "backpressure-off";
 }
 
 impl EventKind {

@@ -6,7 +6,7 @@
 //! failed writes. Invariant: memory follows the disk; nothing here is changed before its commit.
 //!
 //! `op` is the data that comes in and goes out, `apply` the transaction; `submit`, `life`, `cancel` and `deps` are what
-//! it does; `queue`, `history`, `find` and `events` read; `prune` forgets.
+//! it does; `queue`, `history`, `find` and `events` read; `prune` forgets, `pause` remembers.
 
 mod apply;
 mod cancel;
@@ -18,6 +18,7 @@ mod history;
 mod life;
 mod migrate;
 mod op;
+mod pause;
 mod prune;
 mod queue;
 mod statements;
@@ -35,7 +36,7 @@ use rusqlite::{Connection, OpenFlags};
 pub use error::{FindError, StoreError, SubmitError};
 pub use events::{Event, EventKind};
 pub use history::{ArrayRecord, AttemptRecord, ListFilter, Page, TaskKind, TaskRecord};
-pub use op::{Applied, AttemptEnd, Counts, NewTask, Next, NowReady, Op, WorkerRecord, later};
+pub use op::{Applied, AttemptEnd, Counts, NewTask, Next, NowReady, Op, Pause, WorkerRecord, later};
 pub use prune::{Pruned, Retention};
 pub use queue::{Entry, ReadyTask};
 

@@ -160,6 +160,15 @@ pub struct WorkerRecord {
     pub failed: u64,
 }
 
+/// That a person has the pool pause.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Pause {
+    /// Why, in that person's words.
+    pub reason: Option<String>,
+    /// Since when, in microseconds of Unix time.
+    pub since_us: u64,
+}
+
 /// One change of the queue.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Op {
@@ -253,6 +262,13 @@ pub enum Op {
         /// More about it, as JSON.
         data: Option<String>,
     },
+    /// A person has the pool start no further task, or lets it start tasks again. Outlives the supervisor.
+    Pause {
+        /// Why it pauses; none to go on.
+        pause: Option<Pause>,
+        /// When.
+        at_us: u64,
+    },
     /// Goes on with work that one transaction was too small for (`Applied::more`).
     Continue,
 }
@@ -274,6 +290,7 @@ impl Op {
             Self::PoolEvent { kind, at_us, .. } => (10, kind.code().into(), *at_us),
             Self::Continue => (11, 0, 0),
             Self::WorkerUnhealthy { id, at_us } => (12, id.to_u128(), *at_us),
+            Self::Pause { pause, at_us } => (40, pause.is_some().into(), *at_us),
         }
     }
 }

@@ -1,7 +1,7 @@
 -- Version 1 of the queue's database. One owner at a time; see mod.rs.
 -- Times: *_us are microseconds, *_ms milliseconds of Unix time. Zero costs no byte in a row, NULL costs none either.
 
--- Facts that never change after creation: 'tag' (the queue's 40 random bits), 'created_ms'.
+-- Facts about the queue as a whole: 'tag' (its 40 random bits, for ever), 'paused' (JSON, only while it is, by hand).
 CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
 
 -- One row, rewritten by every transaction: so opening never counts, and numbers are never given out twice.

@@ -86,6 +86,9 @@ statements! {
     DropTodo = "DELETE FROM todo WHERE kind = ?1 AND seq = ?2";
     AnyTodo = "SELECT 1 FROM todo LIMIT 1";
 
+    SetMeta = "INSERT INTO meta(key, value) VALUES(?1, ?2) ON CONFLICT DO UPDATE SET value = ?2 WHERE value IS NOT ?2";
+    DropMeta = "DELETE FROM meta WHERE key = ?1";
+
     WorkerStarted = "INSERT OR IGNORE INTO worker(id, slot, pid, start_ticks, boot_id, mode, started_us)
         VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     WorkerStopped = "UPDATE worker SET stopped_us = ?2, completed = ?3, failed = ?4 WHERE id = ?1 AND stopped_us IS NULL";

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 
 use mio::net::{UnixListener, UnixStream};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use mio::{Interest, Registry, Token};
 use serde::Serialize;
 
@@ -32,6 +33,8 @@ struct Client {
     outbox: Outbox,
     /// A call with several replies is going on: what follows it has to wait.
     streaming: bool,
+    /// A call waits for room in the queue: what follows it has to wait.
+    waiting: bool,
     /// It was not read from because it did not take its replies; what it has sent meanwhile is announced no more.
     stalled: bool,
     /// Nothing more is read; it is closed when its replies are out.
@@ -96,8 +99,16 @@ impl Clients {
             check_peer(&stream).err().map(|error| CallError::PermissionDenied { reason: error.to_string() })
         };
         let (inbox, outbox) = (Inbox::new(), Outbox::new());
-        let mut client =
-            Client { stream, inbox, outbox, streaming: false, stalled: false, closing: false, awaits_room: false };
+        let mut client = Client {
+            stream,
+            inbox,
+            outbox,
+            streaming: false,
+            waiting: false,
+            stalled: false,
+            closing: false,
+            awaits_room: false,
+        };
         if let Some(refusal) = refusal {
             // Its buffer is empty, so this fits; if not, the closed connection says enough.
             let _ = client.outbox.error(&refusal);
@@ -131,7 +142,7 @@ impl Clients {
         let client = self.all.get_mut(&id)?;
         let mut reads = 0;
         loop {
-            if client.streaming || client.closing {
+            if client.streaming || client.waiting || client.closing {
                 return None;
             }
             client.stalled = client.outbox.is_full();
@@ -202,6 +213,26 @@ impl Clients {
         }
     }
 
+    /// Keeps a client's next calls waiting until `let_go`, whatever it is answered meanwhile to earlier ones.
+    pub fn keep_waiting(&mut self, id: ClientId) {
+        if let Some(client) = self.all.get_mut(&id) {
+            client.waiting = true;
+        }
+    }
+
+    /// Ends that.
+    pub fn let_go(&mut self, id: ClientId) {
+        if let Some(client) = self.all.get_mut(&id) {
+            client.waiting = false;
+            self.hot.insert(id);
+        }
+    }
+
+    /// Whether nobody is there any more to be told how a call came out.
+    pub fn is_gone(&self, id: ClientId) -> bool {
+        self.all.get(&id).is_none_or(|client| client.closing || has_hung_up(&client.stream))
+    }
+
     /// Whether the client takes another reply of a stream now.
     pub fn has_room(&self, id: ClientId) -> bool {
         self.all.get(&id).is_some_and(|client| !client.outbox.is_full())
@@ -239,8 +270,13 @@ impl Clients {
         gone
     }
 
-    /// Notices clients in the middle of a stream that have hung up: nobody reads from them otherwise.
+    /// Notices clients that have hung up in the middle of a stream, or while they wait: nobody reads from them otherwise.
     pub fn check_streaming(&mut self, id: ClientId) {
+        if let Some(client) = self.all.get_mut(&id).filter(|client| client.waiting) {
+            // What it has sent meanwhile stays in the kernel, so that it is slowed, too.
+            client.closing |= has_hung_up(&client.stream);
+            return;
+        }
         let Some(client) = self.all.get_mut(&id).filter(|client| client.streaming) else { return };
         match client.inbox.read_from(&mut client.stream) {
             Ok(0) => client.closing = true,
@@ -249,6 +285,14 @@ impl Clients {
             Err(_) => client.closing = true,
         }
     }
+}
+
+/// Whether the peer has closed its whole end, with or without having been read to the end.
+fn has_hung_up(stream: &UnixStream) -> bool {
+    use std::os::fd::AsFd;
+    let mut fds = [PollFd::new(stream.as_fd(), PollFlags::empty())];
+    let polled = poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0);
+    polled && fds[0].revents().is_some_and(|seen| seen.intersects(PollFlags::POLLHUP | PollFlags::POLLERR))
 }
 
 /// Makes the listening socket at `path`, open to its owner only. One that a dead supervisor left is replaced; the

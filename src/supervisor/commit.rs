@@ -116,6 +116,7 @@ impl Supervisor {
                 After::Accepted { client, ids } => self.accept(client, ids, applied),
                 After::Cancelled { client, reply } => self.clients.reply(client, &reply, false),
                 After::Retried { client, reply } => self.clients.reply(client, &reply, false),
+                After::Paused { client, pause } => self.paused_by_hand(client, pause),
                 After::Refused { client, why } => self.clients.error(client, &CallError::Internal { reason: why }),
             }
         }
@@ -140,6 +141,7 @@ impl Supervisor {
     /// Takes a task off the desk, with the file that was written for it; gives its slot.
     pub(super) fn clear_from_desk(&mut self, seq: u64) -> Option<acode_worker::claim::Ticket> {
         let active = self.desk.take(seq)?;
+        self.jobserver.forget(seq);
         if let Some(path) = active.spilled {
             // What stays is removed with its folder when the pool stops.
             let _ = std::fs::remove_file(path);
@@ -177,6 +179,7 @@ impl Supervisor {
                 After::Accepted { client, .. }
                 | After::Cancelled { client, .. }
                 | After::Retried { client, .. }
+                | After::Paused { client, .. }
                 | After::Refused { client, .. } => self.clients.error(client, &refusal),
             }
         }

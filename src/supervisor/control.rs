@@ -7,13 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use acode_worker::failpoint;
-use acode_worker::task::{TaskId, TaskState};
+use acode_worker::task::{Submission, TaskId, TaskState};
 use acode_worker::wire::Order;
 
 use super::Supervisor;
 use super::clients::ClientId;
 use super::desk::{Phase, served};
 use super::ledger::After;
+use super::pause;
 use super::streams::{Awaited, Follower, Waiter};
 use crate::records;
 use crate::requests::{self, RequestError};
@@ -31,7 +32,7 @@ impl Supervisor {
     pub(super) fn answer(&mut self, client: ClientId, call: Call) {
         let Call { request, more, oneway } = call;
         // What is done for nobody in particular is done, and answered to nobody.
-        let client = if oneway { ClientId::NOBODY } else { client };
+        let (client, connection) = (if oneway { ClientId::NOBODY } else { client }, client);
         if oneway && matches!(request, Request::Wait(_) | Request::Events(_)) {
             return;
         }
@@ -39,15 +40,29 @@ impl Supervisor {
         if !matches!(request, Request::Submit(_)) && !self.ledger.is_empty() {
             self.commit();
         }
-        if let Err(error) = self.try_answer(client, request, more) {
+        if let Err(error) = self.try_answer(client, connection, request, more) {
             let error = self.refusal(error);
-            self.clients.error(client, &error);
+            self.answer_error(client, &error);
         }
     }
 
-    fn try_answer(&mut self, client: ClientId, request: Request, more: bool) -> Result<(), RequestError> {
+    /// Answers with an error, behind the answers to earlier calls, which may wait for a commit.
+    pub(super) fn answer_error(&mut self, client: ClientId, error: &CallError) {
+        if !self.ledger.is_empty() {
+            self.commit();
+        }
+        self.clients.error(client, error);
+    }
+
+    fn try_answer(
+        &mut self,
+        client: ClientId,
+        connection: ClientId,
+        request: Request,
+        more: bool,
+    ) -> Result<(), RequestError> {
         match request {
-            Request::Submit(submit) => self.submit(client, submit)?,
+            Request::Submit(submit) => self.submit(client, connection, submit)?,
             Request::Resolve(resolve) => {
                 let ids = requests::resolve_all(&*self.store, &resolve.ids)?;
                 self.clients.reply(client, &reply::Resolved { ids }, false);
@@ -86,7 +101,9 @@ impl Supervisor {
                 self.clients.reply(client, &reply::WorkersReply { workers }, false);
             }
             Request::Scale(scale) => self.scale(client, scale.count)?,
-            Request::Stop(stop) => self.stop(client, &stop, more),
+            Request::Stop(stop) => self.stop(client, &stop, more)?,
+            Request::Pause(asked) => self.pause(client, &asked)?,
+            Request::Resume(_) => self.resume(client)?,
             Request::Prune(prune) => {
                 let pruned = self.prune_now(&prune)?;
                 self.clients.reply(client, &pruned, false);
@@ -108,7 +125,7 @@ impl Supervisor {
     }
 
     /// What a client is told; a queue that cannot be read or written begins to heal.
-    fn refusal(&mut self, error: RequestError) -> CallError {
+    pub(super) fn refusal(&mut self, error: RequestError) -> CallError {
         match error {
             RequestError::Call(error) => error,
             RequestError::Store(error) => {
@@ -121,20 +138,33 @@ impl Supervisor {
     }
 
     /// Refuses what needs the queue to be written while it cannot be.
-    fn writable(&self) -> Result<(), CallError> {
+    pub(super) fn writable(&self) -> Result<(), CallError> {
         match &self.broken {
             Some(broken) => Err(CallError::QueueUnavailable { reason: broken.why.clone() }),
             None => Ok(()),
         }
     }
 
-    fn submit(&mut self, client: ClientId, submit: Submit) -> Result<(), RequestError> {
+    fn submit(&mut self, client: ClientId, connection: ClientId, submit: Submit) -> Result<(), RequestError> {
         if self.is_stopping() {
             return Err(CallError::Draining.into());
         }
         self.writable()?;
-        let queued = self.store.counts().pending + self.ledger.submitted();
-        let tasks = requests::admit(&mut *self.store, submit.tasks, self.config.queue.max_tasks, queued)?;
+        match self.let_in(client, connection, submit)? {
+            Some(tasks) => self.take_in(client, tasks),
+            None => Ok(()),
+        }
+    }
+
+    /// How many tasks the queue will hold when the batch is committed.
+    pub(super) fn queued(&self) -> u64 {
+        self.store.counts().pending + self.ledger.submitted()
+    }
+
+    /// Puts the entries of a submission into the batch.
+    pub(super) fn take_in(&mut self, client: ClientId, tasks: Vec<Submission>) -> Result<(), RequestError> {
+        let queued = self.queued();
+        let tasks = requests::admit(&mut *self.store, tasks, self.config.queue.max_tasks, queued)?;
         if tasks.iter().any(|task| !task.dependencies.is_empty()) {
             // A dependency may be on something in the batch, and a bad one must refuse the whole request.
             self.commit();
@@ -354,7 +384,11 @@ impl Supervisor {
         Ok(())
     }
 
-    fn stop(&mut self, client: ClientId, stop: &Stop, more: bool) {
+    fn stop(&mut self, client: ClientId, stop: &Stop, more: bool) -> Result<(), RequestError> {
+        if let (StopMode::WhenEmpty, Some(pause)) = (stop.mode, self.pauses.by_hand()) {
+            let reason = format!("the pool is paused {}, so its queue would never become empty", pause::words(pause));
+            return Err(CallError::Refused { reason }.into());
+        }
         match stop.mode {
             StopMode::Drain => self.drain(stop.timeout_ms),
             StopMode::Force => self.force(),
@@ -365,6 +399,7 @@ impl Supervisor {
         if more {
             self.begin_watching_stop(client);
         }
+        Ok(())
     }
 
     /// Looks for tasks in every lane again.

@@ -20,7 +20,7 @@ use crate::store::{Entry, Op, StoreError};
 impl Supervisor {
     /// Publishes what is ready and not published yet, as far as there is room, and wakes as many idle workers.
     pub(super) fn dispatch(&mut self) {
-        if !self.fleet.is_open() || self.broken.is_some() {
+        if !self.fleet.is_open() || self.broken.is_some() || !self.pauses.is_open() {
             return;
         }
         for lane in served() {
@@ -87,6 +87,7 @@ impl Supervisor {
         payload.extend_from_slice(br#","spec":"#);
         payload.extend_from_slice(spec_json.as_bytes());
         payload.push(b'}');
+        self.jobserver.expect(id.seq(), spec_json);
         let mut spilled = None;
         if payload.len() > PAYLOAD_MAX {
             match self.spill(id.seq(), attempt, &payload) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use acode_worker::task::{Array, TaskId};
 
 use super::clients::ClientId;
-use crate::store::{EventKind, NewTask, Op};
+use crate::store::{EventKind, NewTask, Op, Pause};
 use crate::wire::reply;
 
 /// The longest that a batch is kept open for more, in nanoseconds, while workers have enough to do.
@@ -45,6 +45,13 @@ pub enum After {
         client: ClientId,
         /// What was done.
         reply: reply::Retried,
+    },
+    /// A pause by hand, or its end, takes effect and is acknowledged.
+    Paused {
+        /// To whom.
+        client: ClientId,
+        /// Why it pauses; none if it goes on.
+        pause: Option<Pause>,
     },
     /// A wish that makes no sense to the queue is answered with an error.
     Refused {
@@ -98,7 +105,11 @@ impl Ledger {
     pub fn then(&mut self, after: After) {
         self.urgent |= match &after {
             After::Release { .. } => false,
-            After::Accepted { .. } | After::Cancelled { .. } | After::Retried { .. } | After::Refused { .. } => true,
+            After::Accepted { .. }
+            | After::Cancelled { .. }
+            | After::Retried { .. }
+            | After::Paused { .. }
+            | After::Refused { .. } => true,
         };
         self.afters.push(after);
     }
@@ -161,6 +172,7 @@ impl Ledger {
                 | Op::WorkerUnhealthy { .. }
                 | Op::WorkerStopped { .. }
                 | Op::PoolEvent { .. }
+                | Op::Pause { .. }
                 | Op::Continue => (None, false),
             };
             match wishes.last_mut().filter(|last| together && id.is_some() && last.id == id) {
@@ -180,7 +192,7 @@ impl Ledger {
                 After::Accepted { client, ids } => (ids.first() == Some(&wish)).then_some(*client),
                 After::Cancelled { client, reply } => reply.cancelled.contains(&wish).then_some(*client),
                 After::Retried { client, reply } => reply.retried.contains(&wish).then_some(*client),
-                After::Refused { .. } => None,
+                After::Paused { .. } | After::Refused { .. } => None,
             };
             if let Some(client) = refused {
                 *after = After::Refused { client, why: why.to_owned() };
@@ -193,7 +205,7 @@ impl Ledger {
     /// stays, and is committed when the disk has healed.
     pub fn without_requests(&mut self) -> Vec<After> {
         self.ops.retain(|op| match op {
-            Op::Submit(_) | Op::Cancel { .. } | Op::Retry { .. } | Op::Progress { .. } => false,
+            Op::Submit(_) | Op::Cancel { .. } | Op::Retry { .. } | Op::Pause { .. } | Op::Progress { .. } => false,
             // They are told again when the queue is healed in earnest.
             Op::PoolEvent { kind: EventKind::QueueBroken | EventKind::QueueHealed, .. } => false,
             Op::Expand { .. }
@@ -210,7 +222,11 @@ impl Ledger {
         self.submitted = 0;
         let (kept, asked) = std::mem::take(&mut self.afters).into_iter().partition(|after| match after {
             After::Release { .. } => true,
-            After::Accepted { .. } | After::Cancelled { .. } | After::Retried { .. } | After::Refused { .. } => false,
+            After::Accepted { .. }
+            | After::Cancelled { .. }
+            | After::Retried { .. }
+            | After::Paused { .. }
+            | After::Refused { .. } => false,
         });
         self.afters = kept;
         asked

@@ -4,6 +4,7 @@
 //! have its say; the other files are the supervisor's hands. What is here puts it together, in the order in which
 //! things must come into being: the nursery before anything else, the lock before the queue, the socket last.
 
+mod backlog;
 mod clients;
 mod commit;
 mod control;
@@ -11,10 +12,15 @@ mod crew;
 mod decide;
 mod desk;
 mod dispatch;
+mod gauge;
+mod jobs;
+mod jobserver;
 mod judge;
 mod launch;
 mod ledger;
 mod log;
+mod pause;
+mod pressure;
 mod prune;
 mod reactor;
 mod recover;
@@ -63,6 +69,15 @@ pub struct Launch {
     pub lifeline: Option<OwnedFd>,
     /// Whether it leaves the terminal: then its log goes to the state directory's file if the configuration names none.
     pub log_to_file: bool,
+}
+
+/// A pool that accepts work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Up {
+    /// The supervisor's process.
+    pub pid: u32,
+    /// Why it starts no task, if it was paused by hand before it was started.
+    pub paused: Option<String>,
 }
 
 /// Why a pool did not start, or ended other than by being told to.
@@ -156,6 +171,10 @@ struct Supervisor {
     next_tick_ns: u64,
     next_prune_ns: u64,
 
+    pauses: pause::Pauses,
+    backlog: backlog::Backlog,
+    jobserver: jobserver::Jobserver,
+
     streams: streams::Streams,
     /// Something was committed that a stream may have to tell.
     streams_dirty: bool,
@@ -178,7 +197,7 @@ struct Supervisor {
 ///
 /// # Errors
 /// The pool did not start, or ended other than by being told to.
-pub fn serve(launch: Launch, ready: impl FnOnce(u32)) -> Result<(), PoolError> {
+pub fn serve(launch: Launch, ready: impl FnOnce(Up)) -> Result<(), PoolError> {
     // The nursery of a detached pool leaves the terminal at once, and so do its workers: whoever reads our output must not
     // wait for them.
     let begin: fn() = if launch.log_to_file { launch::leave_terminal } else { || {} };
@@ -186,7 +205,11 @@ pub fn serve(launch: Launch, ready: impl FnOnce(u32)) -> Result<(), PoolError> {
     let mut supervisor = recover::build(launch, nursery)?;
     supervisor.register().map_err(PoolError::system("the event loop cannot be set up"))?;
     tracing::info!(pool = supervisor.config.pool.name, pid = std::process::id(), "pool started");
-    ready(std::process::id());
+    let paused = supervisor.pauses.by_hand().map(pause::words);
+    if let Some(why) = &paused {
+        tracing::info!("still paused {why}");
+    }
+    ready(Up { pid: std::process::id(), paused });
     let ran = supervisor.run();
     supervisor.close();
     ran.map_err(PoolError::system("the event loop failed"))?;
@@ -217,10 +240,13 @@ impl Supervisor {
         self.policy = settings::policy(&config);
         self.fleet.set_rules(settings::rules(&config, self.producer.region().geometry().workers));
         self.clients.set_max(config.control.max_connections as usize);
+        self.pauses.set_limits(config.backpressure);
+        self.jobserver.set_slots(settings::job_slots(&config));
         self.config = config;
         let rows: Vec<u16> = self.crew.iter().map(|(row, _)| row).collect();
         let order = acode_worker::wire::Order::Configure(Box::new(self.settings.clone()));
         rows.into_iter().for_each(|row| self.crew.order(row, &order));
+        self.look_at_machine();
     }
 
     /// Leaves nothing behind but the queue and the journal.
@@ -235,6 +261,7 @@ impl Supervisor {
         self.feed_streams();
         let _ = self.clients.flush(self.polls.urgent.registry());
         let _ = std::fs::remove_file(self.dirs.control_socket());
+        self.jobserver.close();
         failpoint!("supervisor.before-sweep");
         let _ = acode_worker::room::remove_tree(&self.dirs.rooms());
         let _ = acode_worker::room::remove_tree(&self.dirs.spill());

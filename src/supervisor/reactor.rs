@@ -104,6 +104,7 @@ impl Supervisor {
         self.tick();
         while !self.is_finished() {
             self.dispatch();
+            self.share_jobs();
             let lingers = self.lingers();
             self.polls.listen_to_reports(!lingers)?;
             let timeout = self.timeout();
@@ -119,6 +120,7 @@ impl Supervisor {
             self.hear_reports()?;
             self.keep_time();
             self.commit_if_due();
+            self.serve_waiting();
             self.feed_streams();
             self.flush_clients();
         }
@@ -208,6 +210,7 @@ impl Supervisor {
         let rows = rows.collect();
         self.decide(Event::Tick { rows });
         self.crew.flush();
+        self.look_at_machine();
         self.heal();
     }
 
@@ -228,6 +231,9 @@ impl Supervisor {
             && let Some(due) = self.ledger.due_in(now)
         {
             until = until.min(due);
+        }
+        if let Some(at_ns) = self.backlog.next_deadline_ns() {
+            until = until.min(at_ns.saturating_sub(now));
         }
         if let Some(at_us) = self.next_wake_us {
             let us = at_us.saturating_sub(crate::requests::now_us());

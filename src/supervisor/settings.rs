@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use acode_worker::task::{Env, OutputCaps};
-use acode_worker::wire::WorkerSettings;
+use acode_worker::wire::{JobserverPlace, WorkerSettings};
 
 use super::decide::Rules;
 use super::judge::Policy;
@@ -39,7 +39,13 @@ pub fn worker_settings(config: &Config, dirs: &Dirs) -> WorkerSettings {
         segment_bytes: config.output.segment_bytes,
         rooms: dirs.rooms(),
         journal: dirs.journal(),
+        jobserver: JobserverPlace { fifo: dirs.jobserver(), slots: job_slots(config) },
     }
+}
+
+/// How many jobs run at once in all.
+pub fn job_slots(config: &Config) -> u32 {
+    config.jobserver.slots.unwrap_or_else(crate::config::usable_cpus)
 }
 
 /// The environment that tasks inherit: the allowed part of our own, and what is set for all.

@@ -4,7 +4,6 @@ use nix::libc;
 
 use super::Supervisor;
 use super::decide::Event;
-use super::desk::served;
 use crate::store::{EventKind, Op};
 
 impl Supervisor {
@@ -67,13 +66,8 @@ impl Supervisor {
     /// What is done once, when the way to a stop begins: nothing that is published shall be claimed any more.
     pub(super) fn begin_stop(&mut self) {
         self.announced_stop = true;
-        for lane in served() {
-            for ticket in self.producer.retract_lane(lane) {
-                if let Some(seq) = self.desk.by_ticket(ticket).map(|active| active.id.seq()) {
-                    self.clear_from_desk(seq);
-                }
-            }
-        }
+        self.retract_everything();
+        self.refuse_waiting();
         self.streams_dirty = true;
     }
 

@@ -120,6 +120,7 @@ impl Supervisor {
 
     /// Forgets a client's calls.
     pub(super) fn forget_client(&mut self, client: ClientId) {
+        self.backlog.forget(client);
         self.streams.waiters.retain(|waiter| waiter.client != client);
         self.streams.followers.retain(|follower| follower.client != client);
         self.streams.stop_watchers.retain(|watcher| *watcher != client);

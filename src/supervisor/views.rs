@@ -17,7 +17,7 @@ use crate::store::{self, StoreError};
 use crate::wire::SCHEMA;
 use crate::wire::Stamp;
 use crate::wire::types::{
-    PoolRecord, PoolState, QueueRecord, StatusRecord, TaskCounts, TaskRecord, Waiting, WorkerCounts, WorkerRecord,
+    PauseRecord, PoolRecord, PoolState, QueueRecord, StatusRecord, TaskCounts, TaskRecord, Waiting, WorkerCounts, WorkerRecord,
     WorkerStatus,
 };
 
@@ -36,6 +36,7 @@ impl Supervisor {
                 id: self.id.to_string(),
                 pid: std::process::id(),
                 state: self.pool_state(),
+                paused: self.pauses.record(),
                 mode: "process".to_owned(),
                 started_at: Stamp::from_micros(self.started_us),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -46,12 +47,15 @@ impl Supervisor {
             queue: QueueRecord {
                 accepting: self.broken.is_none() && !self.is_stopping(),
                 problem: self.broken.as_ref().map(|broken| broken.why.clone()),
+                limit: self.config.queue.max_tasks,
+                backpressure: self.backlog.record(),
             },
         }
     }
 
     fn pool_state(&self) -> PoolState {
         match self.fleet.mode() {
+            Mode::Running if !self.pauses.is_open() => PoolState::Paused,
             Mode::Running if self.stop_when_empty => PoolState::Draining,
             Mode::Running => PoolState::Running,
             Mode::Draining { .. } => PoolState::Draining,
@@ -201,6 +205,10 @@ impl Supervisor {
         if let Some(broken) = &self.broken {
             return Ok(Waiting::Paused { why: broken.why.clone() });
         }
-        Ok(if self.is_stopping() { Waiting::Draining } else { Waiting::Queued { ahead: None } })
+        Ok(match self.pauses.record() {
+            _ if self.is_stopping() => Waiting::Draining,
+            Some(PauseRecord { why, .. }) => Waiting::Paused { why },
+            None => Waiting::Queued { ahead: None },
+        })
     }
 }

@@ -14,8 +14,8 @@ use super::{expand, parse_duration};
 use crate::tree::{At, Entry, Fault, FaultKind, Node, Scalar, ScalarKind, Value};
 
 /// The keys that `defaults` may have, which a task may have too.
-const SHARED: [&str; 10] =
-    ["priority", "timeout", "grace", "retries", "delay", "cwd", "env", "meta", "stdin", "rlimits"];
+const SHARED: [&str; 11] =
+    ["priority", "timeout", "grace", "retries", "delay", "cwd", "env", "meta", "stdin", "rlimits", "jobserver"];
 /// The keys that only a task may have.
 const OWN: [&str; 8] = ["name", "command", "after", "afterAny", "afterFailed", "each", "array", "allowEmpty"];
 
@@ -110,6 +110,7 @@ impl Draft {
             "env" => extend(&mut spec.env, node, "env")?,
             "meta" => extend(&mut spec.meta, node, "meta")?,
             "rlimits" => rlimits(&mut spec.rlimits, node)?,
+            "jobserver" => spec.jobserver = node.as_bool("jobserver")?,
             "after" => self.wait_for(node, "after", DependencyKind::Succeeded)?,
             "afterAny" => self.wait_for(node, "afterAny", DependencyKind::Ended)?,
             "afterFailed" => self.wait_for(node, "afterFailed", DependencyKind::Failed)?,

@@ -20,7 +20,7 @@ mod stamp;
 mod task_ref;
 pub mod types;
 
-pub use client::{Bulk, Client, ClientError};
+pub use client::{Bulk, Client, ClientError, Slowness};
 pub use codec::{Inbox, Outbox, OutboxFull, TooLarge};
 pub use error::CallError;
 pub use peer::{PeerError, check_peer};

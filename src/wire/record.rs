@@ -39,6 +39,9 @@ pub struct PoolRecord {
     pub pid: u32,
     /// What it does.
     pub state: PoolState,
+    /// Why it starts no task, if it is paused.
+    #[serde(default)]
+    pub paused: Option<PauseRecord>,
     /// The isolation of its workers: `process`, `docker`, or `mixed`.
     pub mode: String,
     /// When it started.
@@ -86,6 +89,21 @@ pub struct QueueRecord {
     pub accepting: bool,
     /// Why they are not, or what else is wrong.
     pub problem: Option<String>,
+    /// How many unfinished tasks it may hold: `queue.maxTasks`.
+    #[serde(default)]
+    pub limit: u64,
+    /// Why submitters wait, if the queue is nearly full.
+    #[serde(default)]
+    pub backpressure: Option<PauseRecord>,
+}
+
+/// Something that is held up, in a [`StatusRecord`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PauseRecord {
+    /// Why, in words.
+    pub why: String,
+    /// Since when.
+    pub since: Stamp,
 }
 
 /// One worker: an element of `acode worker list --json`.

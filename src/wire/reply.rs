@@ -5,7 +5,7 @@
 use acode_worker::task::{TaskId, TaskState};
 use serde::{Deserialize, Serialize};
 
-use super::types::{EventRecord, LogSource, PoolState, StatusRecord, TaskCounts, TaskRecord, Waiting, WorkerRecord};
+use super::types::{EventRecord, LogSource, PauseRecord, PoolState, StatusRecord, TaskCounts, TaskRecord, Waiting, WorkerRecord};
 
 /// `Submit`: accepted, and on disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +66,14 @@ pub struct WhyReply {
     pub waiting: Option<Waiting>,
     /// The answer in one sentence, for any state.
     pub text: String,
+}
+
+/// `Pause` and `Resume`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pausing {
+    /// Why no task is started now, and since when; none if tasks are started. After `Resume` the machine's state may
+    /// still be in the way.
+    pub paused: Option<PauseRecord>,
 }
 
 /// `Wait`: with `more` one now, one whenever the counts change (at most some ten a second), and the last one, without

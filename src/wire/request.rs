@@ -14,6 +14,9 @@ use super::reply;
 use super::types::StopMode;
 use super::{CallError, INTERFACE, MAX_ENTRIES, MAX_IDS, Stamp, TaskRef};
 
+/// The longest reason of a pause, in bytes.
+const MAX_REASON: usize = 4_096;
+
 /// A method of the interface: its parameters are `Self`.
 pub trait Method: Serialize {
     /// The method's whole name.
@@ -28,6 +31,16 @@ pub trait Method: Serialize {
 pub struct Submit {
     /// At most [`MAX_ENTRIES`].
     pub tasks: Vec<Submission>,
+    /// Milliseconds to wait while the queue is nearly full; 0 to be refused at once; the configured bound, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_ms: Option<u64>,
+}
+
+impl Submit {
+    /// Of these tasks, waiting as long as the pool is configured to.
+    pub fn new(tasks: Vec<Submission>) -> Self {
+        Self { tasks, wait_ms: None }
+    }
 }
 
 /// Finds the ids of tasks named by prefix or number.
@@ -145,7 +158,18 @@ macro_rules! without_parameters {
     )*};
 }
 
+/// Has the pool start no further tasks, also after a restart, until it is resumed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pause {
+    /// Why, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
 without_parameters! {
+    /// Ends the pause that was asked for.
+    Resume
     /// The pool in figures.
     Status
     /// The list of workers.
@@ -249,6 +273,8 @@ methods! {
     "io.acode" Workers -> reply::WorkersReply;
     "io.acode" Scale -> reply::Scaled;
     "io.acode" Stop -> reply::Stopping;
+    "io.acode" Pause -> reply::Pausing;
+    "io.acode" Resume -> reply::Pausing;
     "io.acode" Prune -> reply::Pruned;
     "io.acode" Ping -> reply::Pong;
     "org.varlink.service" GetInfo -> reply::ServiceInfo;
@@ -334,6 +360,10 @@ impl Request {
             | Self::Retry(Retry { ids })
             | Self::Wait(Wait { ids, .. })
             | Self::Logs(Logs { ids, .. }) => ids.len(),
+            Self::Pause(Pause { reason: Some(reason) }) if reason.len() > MAX_REASON => {
+                let parameter = format!("reason: {} bytes, at most {MAX_REASON} are allowed", reason.len());
+                return Err(CallError::InvalidParameter { parameter });
+            }
             Self::Show(_)
             | Self::List(_)
             | Self::Why(_)
@@ -342,6 +372,8 @@ impl Request {
             | Self::Workers(_)
             | Self::Scale(_)
             | Self::Stop(_)
+            | Self::Pause(_)
+            | Self::Resume(_)
             | Self::Prune(_)
             | Self::Ping(_)
             | Self::GetInfo(_)

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Stamp;
 pub use super::record::{
-    ArrayRecord, AttemptRecord, EventRecord, MemberRecord, OutputSizes, PoolRecord, Progress, QueueRecord, Resources,
+    ArrayRecord, AttemptRecord, EventRecord, MemberRecord, OutputSizes, PauseRecord, PoolRecord, Progress, QueueRecord, Resources,
     StatusRecord, TaskRecord, WorkerCounts, WorkerRecord,
 };
 

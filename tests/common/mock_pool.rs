@@ -146,6 +146,7 @@ fn answer(request: Request, more: bool, tasks: &Tasks, out: &mut Outbox) {
                 reply::Stopping { pid: std::process::id(), state: PoolState::Draining, running: 0, pending: 2 };
             out.reply(&stopping, false)
         }
+        Request::Pause(_) | Request::Resume(_) => out.reply(&reply::Pausing::default(), false),
         Request::Prune(_) => out.reply(&reply::Pruned { tasks: 5, log_bytes: 1 << 20 }, false),
         Request::Ping(_) => out.reply(&reply::Pong { pid: std::process::id(), pool: "default".into() }, false),
         Request::GetInfo(_) => out.reply(&reply::ServiceInfo::own(), false),
@@ -225,6 +226,7 @@ fn status() -> StatusRecord {
             id: worker_id(0).to_string(),
             pid: std::process::id(),
             state: PoolState::Running,
+            paused: None,
             mode: "process".into(),
             started_at: Stamp::from_micros(START),
             version: "0.1.0".into(),
@@ -232,7 +234,7 @@ fn status() -> StatusRecord {
         workers: WorkerCounts { active: 2, idle: 1, busy: 1, target: 2, min: 1, max: 256, ..WorkerCounts::default() },
         tasks: TaskCounts { pending: 12, running: 2, ..TaskCounts::default() },
         resources: Resources { cpu_percent: 45.0, memory_bytes: 1_200_000_000 },
-        queue: QueueRecord { accepting: true, problem: None },
+        queue: QueueRecord { accepting: true, problem: None, limit: 10_000_000, backpressure: None },
     }
 }
 

@@ -159,3 +159,21 @@ fn workers_that_never_deregistered_are_listed() {
     let bed = bed.reopen_file();
     assert_eq!(bed.store.live_workers().unwrap(), [record(0), record(2)]);
 }
+
+#[test]
+fn a_pause_by_hand_outlives_the_owner_and_is_told_once() {
+    let mut bed = Bed::new();
+    let pause = |reason: &str| Some(Pause { reason: Some(reason.to_owned()), since_us: 7 });
+    let begin = Op::Pause { pause: pause("full moon"), at_us: 7 };
+    bed.store.apply(std::slice::from_ref(&begin)).unwrap();
+    bed.store.apply(&[begin]).unwrap();
+    bed = bed.reopen_file();
+    assert_eq!(bed.store.pause().unwrap(), pause("full moon"));
+    bed.store.apply(&[Op::Pause { pause: pause("new moon"), at_us: 8 }]).unwrap();
+    assert_eq!(bed.store.pause().unwrap(), pause("new moon"));
+    for at_us in [9, 10] {
+        bed.store.apply(&[Op::Pause { pause: None, at_us }]).unwrap();
+    }
+    assert_eq!(bed.store.pause().unwrap(), None);
+    assert_eq!(bed.kinds(), ["pool-paused", "pool-paused", "pool-resumed"]);
+}

@@ -87,7 +87,7 @@ fn the_interface_file_has_every_method_and_every_error() {
 #[test]
 fn a_submission_survives_the_wire() {
     let spec = TaskSpec { command: vec!["a\"b".into(), "\u{1}ü".into()], ..TaskSpec::default() };
-    let submit = Submit { tasks: vec![Submission { spec, delay_ms: Some(5), ..Submission::default() }] };
+    let submit = Submit::new(vec![Submission { spec, delay_ms: Some(5), ..Submission::default() }]);
     let text = serde_json::json!({ "method": Submit::NAME, "parameters": submit }).to_string();
     assert_eq!(parse(&text).unwrap().request, submit.into());
 }

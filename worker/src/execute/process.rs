@@ -230,7 +230,7 @@ fn start(tools: &mut Tools, attempt: &Attempt) -> Result<(Child, Outputs, Writer
     let programs = program::candidates(&spec.command[0], &tools.settings.environment, &spec.env);
     let programs: Vec<_> = programs.iter().map(CString::as_c_str).collect();
     program::arguments(&spec.command, &mut tools.argv);
-    program::environment(&tools.settings.environment, &attempt.task, &tools.facts, &tools.room, &mut tools.envp);
+    program::environment(&tools.settings, &attempt.task, &tools.facts, &tools.room, &mut tools.envp);
     let child = spawn::spawn(&Spawn {
         programs: &programs,
         argv: &tools.argv,

@@ -149,6 +149,9 @@ pub struct TaskSpec {
     /// Limits on top of the pool's.
     #[serde(default, skip_serializing_if = "Rlimits::is_empty")]
     pub rlimits: Rlimits,
+    /// Whether its processes share the pool's job slots, by the protocol of GNU make.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub jobserver: bool,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

@@ -59,4 +59,15 @@ pub struct WorkerSettings {
     pub rooms: PathBuf,
     /// The folder of the output journal.
     pub journal: PathBuf,
+    /// For tasks that want a jobserver.
+    pub jobserver: JobserverPlace,
+}
+
+/// Where the pool's GNU make jobserver is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobserverPlace {
+    /// The fifo that holds the tokens.
+    pub fifo: PathBuf,
+    /// How many jobs run at once in all.
+    pub slots: u32,
 }
