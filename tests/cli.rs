@@ -139,7 +139,7 @@ fn a_full_queue_has_its_own_exit_code() {
     let said = acode.says(&submit).expect(5);
     assert!(said.out.is_empty() && said.err.contains("queue.maxTasks"), "{said:?}");
     pool.restart();
-    acode.says(&submit).expect(5);
+    acode.says(&["task", "submit", "--no-wait", "--", "sleep", "600"]).expect(5);
     assert_eq!(states(&acode).len(), 2);
 }
 

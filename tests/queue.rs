@@ -36,7 +36,7 @@ fn full(result: Result<acode::wire::reply::Submitted, ClientError>) -> (u64, u64
 
 #[test]
 fn a_full_queue_refuses_and_takes_again_when_there_is_room() {
-    let pool = Pool::start(Options::workers(1).config("queue:\n  maxTasks: 5"));
+    let pool = Pool::start(Options::workers(1).config("queue:\n  maxTasks: 5\n  backpressureThreshold: 1"));
     let tasks = |count: usize| Submit::new((0..count).map(|_| entry(gated(&pool, "gate"))).collect());
     pool.call(&tasks(4));
     assert_eq!(full(pool.try_call(&tasks(2))), (4, 5));
@@ -53,7 +53,7 @@ fn a_full_queue_refuses_and_takes_again_when_there_is_room() {
 
 #[test]
 fn the_bound_holds_within_one_batch_of_pipelined_submissions() {
-    let pool = Pool::start(Options::workers(1).config("queue:\n  maxTasks: 50"));
+    let pool = Pool::start(Options::workers(1).config("queue:\n  maxTasks: 50\n  backpressureThreshold: 1"));
     let gate = pool.submit_spec(gated(&pool, "gate"));
     reaches(&pool, gate, TaskState::Running);
     let mut client = pool.client();

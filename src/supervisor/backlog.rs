@@ -175,20 +175,27 @@ impl Supervisor {
 
     /// Lets in who may come in, refuses whose time is over, and tells when backpressure begins and ends.
     pub(super) fn serve_waiting(&mut self) {
+        let mut ended = false;
         if self.broken.is_none() {
             while let Some(first) = self.backlog.waiting.front()
                 && self.filling().fate(first.wanted) == Fate::LetIn
                 && let Some(waiting) = self.backlog.waiting.pop_front()
             {
                 self.end_wait(waiting);
+                ended = true;
             }
         }
         while let Some(place) = self.backlog.waiting.iter().position(|waiting| waiting.until_ns <= self.now_ns)
             && let Some(waiting) = self.backlog.waiting.remove(place)
         {
             self.end_wait(waiting);
+            ended = true;
         }
         self.follow_filling();
+        if ended {
+            // What was let in must be on disk before the lanes are read again, else nobody would look for it.
+            self.commit_if_due();
+        }
     }
 
     /// Takes a submission in that has waited, or refuses it.

@@ -386,7 +386,10 @@ impl Supervisor {
 
     fn stop(&mut self, client: ClientId, stop: &Stop, more: bool) -> Result<(), RequestError> {
         if let (StopMode::WhenEmpty, Some(pause)) = (stop.mode, self.pauses.by_hand()) {
-            let reason = format!("the pool is paused {}, so its queue would never become empty", pause::words(pause));
+            let why = pause::words(pause);
+            let reason = format!(
+                "the pool is paused {why}, so its queue would never become empty (end that first: acode worker resume)"
+            );
             return Err(CallError::Refused { reason }.into());
         }
         match stop.mode {
