@@ -87,7 +87,6 @@ impl Supervisor {
         payload.extend_from_slice(br#","spec":"#);
         payload.extend_from_slice(spec_json.as_bytes());
         payload.push(b'}');
-        self.jobserver.expect(id.seq(), spec_json);
         let mut spilled = None;
         if payload.len() > PAYLOAD_MAX {
             match self.spill(id.seq(), attempt, &payload) {
@@ -104,10 +103,14 @@ impl Supervisor {
                 }
             }
         }
+        self.jobserver.expect(id.seq(), spec_json);
         failpoint!("supervisor.before-publish");
         let ticket = match self.producer.publish(lane, &payload) {
             Ok(ticket) => ticket,
-            Err(_) => return false,
+            Err(_) => {
+                self.jobserver.forget(id.seq());
+                return false;
+            }
         };
         self.desk.put(Active {
             id,
