@@ -4,9 +4,9 @@
 //! Deliberately absent: the decisions by themselves (`supervisor::pressure`, `supervisor::backlog`), and pauses by hand
 //! (`pause.rs`).
 
-mod common;
 #[path = "common/command.rs"]
 mod command;
+mod common;
 #[path = "common/more.rs"]
 mod more;
 

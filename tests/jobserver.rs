@@ -141,7 +141,8 @@ fn only_who_wants_it_gets_it_and_only_then_is_it_there() {
 fn a_pool_that_was_killed_makes_its_jobserver_anew() {
     let mut pool = Pool::start(slots(1, 3));
     let held = pool.path("held");
-    let id = pool.submit_spec(wanting(r#"take; take; [ -e "$1" ] || { touch "$1"; sleep 600; }; give; give"#, &[&held]));
+    let id =
+        pool.submit_spec(wanting(r#"take; take; [ -e "$1" ] || { touch "$1"; sleep 600; }; give; give"#, &[&held]));
     wait_until("it holds the tokens", || PathBuf::from(&held).exists());
     pool.kill9();
     pool.restart();
@@ -176,7 +177,8 @@ fn two_builds_by_cargo_share_the_slots() {
             std::fs::write(home.join(part).join("lib.rs"), "").unwrap();
             std::fs::write(home.join(part).join("build.rs"), BUILD_SCRIPT).unwrap();
         }
-        std::fs::write(home.join("Cargo.toml"), "[workspace]\nmembers = [\"x\", \"y\", \"z\"]\nresolver = \"2\"\n").unwrap();
+        std::fs::write(home.join("Cargo.toml"), "[workspace]\nmembers = [\"x\", \"y\", \"z\"]\nresolver = \"2\"\n")
+            .unwrap();
         let mut spec = TaskSpec { jobserver: true, cwd: Some(pool.path(build)), ..TaskSpec::default() };
         spec.command = [cargo.as_str(), "build", "--offline", "--quiet"].map(str::to_owned).to_vec();
         spec.env.insert("MARKS".to_owned(), pool.path("marks"));

@@ -2,9 +2,9 @@
 //!
 //! Deliberately absent: pauses that the machine's state brings about (`backpressure.rs`).
 
-mod common;
 #[path = "common/command.rs"]
 mod command;
+mod common;
 #[path = "common/more.rs"]
 mod more;
 
@@ -133,7 +133,9 @@ fn a_paused_pool_stops_but_not_when_its_queue_is_empty() {
     let id = mark(&pool, "x");
     pause(&pool, "x");
     let refused = pool.try_call(&Stop { mode: StopMode::WhenEmpty, timeout_ms: None });
-    assert!(matches!(&refused, Err(ClientError::Call(CallError::Refused { reason })) if reason.contains("paused by hand: x")));
+    assert!(
+        matches!(&refused, Err(ClientError::Call(CallError::Refused { reason })) if reason.contains("paused by hand: x"))
+    );
     let said = Acode::of(&pool).says(&["worker", "stop", "--when-empty"]).expect(1);
     assert!(said.err.contains("would never become empty") && said.err.contains("acode worker resume"), "{said:?}");
     // A drain lets the running task finish, and keeps the rest, and the pause.

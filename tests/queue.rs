@@ -153,7 +153,8 @@ fn unavailable(result: &Result<acode::wire::reply::Submitted, ClientError>) -> b
 
 #[test]
 fn a_full_disk_stops_acceptance_and_nothing_else() {
-    let mut pool = Pool::prepare(Options::workers(2));
+    // A disk so small has never as much left as is asked for by default.
+    let mut pool = Pool::prepare(Options::workers(2).config("backpressure:\n  minFreeDiskMb: none"));
     let state = pool.state_dir();
     let Some(tiny) = Tiny::mount(&state) else {
         return eprintln!("not run: no file system can be mounted here, so no disk can be filled");

@@ -88,7 +88,8 @@ impl PrivatePool {
             let reload = Box::new(|| Err("a private pool has no configuration to read again".into()));
             let lifeline = Some(lifeline_reader);
             let launch = Launch { dirs: theirs, config, reload, lifeline, log_to_file: true };
-            let code = supervisor::serve(launch, |up| ready(up.pid)).map_or_else(|error| CliError::from(error).tell(), |()| 0);
+            let code =
+                supervisor::serve(launch, |up| ready(up.pid)).map_or_else(|error| CliError::from(error).tell(), |()| 0);
             // Whoever made the folder may have been killed.
             if let Some(folder) = doomed {
                 let _ = std::fs::remove_dir_all(folder);

@@ -35,9 +35,8 @@ impl Store {
     /// # Errors
     /// The queue could not be read.
     pub fn pause(&self) -> Result<Option<Pause>, StoreError> {
-        let text: Option<String> = self.read(|conn| {
-            conn.query_row("SELECT value FROM meta WHERE key = ?1", [KEY], |row| row.get(0)).optional()
-        })?;
+        let text: Option<String> = self
+            .read(|conn| conn.query_row("SELECT value FROM meta WHERE key = ?1", [KEY], |row| row.get(0)).optional())?;
         // What cannot be read is a pause nevertheless: that is the safe side.
         Ok(text.map(|text| serde_json::from_str(&text).unwrap_or(Pause { reason: None, since_us: 0 })))
     }

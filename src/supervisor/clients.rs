@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 
 use mio::net::{UnixListener, UnixStream};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use mio::{Interest, Registry, Token};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 
 use crate::wire::{Call, CallError, Inbox, Outbox, Request, check_peer};

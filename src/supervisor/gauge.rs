@@ -46,7 +46,11 @@ impl Gauge {
             ("minFreeMemoryMb", limits.min_free_memory_mb.is_some(), sample.free_memory_mb.is_some()),
             ("minFreeDiskMb", limits.min_free_disk_mb.is_some(), sample.free_disk_mb.is_some()),
             // Set by default, so nobody need have asked for it.
-            ("maxMemoryPressure", ![None, usual].contains(&limits.max_memory_pressure), sample.memory_pressure.is_some()),
+            (
+                "maxMemoryPressure",
+                ![None, usual].contains(&limits.max_memory_pressure),
+                sample.memory_pressure.is_some(),
+            ),
             ("maxIoPressure", limits.max_io_pressure.is_some(), sample.io_pressure.is_some()),
             ("maxCpuPressure", limits.max_cpu_pressure.is_some(), sample.cpu_pressure.is_some()),
         ];
@@ -54,7 +58,10 @@ impl Gauge {
         if !self.warned && !blind.is_empty() {
             self.warned = true;
             let keys = blind.join(", ");
-            tracing::warn!(keys, "this kernel does not tell what these keys of backpressure limit: they have no effect");
+            tracing::warn!(
+                keys,
+                "this kernel does not tell what these keys of backpressure limit: they have no effect"
+            );
         }
     }
 }

@@ -15,6 +15,8 @@ use nix::sys::stat::Mode;
 
 use super::Supervisor;
 use super::jobs::{Step, Tokens};
+use super::settings::job_slots;
+use crate::config::Config;
 
 /// What a token is: make does not mind, and gives back what it took.
 const TOKEN: u8 = b'+';
@@ -34,9 +36,14 @@ pub struct Jobserver {
 }
 
 impl Jobserver {
-    /// With so many slots, and its fifo to be made at `path`.
-    pub fn new(path: PathBuf, slots: u32) -> Self {
-        Self { path, fifo: None, tokens: Tokens::new(slots), wanting: BTreeSet::new(), doubtful: false }
+    /// With the configured slots, and its fifo at `path`: made at once if somebody has thought of it.
+    pub fn new(path: PathBuf, config: &Config) -> Self {
+        let tokens = Tokens::new(job_slots(config));
+        let mut jobserver = Self { path, fifo: None, tokens, wanting: BTreeSet::new(), doubtful: false };
+        if config.jobserver.slots.is_some() {
+            jobserver.open();
+        }
+        jobserver
     }
 
     /// Follows a changed configuration.

@@ -74,11 +74,6 @@ pub(super) fn build(launch: Launch, nursery: Nursery) -> Result<Supervisor, Pool
     let polls = Polls::new().map_err(PoolError::system("no event loop can be made"))?;
     let now_ns = clock::monotonic_ns();
     let started_us = clock::unix_us();
-    let pauses = Pauses::new(store.pause()?, config.backpressure);
-    let mut jobserver = Jobserver::new(dirs.jobserver(), settings::job_slots(&config));
-    if config.jobserver.slots.is_some() {
-        jobserver.open();
-    }
     let target = u16::try_from(config.workers.count).unwrap_or(u16::MAX).clamp(1, rows);
     let supervisor = Supervisor {
         id: WorkerId::generate((started_us / 1_000) as u64).map_err(PoolError::system("no random id"))?,
@@ -108,9 +103,9 @@ pub(super) fn build(launch: Launch, nursery: Nursery) -> Result<Supervisor, Pool
         next_wake_us: store.next_delayed()?,
         next_tick_ns: 0,
         next_prune_ns: 0,
-        pauses,
+        pauses: Pauses::new(store.pause()?, config.backpressure),
         backlog: Backlog::default(),
-        jobserver,
+        jobserver: Jobserver::new(dirs.jobserver(), &config),
         streams: Streams::default(),
         streams_dirty: false,
         meter: Meter::default(),

@@ -17,8 +17,8 @@ use crate::store::{self, StoreError};
 use crate::wire::SCHEMA;
 use crate::wire::Stamp;
 use crate::wire::types::{
-    PauseRecord, PoolRecord, PoolState, QueueRecord, StatusRecord, TaskCounts, TaskRecord, Waiting, WorkerCounts, WorkerRecord,
-    WorkerStatus,
+    PauseRecord, PoolRecord, PoolState, QueueRecord, StatusRecord, TaskCounts, TaskRecord, Waiting, WorkerCounts,
+    WorkerRecord, WorkerStatus,
 };
 
 impl Supervisor {

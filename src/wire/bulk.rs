@@ -65,7 +65,19 @@ impl<'c, F: FnMut(&[TaskId])> Bulk<'c, F> {
         let (call, waiting) = (Vec::new(), VecDeque::new());
         let known = linked.then(Vec::new);
         let slowness = Slowness::default();
-        Self { client, sink, slowness, gave_up: false, call, entries: 0, tasks: 0, waiting, in_flight: 0, pushed: 0, known }
+        Self {
+            client,
+            sink,
+            slowness,
+            gave_up: false,
+            call,
+            entries: 0,
+            tasks: 0,
+            waiting,
+            in_flight: 0,
+            pushed: 0,
+            known,
+        }
     }
 
     /// Meets a queue that is nearly full like this.

@@ -5,7 +5,9 @@
 use acode_worker::task::{TaskId, TaskState};
 use serde::{Deserialize, Serialize};
 
-use super::types::{EventRecord, LogSource, PauseRecord, PoolState, StatusRecord, TaskCounts, TaskRecord, Waiting, WorkerRecord};
+use super::types::{
+    EventRecord, LogSource, PauseRecord, PoolState, StatusRecord, TaskCounts, TaskRecord, Waiting, WorkerRecord,
+};
 
 /// `Submit`: accepted, and on disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

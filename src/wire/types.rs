@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Stamp;
 pub use super::record::{
-    ArrayRecord, AttemptRecord, EventRecord, MemberRecord, OutputSizes, PauseRecord, PoolRecord, Progress, QueueRecord, Resources,
-    StatusRecord, TaskRecord, WorkerCounts, WorkerRecord,
+    ArrayRecord, AttemptRecord, EventRecord, MemberRecord, OutputSizes, PauseRecord, PoolRecord, Progress, QueueRecord,
+    Resources, StatusRecord, TaskRecord, WorkerCounts, WorkerRecord,
 };
 
 /// What a worker does.
