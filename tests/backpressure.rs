@@ -287,6 +287,17 @@ fn a_high_load_holds_tasks_back_until_it_is_permitted() {
 }
 
 #[test]
+fn a_run_whose_pool_starts_nothing_says_why() {
+    let pool = Pool::prepare(Options::workers(1));
+    std::fs::write(pool.file("hungry.yaml"), limit("minFreeMemoryMb: 900000000")).unwrap();
+    let acode = Acode::without_state(&pool);
+    let running = acode.spawn(&["run", "--config", &pool.path("hungry.yaml"), "--", "true"]);
+    wait_until("it says so", || running.err().contains("no task is started for now: free memory "));
+    signal(running.pid(), Signal::SIGINT);
+    running.finish().expect(130);
+}
+
+#[test]
 fn what_runs_goes_on_and_what_was_published_is_taken_back() {
     let pool = Pool::start(Options::workers(1));
     let running = pool.submit_spec(gated(&pool, "gate"));

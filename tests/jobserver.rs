@@ -3,6 +3,8 @@
 //! Jobs leave a mark when they begin and one when they end, so the order of the marks says how many ran at once.
 //! Deliberately absent: the sums (`supervisor::jobs`).
 
+#[path = "common/command.rs"]
+mod command;
 mod common;
 #[path = "common/more.rs"]
 mod more;
@@ -12,6 +14,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use acode_worker::task::{Submission, TaskId, TaskSpec, TaskState};
+use command::Acode;
 use common::{Options, Pool, shell, signal, wait_until};
 use more::{cancel, entry, gated, open_gate, output_of};
 use nix::sys::signal::Signal;
@@ -147,6 +150,26 @@ fn a_pool_that_was_killed_makes_its_jobserver_anew() {
     pool.kill9();
     pool.restart();
     completes(&pool, id);
+}
+
+#[test]
+fn the_command_line_and_task_files_ask_for_it() {
+    let pool = Pool::start(slots(1, 5));
+    let acode = Acode::of(&pool);
+    let say = ["sh", "-c", "echo $MAKEFLAGS"];
+    let id = acode.ok(&[&["task", "submit", "--jobserver", "--"][..], &say].concat());
+    acode.ok(&["task", "wait", &id]);
+    let expected = format!("-j5 --jobserver-auth=fifo:{}", fifo(&pool).display());
+    assert_eq!(acode.ok(&["task", "logs", &id]), expected);
+    let file = "defaults: {jobserver: true}\ntasks:\n  - command: [sh, -c, echo $MAKEFLAGS]\n  - {command: [sh, -c, 'echo ${MAKEFLAGS-none}'], jobserver: false}\n";
+    let said = acode.says_to(file, &["task", "submit", "--file", "-"]).expect(0);
+    acode.ok(&["task", "wait", "--all"]);
+    let logs: Vec<String> = said.out.lines().map(|id| acode.ok(&["task", "logs", id])).collect();
+    assert_eq!(logs, [expected.as_str(), "none"]);
+    // A pool for just one command has one, too.
+    let private = Acode::without_state(&pool);
+    let said = private.says(&[&["run", "--jobserver", "--"][..], &say].concat()).expect(0);
+    assert!(said.out.contains(" --jobserver-auth=fifo:/"), "{said:?}");
 }
 
 /// Marks itself, as the jobs of the shell do.

@@ -9,13 +9,13 @@ use acode_worker::task::{Submission, TaskId};
 use super::args::RunArgs;
 use super::door::{Door, RoomWait};
 use super::foreground::{Ended, PrivatePool, watch};
-use super::render::Out;
+use super::render::{Out, plain};
 use super::task::CheckedFile;
 use super::{CliError, Context, Exit, submission};
 use crate::config::{self, Overrides};
 use crate::rundir::Dirs;
 use crate::wire::Client;
-use crate::wire::request::Show;
+use crate::wire::request::{Show, Status};
 use crate::wire::types::TaskRecord;
 
 /// What shells add to a signal's number for the exit code of the command that it killed.
@@ -51,6 +51,9 @@ pub fn run(context: &Context, args: RunArgs) -> Result<Exit, CliError> {
     if ids.is_empty() {
         eprintln!("acode: there is no task in the file");
         return Ok(Exit::Done);
+    }
+    if let Some(paused) = door.call(&Status {})?.status.pool.paused {
+        eprintln!("acode: no task is started for now: {}", plain(&paused.why));
     }
     let single = single && !is_array(&mut door, &ids)?;
     let ended = watch(&pool, &ids, single, context.json)?;

@@ -45,6 +45,7 @@ tasks:
     meta: {user: 7}
     stdin: in.txt
     rlimits: {openFiles: 64}
+    jobserver: true
     array: 1-1000
 ";
     let submission = good(text).remove(0);
@@ -55,7 +56,7 @@ tasks:
     assert_eq!((spec.retry, submission.delay_ms), (Some(retry), Some(1_500)));
     assert_eq!((spec.cwd.as_deref(), spec.stdin.as_deref()), (Some("/base/work"), Some("/base/in.txt")));
     assert_eq!((&*spec.env["A"], &*spec.env["B"], &*spec.env["C"], &*spec.meta["user"]), ("1.50", "", "yes", "7"));
-    assert_eq!(spec.rlimits.open_files, Some(64));
+    assert_eq!((spec.rlimits.open_files, spec.jobserver), (Some(64), true));
     assert_eq!(submission.array, Some(Array::Range { first: 1, count: 1_000 }));
 }
 
