@@ -321,6 +321,23 @@ fn what_runs_goes_on_and_what_was_published_is_taken_back() {
 }
 
 #[test]
+fn waiting_submitters_leave_connections_for_others() {
+    let pool = Pool::start(Options::workers(1).config(&format!("{TEN}\ncontrol:\n  maxConnections: 8")));
+    pool.call(&Submit::new(gates(&pool, 5)));
+    let waiting: Vec<_> = (0..6).map(|_| submit_aside(&pool, gates(&pool, 1), None)).collect();
+    waits(&pool, "6 submitters wait");
+    let refused = submit_aside(&pool, gates(&pool, 1), None).join().unwrap();
+    assert!(
+        matches!(&refused, Err(ClientError::Call(CallError::Busy { reason })) if reason.starts_with("6 ")),
+        "{refused:?}"
+    );
+    assert_eq!(pool.status().tasks.total(), 5);
+    open_gate(&pool, "gate");
+    waiting.into_iter().for_each(|waiting| assert_eq!(waiting.join().unwrap().unwrap().len(), 1));
+    pool.wait_all();
+}
+
+#[test]
 fn clients_may_come_and_go_while_others_wait() {
     let pool = Pool::start(Options::workers(1).config(TEN));
     pool.call(&Submit::new(gates(&pool, 5)));

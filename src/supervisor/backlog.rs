@@ -163,6 +163,10 @@ impl Supervisor {
         };
         match fate {
             Fate::LetIn => Ok(Some(submit.tasks)),
+            Fate::Wait if patience_ns > 0 && self.backlog.waiting.len() >= self.waiting_max() => {
+                let reason = format!("{} submitters wait for room in the queue already", self.backlog.waiting.len());
+                Err(CallError::Busy { reason }.into())
+            }
             Fate::Wait if patience_ns > 0 => {
                 let until_ns = self.now_ns.saturating_add(patience_ns);
                 self.clients.keep_waiting(connection);
@@ -171,6 +175,12 @@ impl Supervisor {
             }
             Fate::Wait | Fate::Refuse => Err(filling.refusal(wanted).into()),
         }
+    }
+
+    /// How many calls may wait: a quarter of the connections stays for those who make room, or want to know.
+    fn waiting_max(&self) -> usize {
+        let connections = self.config.control.max_connections as usize;
+        (connections - connections / 4).max(1)
     }
 
     /// Lets in who may come in, refuses whose time is over, and tells when backpressure begins and ends.
