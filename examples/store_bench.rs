@@ -52,7 +52,10 @@ fn finish(id: TaskId, worker: WorkerId, length: u64) -> [Op; 2] {
         reason: None,
         next: Next::Final(TaskState::Completed),
     };
-    [Op::Started { id, attempt: 1, worker, at_us: NOW_MS * 1_000 }, Op::Finished(Box::new(end))]
+    [
+        Op::Started { id, attempt: 1, worker, claimed_us: Some(NOW_MS * 1_000), at_us: NOW_MS * 1_000 },
+        Op::Finished(Box::new(end)),
+    ]
 }
 
 fn resident_kb() -> Outcome<u64> {

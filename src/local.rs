@@ -113,6 +113,7 @@ impl Local {
             Request::Prune(prune) => self.prune(&prune),
             Request::Status(_)
             | Request::Workers(_)
+            | Request::Metrics(_)
             | Request::Scale(_)
             | Request::Stop(_)
             | Request::Ping(_)
@@ -196,14 +197,9 @@ impl Local {
         if events.follow {
             return Ok(None);
         }
-        let after = match (events.after, events.since) {
-            (Some(after), _) => after,
-            (None, Some(since)) => self.store.last_event_before(u64::try_from(since.micros()).unwrap_or(0))?,
-            (None, None) => 0,
-        };
+        let after = requests::events_from(&self.store, events)?;
         let limit = events.limit.unwrap_or(MAX_LIST).min(MAX_LIST) as usize;
-        let found = self.store.events(after, limit)?;
-        json(&reply::EventBatch { events: found.into_iter().map(records::event).collect() })
+        json(&requests::events_page(&self.store, after, limit)?.0)
     }
 
     fn prune(&mut self, prune: &Prune) -> Result<Option<Value>, RequestError> {

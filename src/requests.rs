@@ -8,7 +8,8 @@ use acode_worker::task::{Array, Submission, TaskId, TaskSpec, TaskState};
 
 use crate::records;
 use crate::store::{self, FindError, NewTask, Queue, Retention, StoreError, SubmitError};
-use crate::wire::request::Prune;
+use crate::wire::reply::EventBatch;
+use crate::wire::request::{Events, Prune};
 use crate::wire::types::{LogSource, TaskRecord, Waiting};
 use crate::wire::{CallError, TaskRef, reply};
 
@@ -200,4 +201,31 @@ pub fn retention(prune: &Prune) -> Retention {
         max_event_age_us: None,
         max_events: None,
     }
+}
+
+/// The number behind which events are asked for. Without a word it is the oldest that is kept: what was removed before
+/// anybody asked is not missed.
+///
+/// # Errors
+/// The queue cannot be read.
+pub fn events_from(store: &dyn Queue, events: &Events) -> Result<u64, StoreError> {
+    match (events.after, events.since) {
+        (Some(after), _) => Ok(after),
+        (None, Some(since)) => store.last_event_before(u64::try_from(since.micros()).unwrap_or(0)),
+        (None, None) => Ok(store.events(0, 1)?.first().map_or(0, |first| first.seq.saturating_sub(1))),
+    }
+}
+
+/// At most `limit` events behind the number `after`, with how many that came before them are gone, and the number to go
+/// on from. Numbers have no gaps but those that pruning makes.
+///
+/// # Errors
+/// The queue cannot be read.
+pub fn events_page(store: &dyn Queue, after: u64, limit: usize) -> Result<(EventBatch, u64), StoreError> {
+    let found = store.events(after, limit)?;
+    let last = store.last_event();
+    let first = found.first().map_or(last + 1, |event| event.seq);
+    let next = found.last().map_or(last.max(after), |event| event.seq);
+    let missed = first.saturating_sub(after + 1);
+    Ok((EventBatch { events: found.into_iter().map(records::event).collect(), missed }, next))
 }

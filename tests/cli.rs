@@ -349,12 +349,13 @@ fn every_help_goes_to_standard_output_and_says_something() {
 }
 
 /// Every command there is.
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 21] = [
     "",
     "worker",
     "worker start",
     "worker status",
     "worker list",
+    "worker metrics",
     "worker scale",
     "worker stop",
     "task",
@@ -443,7 +444,7 @@ fn events_follow_what_happens() {
     let said = follower.finish();
     let events: Vec<Value> = said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let of_task = events.iter().filter(|event| event["task"] == id.as_str()).map(|event| event["event"].clone());
-    assert_eq!(of_task.collect::<Vec<_>>(), ["task-submitted", "task-started", "task-completed"]);
+    assert_eq!(of_task.collect::<Vec<_>>(), ["task-submitted", "task-assigned", "task-started", "task-completed"]);
     assert_has(&events[0], &["schema", "seq", "at", "event"]);
     assert!(acode.ok(&["events", "--since", "1h"]).contains("task-completed"));
 }

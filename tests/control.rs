@@ -297,7 +297,7 @@ fn follow(pool: &Pool, last: &str) -> Vec<(u64, String)> {
     let mut client = pool.client();
     let mut seen = Vec::new();
     for batch in client.call_more(&Events { follow: true, ..Events::default() }).unwrap() {
-        let EventBatch { events } = batch.unwrap();
+        let EventBatch { events, .. } = batch.unwrap();
         for event in events {
             let over = event.event == last;
             seen.push((event.seq, event.event));
@@ -343,6 +343,7 @@ fn every_kind_of_event_is_told() {
         "pool-started",
         "worker-started",
         "task-submitted",
+        "task-assigned",
         "task-started",
         "task-completed",
         "task-progress",
@@ -359,7 +360,7 @@ fn every_kind_of_event_is_told() {
     ] {
         assert!(told.contains(kind), "{kind} was not told: {told:?}");
     }
-    assert_eq!(events_of(&events, late), ["task-submitted", "task-started", "task-timeout"]);
+    assert_eq!(events_of(&events, late), ["task-submitted", "task-assigned", "task-started", "task-timeout"]);
     assert!(events.windows(2).all(|pair| pair[0].seq < pair[1].seq), "numbers grow strictly");
     more::prune_everything(&pool);
     assert!(pool.events().iter().any(|event| event.event == "queue-pruned"));
@@ -397,10 +398,10 @@ fn events_can_be_asked_for_from_a_place_or_a_moment() {
     pool.wait(second);
     let after = pool.call(&Events { after: Some(last.seq), ..Events::default() }).events;
     assert!(after.iter().all(|event| event.seq > last.seq));
-    assert_eq!(events_of(&after, second), ["task-submitted", "task-started", "task-completed"]);
+    assert_eq!(events_of(&after, second), ["task-submitted", "task-assigned", "task-started", "task-completed"]);
     assert_eq!(pool.call(&Events { after: Some(last.seq), limit: Some(2), ..Events::default() }).events.len(), 2);
     let since = pool.call(&Events { since: Some(after[0].at), ..Events::default() }).events;
-    assert_eq!(events_of(&since, second).len(), 3);
+    assert_eq!(events_of(&since, second).len(), 4);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use acode_worker::task::{Priority, TaskState};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
-use super::values;
+use super::values::{self, Place};
 use crate::config::WorkerMode;
 use crate::wire::{Stamp, TaskRef};
 
@@ -108,6 +108,13 @@ Examples:
     Status,
     /// List the workers
     List,
+    /// Show what the pool does and has done, as Prometheus text
+    #[command(after_help = "With --json: the figures in one document. metrics.listen serves the text over HTTP.
+
+Examples:
+  acode worker metrics | grep acode_tasks
+  acode worker metrics --json | jq .throughput")]
+    Metrics,
     /// Change the number of workers
     #[command(after_help = "Fewer: idle workers stop first, busy ones finish their task.
 
@@ -222,6 +229,9 @@ Examples:
         /// Wait for all that are in the queue, and all that come meanwhile
         #[arg(long)]
         all: bool,
+        /// Draw no progress on the terminal
+        #[arg(long)]
+        no_progress: bool,
     },
     /// Remove tasks that have ended, with their output
     #[command(after_help = "Without an option all tasks that have ended are removed.
@@ -344,14 +354,18 @@ pub struct LogsArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   acode events --follow
+  acode events --follow --since 1042
   acode events --since 1h | jq 'select(.event == \"task-failed\")'")]
 pub struct EventsArgs {
-    /// Go on with those to come
+    /// Go on with those to come, also when the pool is started anew
     #[arg(short, long)]
     pub follow: bool,
-    /// From this time on: RFC 3339, or so long ago, as in 10m
-    #[arg(long, value_name = "T", value_parser = values::since)]
-    pub since: Option<Stamp>,
+    /// After the event with this number, or from this time on: RFC 3339, or so long ago, as in 10m
+    #[arg(long, value_name = "SEQ|T", value_parser = values::place)]
+    pub since: Option<Place>,
+    /// End when the connection breaks or the pool stops
+    #[arg(long, requires = "follow")]
+    pub no_reconnect: bool,
 }
 
 /// `acode run`
@@ -372,6 +386,9 @@ pub struct RunArgs {
     /// The configuration file [default: $ACODE_CONFIG, ./acode.yaml, the user's, the system's]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Draw no progress on the terminal
+    #[arg(long)]
+    pub no_progress: bool,
     /// A task file, YAML or JSON Lines; - is standard input
     #[arg(value_name = "FILE", conflicts_with_all = ["command", "TaskOptions"])]
     pub file: Option<PathBuf>,

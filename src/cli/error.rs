@@ -182,6 +182,7 @@ fn call_code(error: &CallError) -> u8 {
         | CallError::PermissionDenied { .. }
         | CallError::Refused { .. }
         | CallError::Busy { .. }
+        | CallError::SlowReader { .. }
         | CallError::Internal { .. }
         | CallError::Unknown { .. } => 1,
     }
@@ -203,6 +204,7 @@ fn call_remedy(error: &CallError) -> Option<&'static str> {
         | CallError::PermissionDenied { .. }
         | CallError::Refused { .. }
         | CallError::Busy { .. }
+        | CallError::SlowReader { .. }
         | CallError::Internal { .. }
         | CallError::Unknown { .. } => None,
     }

@@ -12,6 +12,7 @@ mod foreground;
 mod logs;
 mod names;
 mod pool;
+mod progress;
 mod render;
 mod run;
 mod submission;

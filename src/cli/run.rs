@@ -9,6 +9,7 @@ use acode_worker::task::{Submission, TaskId};
 use super::args::RunArgs;
 use super::door::Door;
 use super::foreground::{Ended, PrivatePool, watch};
+use super::progress::Board;
 use super::render::Out;
 use super::task::CheckedFile;
 use super::{CliError, Context, Exit, submission};
@@ -53,7 +54,8 @@ pub fn run(context: &Context, args: RunArgs) -> Result<Exit, CliError> {
         return Ok(Exit::Done);
     }
     let single = single && !is_array(&mut door, &ids)?;
-    let ended = watch(&pool, &ids, single, context.json)?;
+    let drawn = !single && !context.json && !args.no_progress;
+    let ended = watch(&pool, &ids, single, context.json, &Board::new(drawn))?;
     if let (true, [id], None) = (single, ids.as_slice(), ended.interrupted) {
         let task = door.call(&Show { id: (*id).into() })?.task;
         return Ok(Exit::Code(exit_code(&task)));

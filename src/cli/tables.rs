@@ -29,6 +29,9 @@ pub fn status(status: &StatusRecord, workers: &[WorkerRecord]) -> String {
     }
     let (cpu, memory) = (status.resources.cpu_percent, bytes(status.resources.memory_bytes));
     let _ = write!(text, "Resources: CPU {cpu:.0}%, Memory {memory}");
+    if let Some(address) = &status.metrics_listen {
+        let _ = write!(text, "\nMetrics: http://{address}/metrics");
+    }
     text
 }
 
@@ -68,6 +71,7 @@ pub fn tasks(tasks: &[TaskRecord], now: Stamp) -> Table {
         ("ID", Align::Left),
         ("NAME", Align::Left),
         ("STATE", Align::Left),
+        ("PROGRESS", Align::Right),
         ("PRIORITY", Align::Left),
         ("AGE", Align::Right),
         ("TOOK", Align::Right),
@@ -79,6 +83,7 @@ pub fn tasks(tasks: &[TaskRecord], now: Stamp) -> Table {
             task.id.to_string(),
             task.name.clone(),
             task.state.to_string(),
+            percent(task).map_or_else(|| "-".to_owned(), |percent| format!("{percent}%")),
             task.priority.to_string(),
             ago(Some(task.submitted_at), now),
             took(task.started_at, task.finished_at),
@@ -88,7 +93,22 @@ pub fn tasks(tasks: &[TaskRecord], now: Stamp) -> Table {
     table
 }
 
-/// In a word or two: how it came out, how far it is, or what it waits for.
+/// How far it is, by its own word; an array by its members.
+fn percent(task: &TaskRecord) -> Option<u64> {
+    match &task.array {
+        Some(array) => Some(array.members.ended().saturating_mul(100) / array.count.max(1)),
+        None => task.progress.as_ref().map(|progress| u64::from(progress.percent)),
+    }
+}
+
+/// So much of a hundred as a bar of text.
+fn bar(percent: u64) -> String {
+    const WIDTH: usize = 20;
+    let done = usize::try_from(percent.min(100)).unwrap_or(0) * WIDTH / 100;
+    format!("[{}{}] ", "#".repeat(done), "-".repeat(WIDTH - done))
+}
+
+/// In a word or two: how it came out, what it says, or what it waits for.
 fn outcome(task: &TaskRecord) -> String {
     if let Some(array) = &task.array {
         let bad = array.members.unsuccessful();
@@ -97,7 +117,7 @@ fn outcome(task: &TaskRecord) -> String {
     }
     match (&task.waiting, &task.progress, &task.verdict) {
         (Some(waiting), _, _) => waiting.to_string(),
-        (None, Some(progress), _) if !task.state.is_final() => format!("{}%", progress.percent),
+        (None, Some(progress), _) if !task.state.is_final() => progress.message.clone().unwrap_or_default(),
         (None, _, Some(verdict)) => ending(verdict, task.exit_code, task.signal),
         (None, _, None) => String::new(),
     }
@@ -114,8 +134,8 @@ fn ending(verdict: &str, exit_code: Option<i32>, signal: Option<i32>) -> String 
     }
 }
 
-/// `acode task show`
-pub fn task(task: &TaskRecord) -> String {
+/// `acode task show`; `drawn` says whether a bar may be drawn.
+pub fn task(task: &TaskRecord, drawn: bool) -> String {
     let mut text = String::new();
     let mut field = |name: &str, value: &str| {
         let _ = writeln!(text, "{name:<10} {}", value.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}"));
@@ -139,9 +159,11 @@ pub fn task(task: &TaskRecord) -> String {
     if !outcome.is_empty() {
         field("Result", &outcome);
     }
-    if let Some(progress) = &task.progress {
-        let message = progress.message.as_deref().map(|text| format!(" {text}")).unwrap_or_default();
-        field("Progress", &format!("{}%{message}", progress.percent));
+    if let Some(percent) = percent(task) {
+        let message = task.progress.as_ref().and_then(|progress| progress.message.as_deref());
+        let message = message.map(|text| format!(" {text}")).unwrap_or_default();
+        let bar = if drawn { bar(percent) } else { String::new() };
+        field("Progress", &format!("{bar}{percent}%{message}"));
     }
     if let Some(error) = &task.error {
         field("Error", error);

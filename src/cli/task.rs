@@ -8,9 +8,11 @@ use acode_worker::task::{Submission, TaskId};
 
 use super::args::{ListArgs, SubmitArgs, TaskCommand};
 use super::door::{Door, Need};
+use super::progress::Board;
 use super::render::Out;
 use super::{CliError, Context, Exit, logs, submission, tables};
 use crate::taskfile::{self, TaskFileError};
+use crate::wire::reply::Waited;
 use crate::wire::request::{Cancel, List, Prune, Retry, Show, Submit, Wait, Why};
 use crate::wire::types::TaskRecord;
 use crate::wire::{MAX_IDS, MAX_LIST, Stamp, TaskRef};
@@ -28,7 +30,7 @@ pub fn run(context: &Context, command: TaskCommand) -> Result<Exit, CliError> {
         TaskCommand::Why { id } => why(context, id),
         TaskCommand::Cancel { ids } => cancel(context, &ids),
         TaskCommand::Retry { ids } => retry(context, &ids),
-        TaskCommand::Wait { ids, all } => wait(context, ids, all),
+        TaskCommand::Wait { ids, all, no_progress } => wait(context, ids, all, no_progress),
         TaskCommand::Prune { older_than, keep } => {
             let older_than_ms = older_than.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
             prune(context, &Prune { older_than_ms, keep })
@@ -169,7 +171,7 @@ fn show(context: &Context, id: TaskRef) -> Result<Exit, CliError> {
     if context.json {
         out.json(&task)?;
     } else {
-        out.line(tables::task(&task))?;
+        out.line(tables::task(&task, io::stdout().is_terminal()))?;
     }
     out.finish()?;
     Ok(Exit::Done)
@@ -227,9 +229,22 @@ fn changed(context: &Context, json: &serde_json::Value, ids: &[TaskId], all: boo
     Ok(if all { Exit::Done } else { Exit::Failed })
 }
 
-fn wait(context: &Context, ids: Vec<TaskRef>, all: bool) -> Result<Exit, CliError> {
+fn wait(context: &Context, ids: Vec<TaskRef>, all: bool, no_progress: bool) -> Result<Exit, CliError> {
     let mut door = Door::open(context, Need::Queue)?;
-    let waited = door.call(&Wait { ids, all })?;
+    let board = Board::new(!no_progress && !context.json);
+    let request = Wait { ids, all };
+    let waited = if board.is_drawn() {
+        let mut last = Waited::default();
+        let streamed = door.stream(&request, |waited| {
+            board.show(&waited);
+            last = waited;
+            Ok(())
+        });
+        board.clear();
+        streamed.map(|()| last)?
+    } else {
+        door.call(&request)?
+    };
     for id in &waited.unsuccessful {
         eprintln!("acode: task {id} did not complete");
     }

@@ -47,6 +47,23 @@ pub fn since(text: &str) -> Result<Stamp, String> {
     text.parse().map_err(|_| "a time as in 2026-11-21T06:30:00Z is expected, or how long ago, as in 10m".into())
 }
 
+/// A place among the events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// After the event with this number.
+    After(u64),
+    /// From this moment on.
+    From(Stamp),
+}
+
+/// The number of an event, a moment, or how long ago it was. A number without a unit is an event's.
+pub fn place(text: &str) -> Result<Place, String> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return text.parse().map(Place::After).map_err(|_| "no event has so large a number".to_owned());
+    }
+    since(text).map(Place::From).map_err(|why| format!("the number of an event, or {why}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,6 +82,14 @@ mod tests {
         assert_eq!(pair("a=b=c"), Ok(("a".into(), "b=c".into())));
         assert_eq!(pair("a="), Ok(("a".into(), String::new())));
         assert!(pair("=b").is_err() && pair("a").is_err());
+    }
+
+    #[test]
+    fn a_place_is_a_number_or_a_moment() {
+        assert_eq!(place("42"), Ok(Place::After(42)));
+        assert_eq!(place("1970-01-01T00:00:01Z"), Ok(Place::From(Stamp::from_micros(1_000_000))));
+        assert!(matches!(place("42s"), Ok(Place::From(_))));
+        assert!(place("").is_err() && place("-1").is_err() && place("99999999999999999999").is_err());
     }
 
     #[test]

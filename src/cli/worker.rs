@@ -6,7 +6,7 @@ use super::args::{StopArgs, WorkerCommand};
 use super::door::{Door, Need};
 use super::render::Out;
 use super::{CliError, Context, Exit, pool, tables};
-use crate::wire::request::{Scale, Status, Stop, Workers};
+use crate::wire::request::{Metrics, Scale, Status, Stop, Workers};
 use crate::wire::types::StopMode;
 use crate::wire::{Client, ClientError, Stamp};
 
@@ -23,6 +23,7 @@ pub fn run(context: &Context, command: WorkerCommand) -> Result<Exit, CliError> 
         WorkerCommand::Start(args) => pool::start(context, &args),
         WorkerCommand::Status => status(context),
         WorkerCommand::List => list(context),
+        WorkerCommand::Metrics => metrics(context),
         WorkerCommand::Scale { count } => scale(context, count),
         WorkerCommand::Stop(args) => stop(context, &args),
     }
@@ -52,6 +53,17 @@ fn list(context: &Context) -> Result<Exit, CliError> {
         out.json(&workers)?;
     } else {
         out.line(tables::workers(&workers, Stamp::now()))?;
+    }
+    out.finish()?;
+    Ok(Exit::Done)
+}
+
+fn metrics(context: &Context) -> Result<Exit, CliError> {
+    let told = connect(context)?.call(&Metrics { text: !context.json })?;
+    let mut out = Out::new();
+    match told.text {
+        Some(text) => out.bytes(text.as_bytes())?,
+        None => out.json(&told.metrics)?,
     }
     out.finish()?;
     Ok(Exit::Done)

@@ -3,6 +3,7 @@
 //! The one table from which the file is read, the variables are named, the ranges are checked and the reference is
 //! printed, so that none of them can say something else. Deliberately absent: rules between two keys; `load` has them.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -55,6 +56,7 @@ pub(super) enum Slot {
     Variables(Place<Env>),
     File(Place<Option<PathBuf>>),
     Name(Place<String>),
+    Listen(Place<Option<SocketAddr>>),
 }
 
 const fn key(path: &'static str, slot: Slot, meaning: &'static str) -> Key {
@@ -138,6 +140,12 @@ pub(super) static KEYS: &[Key] = &[
         "the most unfinished tasks; a submission beyond is refused"),
     key("control.maxConnections", Slot::Count(|c| &mut c.control.max_connections, 1, 10_000),
         "the most clients at a time"),
+    key("control.slowReaderSeconds", Slot::Seconds(|c| &mut c.control.slow_reader, 1, DAY_S),
+        "how long a follower of events may take nothing of what waits for it before it is cut off"),
+    key("metrics.listen", Slot::Listen(|c| &mut c.metrics.listen),
+        "where GET /metrics is answered over HTTP; port 0 is any that is free"),
+    key("metrics.eventsIntervalSeconds", Slot::OptionalSeconds(|c| &mut c.metrics.events_interval, 1, DAY_S),
+        "how often the metrics are told as an event while tasks run"),
     key("log.level", Slot::Level(|c| &mut c.log.level),
         "how much the supervisor's log tells"),
     key("log.file", Slot::File(|c| &mut c.log.file),
@@ -224,6 +232,7 @@ impl Key {
                 *place(config) = if is_none(node) { None } else { Some(PathBuf::from(node.as_text(self.path)?)) };
             }
             Slot::Name(place) => *place(config) = self.name(node)?,
+            Slot::Listen(place) => *place(config) = if is_none(node) { None } else { Some(self.loopback(node)?) },
         }
         Ok(())
     }
@@ -265,6 +274,12 @@ impl Key {
         Ok(variables)
     }
 
+    /// Whoever may connect may read, so no other machine may.
+    fn loopback(&self, node: &Node<'_>) -> Result<SocketAddr, Fault> {
+        let address = node.as_text(self.path)?.parse().ok();
+        address.filter(|address: &SocketAddr| address.ip().is_loopback()).ok_or_else(|| self.refuse(node))
+    }
+
     fn name(&self, node: &Node<'_>) -> Result<String, Fault> {
         let text = node.as_text(self.path)?;
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -299,6 +314,7 @@ impl Slot {
             Self::Variables(_) => "a mapping of names to texts".to_owned(),
             Self::File(_) => "a path or none".to_owned(),
             Self::Name(_) => format!("1 to {NAME_MAX} letters, digits, '-', '_' or '.'"),
+            Self::Listen(_) => "a loopback address, 127.0.0.1:PORT or [::1]:PORT, or none".to_owned(),
         }
     }
 
@@ -325,6 +341,7 @@ impl Slot {
             Self::Variables(_) => "{}".to_owned(),
             Self::File(place) => or_none(place(config).as_ref().map(|path| path.display())),
             Self::Name(place) => place(config).clone(),
+            Self::Listen(place) => or_none(*place(config)),
         }
     }
 }

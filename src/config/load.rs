@@ -244,7 +244,8 @@ fn variable_node<'v>(slot: &Slot, text: &'v str) -> Node<'v> {
         | Slot::Action(_)
         | Slot::Level(_)
         | Slot::File(_)
-        | Slot::Name(_) => Node::plain(text),
+        | Slot::Name(_)
+        | Slot::Listen(_) => Node::plain(text),
     }
 }
 

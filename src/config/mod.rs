@@ -17,6 +17,7 @@ pub use error::{ConfigError, Origin};
 pub use keys::{Reference, reference};
 pub use load::{Loaded, Overrides, Vars, load};
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub struct Config {
     pub queue: Queue,
     /// The control socket: `control`.
     pub control: Control,
+    /// The metrics: `metrics`.
+    pub metrics: Metrics,
     /// The supervisor's own log: `log`.
     pub log: Log,
     /// The pool as a whole: `pool`.
@@ -165,6 +168,17 @@ pub struct Queue {
 pub struct Control {
     /// The most clients at a time.
     pub max_connections: u32,
+    /// How long a client that follows events may take nothing of what waits for it before it is cut off.
+    pub slow_reader: Duration,
+}
+
+/// The metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metrics {
+    /// The loopback address on which they are served over HTTP; `None` is nowhere.
+    pub listen: Option<SocketAddr>,
+    /// How often they are told as an event while tasks run; `None` is never.
+    pub events_interval: Option<Duration>,
 }
 
 /// The supervisor's own log.
@@ -293,7 +307,13 @@ impl Default for Queue {
 
 impl Default for Control {
     fn default() -> Self {
-        Self { max_connections: 256 }
+        Self { max_connections: 256, slow_reader: Duration::from_secs(30) }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { listen: None, events_interval: Some(Duration::from_secs(60)) }
     }
 }
 

@@ -139,11 +139,21 @@ impl<'c> Writer<'c> {
         self.applied.ready.push(NowReady { id: row.id, priority: row.priority, class: row.class });
     }
 
+    /// Notes that `count` tasks, members of arrays among them, have gone from one state to another.
+    pub(super) fn shift(&mut self, from: TaskState, to: TaskState, count: u64) {
+        self.ledger.counts.shift(from, to, count);
+        if to.is_final() {
+            *self.applied.settled.of(to) += count;
+        }
+    }
+
     fn op(&mut self, op: &Op) -> rusqlite::Result<()> {
         match op {
             Op::Submit(new) => self.submit(new),
             Op::Expand { header, to } => self.expand(header.seq(), *to),
-            Op::Started { id, attempt, worker, at_us } => self.started(*id, *attempt, *worker, *at_us),
+            Op::Started { id, attempt, worker, claimed_us, at_us } => {
+                self.started(*id, *attempt, *worker, (*claimed_us, *at_us))
+            }
             Op::Progress { id, percent, message, at_us } => self.progress(*id, *percent, message.as_deref(), *at_us),
             Op::Finished(end) => self.finished(end),
             Op::Cancel { id, keep, reason, at_us } => self.cancel(id.seq(), keep, reason, *at_us),

@@ -67,7 +67,7 @@ impl Writer<'_> {
             let untouched = self.untouched(&array)?;
             self.sql.run(Sql::StopArray, [header, untouched])?;
             self.sql.run(Sql::StopHeader, params![header, reason])?;
-            self.ledger.counts.shift(TaskState::Pending, TaskState::Cancelled, untouched);
+            self.shift(TaskState::Pending, TaskState::Cancelled, untouched);
             if untouched > 0 {
                 self.cancel_event(row.id, Some(untouched), reason, at_us)?;
             }
@@ -94,7 +94,7 @@ impl Writer<'_> {
         let mut blockers = row.blockers;
         if array.stopped {
             self.sql.run(Sql::UnstopArray, [header])?;
-            self.ledger.counts.shift(TaskState::Cancelled, TaskState::Pending, array.unborn);
+            self.shift(TaskState::Cancelled, TaskState::Pending, array.unborn);
             blockers = self.open_blockers(row)?;
             self.sql.run(Sql::SetBlockers, params![header, blockers])?;
         }
@@ -115,7 +115,7 @@ impl Writer<'_> {
             return Ok(());
         }
         self.sql.run(Sql::Born, [array.seq])?;
-        self.ledger.counts.shift(TaskState::Cancelled, TaskState::Pending, 1);
+        self.shift(TaskState::Cancelled, TaskState::Pending, 1);
         self.reopen_array(array.seq)?;
         if let Some(row) = self.row(seq)? {
             self.event(EventKind::TaskRetried, at_us, &Draft { task: Some(row.id), ..Draft::default() })?;

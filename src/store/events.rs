@@ -1,8 +1,9 @@
 //! The queue's events: their kinds, how they are written inside a transaction, and how they are read back.
 //!
 //! Owner: the store, which alone gives out their numbers: strictly increasing, never used twice, also after pruning.
-//! A run of submissions is one row that stands for as many events; the reader takes it apart. Deliberately absent:
-//! following. Whoever follows asks again from the last number seen.
+//! A run of submissions is one row that stands for as many events, and the row of a start stands for the claim before it
+//! as well; the reader takes them apart. Deliberately absent: following. Whoever follows asks again from the last number
+//! seen.
 
 use acode_worker::task::{TaskId, WorkerId};
 use rusqlite::params;
@@ -77,6 +78,27 @@ kinds! {
     QueueHealed = 22, "queue-healed";
     /// Old tasks were removed; `count` says how many.
     QueuePruned = 23, "queue-pruned";
+    /// A worker claimed a task. Never stored by itself: the row of the start stands for both.
+    TaskAssigned = 30, "task-assigned";
+    /// The pool's metrics, now and then, while tasks run.
+    MetricsUpdated = 31, "metrics-updated";
+}
+
+/// For how many events, with consecutive numbers, a row stands: `width` in SQL.
+macro_rules! width {
+    () => {
+        "CASE kind WHEN 1 THEN coalesce(count, 1) WHEN 3 THEN 1 + (count IS NOT NULL) ELSE 1 END"
+    };
+}
+pub(super) use width;
+
+/// For how many events a row of this kind and count stands.
+fn width_of(kind: EventKind, count: Option<u64>) -> u64 {
+    match (kind, count) {
+        (EventKind::TaskSubmitted, Some(count)) => count.max(1),
+        (EventKind::TaskStarted, Some(_)) => 2,
+        _ => 1,
+    }
 }
 
 impl EventKind {
@@ -135,7 +157,7 @@ impl Writer<'_> {
     pub(super) fn event(&mut self, kind: EventKind, at_us: u64, draft: &Draft<'_>) -> rusqlite::Result<()> {
         self.flush_run()?;
         let seq = self.ledger.next_event;
-        self.ledger.next_event += 1;
+        self.ledger.next_event += width_of(kind, draft.count);
         self.insert_event(seq, kind, at_us, draft)
     }
 
@@ -232,12 +254,19 @@ impl Store {
     pub fn last_event_before(&self, at_us: u64) -> Result<u64, StoreError> {
         self.read(|conn| {
             // Times hardly ever go back with the numbers, and there is no index on them: from the youngest back.
-            let mut rows = conn.prepare_cached("SELECT seq, at_us, coalesce(count, 1) FROM event ORDER BY seq DESC")?;
+            let sql = concat!("SELECT seq, at_us, kind, count, ", width!(), " FROM event ORDER BY seq DESC");
+            let mut rows = conn.prepare_cached(sql)?;
             let mut rows = rows.query([])?;
             while let Some(row) = rows.next()? {
-                if row.get::<_, u64>(1)? < at_us {
-                    let (seq, count): (u64, u64) = (row.get(0)?, row.get(2)?);
-                    return Ok(seq + count.max(1) - 1);
+                let (seq, then_us, kind, width): (u64, u64, u8, u64) =
+                    (row.get(0)?, row.get(1)?, row.get(2)?, row.get(4)?);
+                if then_us < at_us {
+                    return Ok(seq + width - 1);
+                }
+                let waited: Option<u64> = row.get(3)?;
+                let claimed_before = waited.is_some_and(|waited| then_us.saturating_sub(waited) < at_us);
+                if kind == EventKind::TaskStarted.code() && claimed_before {
+                    return Ok(seq);
                 }
             }
             Ok(0)
@@ -262,7 +291,7 @@ impl Store {
         })
     }
 
-    /// Adds what lies above `since`: the event itself, or those that a run of submissions stands for.
+    /// Adds what lies above `since`: the event itself, or those that a run of submissions or a start stands for.
     fn take_apart(&self, event: Event, since: u64, limit: usize, found: &mut Vec<Event>) {
         match (event.kind, event.task, event.count) {
             (EventKind::TaskSubmitted, Some(first), Some(count)) => {
@@ -272,6 +301,13 @@ impl Store {
                     let task = Some(TaskId::from_u128(first.to_u128() + u128::from(n)));
                     found.push(Event { seq: event.seq + n, task, count: None, ..event.clone() });
                 }
+            }
+            (EventKind::TaskStarted, _, Some(waited)) => {
+                let claimed_us = event.at_us.saturating_sub(waited);
+                let assigned = Event { kind: EventKind::TaskAssigned, at_us: claimed_us, count: None, ..event.clone() };
+                let started = Event { seq: event.seq + 1, count: None, ..event };
+                let room = limit - found.len();
+                found.extend([assigned, started].into_iter().filter(|event| event.seq > since).take(room));
             }
             _ if event.seq > since => found.push(event),
             _ => {}

@@ -38,7 +38,13 @@ fn event_of(state: TaskState) -> Option<EventKind> {
 }
 
 impl Writer<'_> {
-    pub(super) fn started(&mut self, id: TaskId, attempt: u32, worker: WorkerId, at_us: u64) -> rusqlite::Result<()> {
+    pub(super) fn started(
+        &mut self,
+        id: TaskId,
+        attempt: u32,
+        worker: WorkerId,
+        (claimed_us, at_us): (Option<u64>, u64),
+    ) -> rusqlite::Result<()> {
         let seq = id.seq();
         let new = if attempt == 1 && self.ending.contains(&seq) {
             // A short task's row is written once, with its end, and enters no index in between.
@@ -50,7 +56,9 @@ impl Writer<'_> {
         if !new {
             return Ok(());
         }
-        let draft = Draft { task: Some(id), attempt: Some(attempt), worker: Some(worker), ..Draft::default() };
+        // How long ago the claim was makes two events of the row: see `take_apart`.
+        let count = claimed_us.map(|claimed_us| at_us.saturating_sub(claimed_us));
+        let draft = Draft { task: Some(id), count, attempt: Some(attempt), worker: Some(worker), data: None };
         self.event(EventKind::TaskStarted, at_us, &draft)
     }
 
@@ -157,9 +165,9 @@ impl Writer<'_> {
             self.todo.push_back(Todo::TellDependents { blocker: row.id.seq(), at_us });
         }
         match row.kind {
-            RowKind::Task => self.ledger.counts.shift(TaskState::Pending, state, 1),
+            RowKind::Task => self.shift(TaskState::Pending, state, 1),
             RowKind::Member => {
-                self.ledger.counts.shift(TaskState::Pending, state, 1);
+                self.shift(TaskState::Pending, state, 1);
                 let Some(array) = self.array_of(row.id.seq())? else { return Ok(()) };
                 let (failed, cancelled) = member_shares(state);
                 self.sql.run(Sql::MemberEnded, params![array.seq, failed, cancelled])?;
@@ -205,9 +213,9 @@ impl Writer<'_> {
         self.event(EventKind::TaskRetried, at_us, &Draft { task: Some(row.id), ..Draft::default() })?;
         match row.kind {
             RowKind::Header => {}
-            RowKind::Task => self.ledger.counts.shift(row.state, TaskState::Pending, 1),
+            RowKind::Task => self.shift(row.state, TaskState::Pending, 1),
             RowKind::Member => {
-                self.ledger.counts.shift(row.state, TaskState::Pending, 1);
+                self.shift(row.state, TaskState::Pending, 1);
                 if let Some(array) = self.array_of(seq)? {
                     let (failed, cancelled) = member_shares(row.state);
                     self.sql.run(Sql::MemberRevived, params![array.seq, failed, cancelled])?;

@@ -87,6 +87,8 @@ pub trait Queue {
     fn dependencies(&self, id: TaskId, limit: usize) -> Result<Vec<(TaskId, DependencyKind, bool)>, StoreError>;
     /// See [`Store::events`].
     fn events(&self, since: u64, limit: usize) -> Result<Vec<Event>, StoreError>;
+    /// See [`Store::last_event`].
+    fn last_event(&self) -> u64;
     /// See [`Store::last_event_before`].
     fn last_event_before(&self, at_us: u64) -> Result<u64, StoreError>;
     /// See [`Store::segments_in_use`].
@@ -240,6 +242,9 @@ impl Queue for Store {
     }
     fn events(&self, since: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
         Self::events(self, since, limit)
+    }
+    fn last_event(&self) -> u64 {
+        Self::last_event(self)
     }
     fn last_event_before(&self, at_us: u64) -> Result<u64, StoreError> {
         Self::last_event_before(self, at_us)

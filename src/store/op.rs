@@ -180,6 +180,8 @@ pub enum Op {
         attempt: u32,
         /// Who runs it.
         worker: WorkerId,
+        /// When that one claimed it, if it said so.
+        claimed_us: Option<u64>,
         /// When.
         at_us: u64,
     },
@@ -297,6 +299,8 @@ pub struct Applied {
     /// Everything that reached a final state, with those cancelled by a dependency. Untouched members of a cancelled
     /// array are not listed: the array stands for them.
     pub ended: Vec<(TaskId, TaskState)>,
+    /// The same counted by state, with the untouched members of arrays, and without the arrays themselves.
+    pub settled: Counts,
     /// Submissions refused, with the reason; nothing of them was written.
     pub rejected: Vec<(TaskId, SubmitError)>,
     /// Whether work is left that was too much for one transaction: apply `Op::Continue` soon.
@@ -308,6 +312,10 @@ impl Applied {
     pub fn absorb(&mut self, later: Self) {
         self.ready.extend(later.ready);
         self.ended.extend(later.ended);
+        for state in TaskState::ALL.into_iter().filter(|state| state.is_final()) {
+            let mut more = later.settled;
+            *self.settled.of(state) += *more.of(state);
+        }
         self.rejected.extend(later.rejected);
         self.more |= later.more;
     }

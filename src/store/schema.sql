@@ -79,7 +79,8 @@ CREATE TABLE attempt (
 -- How many kept attempts begin in a journal segment.
 CREATE TABLE segment (worker BLOB, segment INTEGER, uses INTEGER NOT NULL, PRIMARY KEY (worker, segment)) WITHOUT ROWID;
 
--- One row may stand for 'count' events with consecutive numbers (submissions).
+-- One row may stand for 'count' events with consecutive numbers (submissions), or for two (a start that knows its claim:
+-- 'count' is then the microseconds between them).
 CREATE TABLE event (
   seq INTEGER PRIMARY KEY, at_us INTEGER NOT NULL, kind INTEGER NOT NULL,
   task INTEGER, task_ms INTEGER, count INTEGER, attempt INTEGER, worker BLOB, data TEXT

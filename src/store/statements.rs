@@ -2,6 +2,7 @@
 //!
 //! Owner: `apply`. Deliberately absent: statements of the read path, which stand where they are used.
 
+use super::events::width;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Row};
 
 macro_rules! statements {
@@ -104,8 +105,8 @@ statements! {
     DropAttempts = "DELETE FROM attempt WHERE key >= ?1 AND key <= ?2";
     DropEvents = "DELETE FROM event WHERE seq IN (SELECT seq FROM event WHERE at_us < ?1
         AND seq <= (SELECT min(seq) FROM event) + ?2 ORDER BY seq LIMIT ?2)";
-    DropSurplusEvents = "DELETE FROM event WHERE seq IN (SELECT seq FROM event WHERE seq < ?1 AND seq + coalesce(
-        CASE WHEN kind = 1 THEN count END, 1) <= ?1 ORDER BY seq LIMIT ?2)";
+    DropSurplusEvents = concat!("DELETE FROM event WHERE seq IN (SELECT seq FROM event WHERE seq < ?1 AND seq + ",
+        width!(), " <= ?1 ORDER BY seq LIMIT ?2)");
     DropWorkers = "DELETE FROM worker WHERE id IN (SELECT id FROM worker WHERE stopped_us < ?1 LIMIT ?2)";
 }
 

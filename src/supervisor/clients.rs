@@ -39,6 +39,10 @@ struct Client {
     /// Whether the poll tells when it can be written to. Only while replies wait: else every reply that is taken would
     /// wake the loop once more.
     awaits_room: bool,
+    /// Since when it has taken nothing although its outbox is full, in nanoseconds of the monotonic clock.
+    stuck_ns: Option<u64>,
+    /// When it is closed even if it has not taken its last reply.
+    until_ns: Option<u64>,
 }
 
 /// All connections.
@@ -62,6 +66,11 @@ impl Clients {
     /// Follows a changed configuration.
     pub fn set_max(&mut self, max: usize) {
         self.max = max;
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> u32 {
+        u32::try_from(self.all.len()).unwrap_or(u32::MAX)
     }
 
     /// The listening socket.
@@ -96,8 +105,17 @@ impl Clients {
             check_peer(&stream).err().map(|error| CallError::PermissionDenied { reason: error.to_string() })
         };
         let (inbox, outbox) = (Inbox::new(), Outbox::new());
-        let mut client =
-            Client { stream, inbox, outbox, streaming: false, stalled: false, closing: false, awaits_room: false };
+        let mut client = Client {
+            stream,
+            inbox,
+            outbox,
+            streaming: false,
+            stalled: false,
+            closing: false,
+            awaits_room: false,
+            stuck_ns: None,
+            until_ns: None,
+        };
         if let Some(refusal) = refusal {
             // Its buffer is empty, so this fits; if not, the closed connection says enough.
             let _ = client.outbox.error(&refusal);
@@ -195,6 +213,29 @@ impl Clients {
         }
     }
 
+    /// Sends a reply of a stream that was written down before, after which another one follows.
+    pub fn reply_encoded(&mut self, id: ClientId, message: &Outbox) {
+        let Some(client) = self.all.get_mut(&id) else { return };
+        client.streaming = true;
+        if client.outbox.append(message).is_err() {
+            client.closing = true;
+        }
+    }
+
+    /// Since when a client has taken nothing of a full outbox, if so.
+    pub fn stuck_since_ns(&self, id: ClientId) -> Option<u64> {
+        self.all.get(&id)?.stuck_ns
+    }
+
+    /// Ends a client's connection with this error behind all that waits for it, at the latest at this time.
+    pub fn cut_off(&mut self, id: ClientId, error: &CallError, until_ns: u64) {
+        let Some(client) = self.all.get_mut(&id) else { return };
+        client.outbox.last_word(error);
+        client.streaming = false;
+        client.closing = true;
+        client.until_ns = Some(until_ns);
+    }
+
     /// Keeps a client's next calls waiting although it has had no reply yet.
     pub fn hold(&mut self, id: ClientId) {
         if let Some(client) = self.all.get_mut(&id) {
@@ -208,11 +249,15 @@ impl Clients {
     }
 
     /// Sends what can be sent, and closes what is to be closed. Gives the connections that are gone.
-    pub fn flush(&mut self, registry: &Registry) -> Vec<ClientId> {
+    pub fn flush(&mut self, registry: &Registry, now_ns: u64) -> Vec<ClientId> {
         let mut gone = Vec::new();
         for (id, client) in &mut self.all {
+            let waiting = client.outbox.pending();
             let written = client.outbox.write_to(&mut client.stream);
+            let stuck = client.outbox.is_full() && client.outbox.pending() == waiting;
+            client.stuck_ns = if stuck { client.stuck_ns.or(Some(now_ns)) } else { None };
             match &written {
+                Ok(_) if client.until_ns.is_some_and(|until| now_ns >= until) => gone.push(*id),
                 Ok(true) if client.closing => gone.push(*id),
                 // What was not read because the replies piled up may be read now.
                 Ok(true) if client.stalled => drop(self.hot.insert(*id)),

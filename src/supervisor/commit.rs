@@ -59,9 +59,11 @@ impl Supervisor {
             return true;
         }
         failpoint!("supervisor.before-commit");
+        let began_ns = clock::monotonic_ns();
         match self.store.apply(self.ledger.ops()) {
             Ok(applied) => {
                 failpoint!("supervisor.after-commit");
+                self.registry.commits.observe((clock::monotonic_ns() - began_ns) / 1_000);
                 self.expanding = Default::default();
                 let afters = self.ledger.committed();
                 self.follow_commit(&applied, afters);
@@ -128,6 +130,7 @@ impl Supervisor {
         }
         self.next_wake_us = self.store.next_delayed().unwrap_or(None);
         self.note_ends(&applied.ended);
+        self.registry.settled(applied.settled, self.now_ns);
         self.streams_dirty = true;
     }
 

@@ -13,8 +13,9 @@ use acode_worker::wire::Order;
 use super::Supervisor;
 use super::clients::ClientId;
 use super::desk::{Phase, served};
+use super::followers::Follower;
 use super::ledger::After;
-use super::streams::{Awaited, Follower, Waiter};
+use super::streams::{Awaited, Waiter};
 use crate::records;
 use crate::requests::{self, RequestError};
 use crate::store::{Op, StoreError, TaskKind};
@@ -84,6 +85,11 @@ impl Supervisor {
             Request::Workers(_) => {
                 let workers = self.workers();
                 self.clients.reply(client, &reply::WorkersReply { workers }, false);
+            }
+            Request::Metrics(wanted) => {
+                let metrics = self.metrics_record();
+                let text = wanted.text.then(|| self.metrics_text().to_owned());
+                self.clients.reply(client, &reply::MetricsReply { metrics, text }, false);
             }
             Request::Scale(scale) => self.scale(client, scale.count)?,
             Request::Stop(stop) => self.stop(client, &stop, more),
@@ -289,19 +295,13 @@ impl Supervisor {
         if events.follow && !more {
             return Err(CallError::InvalidParameter { parameter: "follow: needs more".to_owned() }.into());
         }
-        let since = events.since.map(|stamp| u64::try_from(stamp.micros()).unwrap_or(0));
-        let after = match (events.after, since) {
-            (Some(after), _) => after,
-            (None, Some(since)) => self.store.last_event_before(since)?,
-            (None, None) => 0,
-        };
+        let after = requests::events_from(&*self.store, events)?;
         if more {
             self.begin_following(Follower { client, after, follow: events.follow });
             return Ok(());
         }
         let limit = events.limit.unwrap_or(MAX_LIST).min(MAX_LIST) as usize;
-        let found = self.store.events(after, limit)?;
-        let batch = reply::EventBatch { events: found.into_iter().map(records::event).collect() };
+        let (batch, _) = requests::events_page(&*self.store, after, limit)?;
         self.clients.reply(client, &batch, false);
         Ok(())
     }

@@ -11,14 +11,19 @@ mod crew;
 mod decide;
 mod desk;
 mod dispatch;
+mod exposition;
+mod followers;
 mod judge;
 mod launch;
 mod ledger;
 mod log;
+mod metrics;
+mod observe;
 mod prune;
 mod reactor;
 mod recover;
 mod resources;
+mod scrape;
 mod settings;
 mod stop;
 mod streams;
@@ -27,6 +32,7 @@ mod workers;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -93,6 +99,14 @@ pub enum PoolError {
     LimitsNotHeld {
         /// Which limits.
         names: String,
+    },
+    /// The metrics cannot be served where they shall be.
+    #[error("metrics.listen: {address} cannot be listened on")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The kernel's word.
+        source: io::Error,
     },
     /// Workers die before they are ready, again and again.
     #[error("workers do not start: {why}")]
@@ -161,6 +175,15 @@ struct Supervisor {
     streams_dirty: bool,
     meter: resources::Meter,
 
+    registry: metrics::Registry,
+    /// Apart from the status' own, so that neither's looks shorten the other's.
+    metrics_meter: resources::Meter,
+    /// In bytes.
+    machine_memory: u64,
+    told: observe::Told,
+    next_metrics_ns: u64,
+    scrape: scrape::Scrape,
+
     stop_when_empty: bool,
     announced_stop: bool,
     interrupted: bool,
@@ -185,6 +208,7 @@ pub fn serve(launch: Launch, ready: impl FnOnce(u32)) -> Result<(), PoolError> {
     let nursery = Nursery::start(begin).map_err(PoolError::system("the nursery cannot be forked"))?;
     let mut supervisor = recover::build(launch, nursery)?;
     supervisor.register().map_err(PoolError::system("the event loop cannot be set up"))?;
+    supervisor.serve_metrics()?;
     tracing::info!(pool = supervisor.config.pool.name, pid = std::process::id(), "pool started");
     ready(std::process::id());
     let ran = supervisor.run();
@@ -217,10 +241,27 @@ impl Supervisor {
         self.policy = settings::policy(&config);
         self.fleet.set_rules(settings::rules(&config, self.producer.region().geometry().workers));
         self.clients.set_max(config.control.max_connections as usize);
+        let moved = config.metrics.listen != self.config.metrics.listen;
         self.config = config;
+        if moved && let Err(error) = self.serve_metrics() {
+            tracing::error!(why = crate::error_chain(&error), "the metrics are not served");
+        }
         let rows: Vec<u16> = self.crew.iter().map(|(row, _)| row).collect();
         let order = acode_worker::wire::Order::Configure(Box::new(self.settings.clone()));
         rows.into_iter().for_each(|row| self.crew.order(row, &order));
+    }
+
+    /// Serves the metrics where the configuration says, or nowhere.
+    fn serve_metrics(&mut self) -> Result<(), PoolError> {
+        let address = self.config.metrics.listen;
+        let listening = self.scrape.listen(address, self.polls.urgent.registry());
+        if let (Err(source), Some(address)) = (listening, address) {
+            return Err(PoolError::Listen { address, source });
+        }
+        if let Some(address) = self.scrape.address() {
+            tracing::info!(%address, "metrics are served");
+        }
+        Ok(())
     }
 
     /// Leaves nothing behind but the queue and the journal.
@@ -233,7 +274,7 @@ impl Supervisor {
             self.commit();
         }
         self.feed_streams();
-        let _ = self.clients.flush(self.polls.urgent.registry());
+        let _ = self.clients.flush(self.polls.urgent.registry(), self.now_ns);
         let _ = std::fs::remove_file(self.dirs.control_socket());
         failpoint!("supervisor.before-sweep");
         let _ = acode_worker::room::remove_tree(&self.dirs.rooms());

@@ -26,6 +26,10 @@ const NURSERY: Token = Token(2);
 const LIFELINE: Token = Token(3);
 /// Token of the inner poll, which holds the report pipes.
 const REPORTS: Token = Token(4);
+/// Token of the socket on which metrics are served.
+pub const METRICS: Token = Token(5);
+/// Tokens of who asks for metrics begin here.
+pub const SCRAPES: usize = 1 << 10;
 /// Tokens of workers' pidfds begin here.
 pub const PIDFDS: usize = 1 << 16;
 /// Tokens of connections begin here.
@@ -143,6 +147,8 @@ impl Supervisor {
                     self.clients.check_streaming(id);
                 }
             }
+            METRICS => self.scrape.accept(self.polls.urgent.registry(), self.now_ns),
+            Token(number) if number < PIDFDS => self.serve_scrape(token),
             Token(number) => self.worker_died(u16::try_from(number - PIDFDS).unwrap_or(u16::MAX)),
         }
     }
@@ -162,8 +168,17 @@ impl Supervisor {
         self.clients.wake(id);
     }
 
+    /// Sees to somebody who asks for metrics.
+    fn serve_scrape(&mut self, token: Token) {
+        let Some(place) = self.scrape.place(token) else { return };
+        if self.scrape.wants_metrics(place) {
+            let text = self.metrics_text().to_owned();
+            self.scrape.answer(place, &text);
+        }
+    }
+
     fn flush_clients(&mut self) {
-        for id in self.clients.flush(self.polls.urgent.registry()) {
+        for id in self.clients.flush(self.polls.urgent.registry(), self.now_ns) {
             self.forget_client(id);
         }
     }
@@ -191,7 +206,12 @@ impl Supervisor {
         if deadline || self.now_ns >= self.next_tick_ns {
             self.tick();
         }
+        if self.scrape.has_more() {
+            self.scrape.accept(self.polls.urgent.registry(), self.now_ns);
+        }
+        self.scrape.expire(self.now_ns);
         self.wake_delayed();
+        self.tell_metrics();
         self.prune_if_due();
         self.stop_if_empty();
     }
@@ -213,7 +233,7 @@ impl Supervisor {
 
     /// How long to sleep at most.
     fn timeout(&mut self) -> Duration {
-        if self.clients.any_hot() {
+        if self.clients.any_hot() || self.scrape.has_more() || self.streams.has_more() {
             return Duration::ZERO;
         }
         let now = clock::monotonic_ns();

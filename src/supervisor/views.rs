@@ -24,10 +24,7 @@ use crate::wire::types::{
 impl Supervisor {
     /// `Status`.
     pub(super) fn status(&mut self) -> StatusRecord {
-        let mut pids: Vec<i32> = self.crew.iter().map(|(_, hand)| hand.pid).collect();
-        pids.push(nix::unistd::getpid().as_raw());
-        pids.push(self.nursery.pid);
-        pids.extend(self.crew.task_pids());
+        let pids = self.all_pids();
         let resources = self.meter.look(pids.into_iter(), self.now_ns, self.started_ns);
         StatusRecord {
             schema: SCHEMA,
@@ -47,7 +44,17 @@ impl Supervisor {
                 accepting: self.broken.is_none() && !self.is_stopping(),
                 problem: self.broken.as_ref().map(|broken| broken.why.clone()),
             },
+            metrics_listen: self.scrape.address().map(|address| address.to_string()),
         }
+    }
+
+    /// The pids of everything that belongs to the pool, as far as it can be seen.
+    pub(super) fn all_pids(&self) -> Vec<i32> {
+        let mut pids: Vec<i32> = self.crew.iter().map(|(_, hand)| hand.pid).collect();
+        pids.push(nix::unistd::getpid().as_raw());
+        pids.push(self.nursery.pid);
+        pids.extend(self.crew.task_pids());
+        pids
     }
 
     fn pool_state(&self) -> PoolState {
@@ -70,7 +77,7 @@ impl Supervisor {
         }
     }
 
-    fn worker_counts(&self) -> WorkerCounts {
+    pub(super) fn worker_counts(&self) -> WorkerCounts {
         let mut counts = WorkerCounts {
             target: u32::from(self.fleet.target()),
             min: 1,

@@ -16,6 +16,7 @@ use super::decide::{Action, Event, KillReason};
 use super::desk::Phase;
 use super::judge::{Next, Standing, judge};
 use super::ledger::After;
+use super::observe::ready_since;
 use super::reactor::PIDFDS;
 use super::{PoolError, Supervisor};
 use crate::store::{self, AttemptEnd, Op, WorkerRecord};
@@ -69,6 +70,7 @@ impl Supervisor {
             self.crew.kill(row);
         }
         tracing::debug!(row, %id, pid, "worker made");
+        self.registry.worker_made();
         self.record(Op::WorkerStarted(Box::new(WorkerRecord {
             id,
             slot: u32::from(row),
@@ -153,7 +155,9 @@ impl Supervisor {
                 tracing::error!(row, why, "worker cannot begin");
                 self.last_boot_failure = Some(why);
             }
-            Report::Started { ticket, id, pid: _, at_us } => self.started(row, ticket, id, at_us),
+            Report::Started { ticket, id, pid: _, claimed_us, at_us } => {
+                self.started(row, ticket, id, (claimed_us, at_us));
+            }
             Report::Progress { ticket, id, progress } => {
                 if let Some(active) = self.desk.current(id, ticket) {
                     active.progress = Some(progress.clone());
@@ -170,15 +174,17 @@ impl Supervisor {
         }
     }
 
-    fn started(&mut self, row: u16, ticket: Ticket, id: TaskId, at_us: i64) {
+    fn started(&mut self, row: u16, ticket: Ticket, id: TaskId, (claimed_us, at_us): (i64, i64)) {
         let Some(worker) = self.crew.get(row).map(|hand| hand.id) else { return };
         let Some(active) = self.desk.current(id, ticket) else {
             tracing::warn!(%id, row, "report of an older claim dropped");
             return;
         };
         active.phase = Phase::Running { row, started_us: at_us as u64 };
+        let waited_us = ready_since(active).map(|ready_us| (at_us as u64).saturating_sub(ready_us));
         let (attempt, cancelled) = (active.attempt, active.cancelled.is_some());
-        self.record(Op::Started { id, attempt, worker, at_us: at_us as u64 });
+        self.registry.started(waited_us);
+        self.record(Op::Started { id, attempt, worker, claimed_us: Some(claimed_us as u64), at_us: at_us as u64 });
         if cancelled {
             self.crew.order(row, &Order::Cancel { ticket });
         }
@@ -189,7 +195,7 @@ impl Supervisor {
         let ran = !matches!(finished.verdict, Verdict::NotStarted { .. });
         let unsaid = |active: &mut super::desk::Active| active.phase == Phase::Published;
         if ran && self.desk.current(finished.id, finished.ticket).is_some_and(unsaid) {
-            self.started(row, finished.ticket, finished.id, finished.started_us);
+            self.started(row, finished.ticket, finished.id, (finished.claimed_us, finished.started_us));
         }
     }
 
@@ -202,7 +208,7 @@ impl Supervisor {
         if active.phase == Phase::Ended {
             return;
         }
-        active.phase = Phase::Ended;
+        let phase = std::mem::replace(&mut active.phase, Phase::Ended);
         let standing = Standing {
             failures: active.failures,
             losses: active.losses,
@@ -220,6 +226,7 @@ impl Supervisor {
         // Success needs no jitter.
         let random = if succeeded { 0.0 } else { self.random() };
         let next = judge(&finished.verdict, standing, &policy, random);
+        self.observe_end(phase, &finished, next);
         if let Some(progress) = last_word {
             let (percent, message) = (Some(progress.percent), Some(progress.message));
             self.record(Op::Progress { id: finished.id, percent, message, at_us: finished.finished_us as u64 });
@@ -300,6 +307,9 @@ impl Supervisor {
                 Some(_) if ours => None,
                 Some(other) => Some(describe(other)),
             };
+            if failure.is_some() {
+                self.registry.worker_died();
+            }
             self.record(Op::WorkerStopped {
                 id: hand.id,
                 at_us: crate::requests::now_us(),
@@ -363,6 +373,7 @@ fn ended_without_worker(id: TaskId, ticket: Ticket, attempt: u32, started_us: i6
         guard: TreeGuard::Subreaper,
         usage: Usage::default(),
         output: OutputRef::default(),
+        claimed_us: started_us,
         started_us,
         finished_us: started_us,
         leaked: false,

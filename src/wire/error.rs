@@ -93,6 +93,14 @@ pub enum CallError {
         /// Of what there are too many.
         reason: String,
     },
+    /// A follower of events took nothing of what waited for it for too long, and is cut off.
+    #[error("the events were not taken fast enough: cut off after number {after}, with {missed} more behind it")]
+    SlowReader {
+        /// The number of the last event that was sent.
+        after: u64,
+        /// How many there were behind it at that moment.
+        missed: u64,
+    },
     /// Something went wrong that is not the caller's fault.
     #[error("the pool failed: {reason}")]
     Internal {
@@ -139,6 +147,10 @@ struct Fields {
     queued: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missed: Option<u64>,
 }
 
 impl CallError {
@@ -161,6 +173,7 @@ impl CallError {
             Self::PermissionDenied { .. } => "io.acode.PermissionDenied",
             Self::Refused { .. } => "io.acode.Refused",
             Self::Busy { .. } => "io.acode.Busy",
+            Self::SlowReader { .. } => "io.acode.SlowReader",
             Self::Internal { .. } => "io.acode.Internal",
             Self::Unknown { name, .. } => name,
         }
@@ -178,6 +191,7 @@ impl CallError {
             Self::AmbiguousTask { task, matches } => Fields { task: Some(task), matches: Some(matches), ..none },
             Self::InvalidSubmission { entry, reason } => Fields { entry, reason: Some(reason), ..none },
             Self::QueueFull { queued, limit } => Fields { queued: Some(queued), limit: Some(limit), ..none },
+            Self::SlowReader { after, missed } => Fields { after: Some(after), missed: Some(missed), ..none },
             Self::QueueUnavailable { reason }
             | Self::PermissionDenied { reason }
             | Self::Refused { reason }
@@ -201,7 +215,7 @@ impl CallError {
         let raw = parameters.map_or("{}", |raw| raw.get());
         let unknown = || Self::Unknown { name: name.to_owned(), parameters: raw.to_owned() };
         let Ok(fields) = serde_json::from_str::<Option<Fields>>(raw) else { return unknown() };
-        let Fields { interface, method, parameter, task, matches, entry, reason, queued, limit } =
+        let Fields { interface, method, parameter, task, matches, entry, reason, queued, limit, after, missed } =
             fields.unwrap_or_default();
         let (method, task, reason) = (method.unwrap_or_default(), task.unwrap_or_default(), reason.unwrap_or_default());
         match name {
@@ -224,6 +238,9 @@ impl CallError {
             "io.acode.PermissionDenied" => Self::PermissionDenied { reason },
             "io.acode.Refused" => Self::Refused { reason },
             "io.acode.Busy" => Self::Busy { reason },
+            "io.acode.SlowReader" => {
+                Self::SlowReader { after: after.unwrap_or_default(), missed: missed.unwrap_or_default() }
+            }
             "io.acode.Internal" => Self::Internal { reason },
             _ => unknown(),
         }
@@ -248,6 +265,7 @@ impl CallError {
             Self::PermissionDenied { reason: reason() },
             Self::Refused { reason: reason() },
             Self::Busy { reason: reason() },
+            Self::SlowReader { after: 9, missed: 8 },
             Self::Internal { reason: reason() },
             Self::Unknown { name: "x.y.Z".into(), parameters: r#"{"a":1}"#.into() },
         ]

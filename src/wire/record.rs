@@ -26,6 +26,9 @@ pub struct StatusRecord {
     pub resources: Resources,
     /// Whether the queue can be written.
     pub queue: QueueRecord,
+    /// The address on which metrics are served over HTTP, if they are.
+    #[serde(default)]
+    pub metrics_listen: Option<String>,
 }
 
 /// The pool, in a [`StatusRecord`].

@@ -5,7 +5,10 @@
 use acode_worker::task::{TaskId, TaskState};
 use serde::{Deserialize, Serialize};
 
-use super::types::{EventRecord, LogSource, PoolState, StatusRecord, TaskCounts, TaskRecord, Waiting, WorkerRecord};
+use super::MetricsRecord;
+use super::types::{
+    EventRecord, LogSource, PoolState, Progress, StatusRecord, TaskCounts, TaskRecord, Waiting, WorkerRecord,
+};
 
 /// `Submit`: accepted, and on disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,11 +79,28 @@ pub struct Waited {
     pub counts: TaskCounts,
     /// In the last reply, those that did not complete; the first [`Waited::MAX_NAMED`] of them.
     pub unsuccessful: Vec<TaskId>,
+    /// In all but the last reply: those that run and say how far they are, the longest running ones first, at most
+    /// [`Waited::MAX_SHOWN`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub running: Vec<RunningTask>,
+}
+
+/// A running task that says how far it is, in a [`Waited`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningTask {
+    /// The task.
+    pub id: TaskId,
+    /// Its name.
+    pub name: String,
+    /// What it says.
+    pub progress: Progress,
 }
 
 impl Waited {
     /// The most tasks that a reply names.
     pub const MAX_NAMED: usize = 100;
+    /// The most running tasks that a reply shows.
+    pub const MAX_SHOWN: usize = 3;
 }
 
 /// `Events`: with `more` as many replies as it takes; with `follow` it goes on until the client hangs up.
@@ -88,6 +108,13 @@ impl Waited {
 pub struct EventBatch {
     /// In their order.
     pub events: Vec<EventRecord>,
+    /// So many events between the place asked for, or the one before these, and these were removed meanwhile.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub missed: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// `Logs`.
@@ -111,6 +138,16 @@ pub struct StatusReply {
 pub struct WorkersReply {
     /// All that live, oldest first.
     pub workers: Vec<WorkerRecord>,
+}
+
+/// `Metrics`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct MetricsReply {
+    /// The figures.
+    pub metrics: MetricsRecord,
+    /// The same and more in Prometheus' text format, if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
 }
 
 /// `Scale`: begun, not finished.

@@ -107,7 +107,7 @@ pub struct Wait {
 }
 
 /// What happened.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Events {
     /// From this moment on; all that are kept, if absent.
@@ -134,6 +134,15 @@ pub struct Logs {
     /// Of this attempt only; of the last one, if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
+}
+
+/// The pool's metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// Give them in Prometheus' text format, too.
+    #[serde(skip_serializing_if = "is_false")]
+    pub text: bool,
 }
 
 macro_rules! without_parameters {
@@ -247,6 +256,7 @@ methods! {
     "io.acode" Logs -> reply::LogPlaces;
     "io.acode" Status -> reply::StatusReply;
     "io.acode" Workers -> reply::WorkersReply;
+    "io.acode" Metrics -> reply::MetricsReply;
     "io.acode" Scale -> reply::Scaled;
     "io.acode" Stop -> reply::Stopping;
     "io.acode" Prune -> reply::Pruned;
@@ -340,6 +350,7 @@ impl Request {
             | Self::Events(_)
             | Self::Status(_)
             | Self::Workers(_)
+            | Self::Metrics(_)
             | Self::Scale(_)
             | Self::Stop(_)
             | Self::Prune(_)

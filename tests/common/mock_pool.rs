@@ -125,21 +125,22 @@ fn answer(request: Request, more: bool, tasks: &Tasks, out: &mut Outbox) {
                 let total = if r.all { tasks.len() } else { ids.len() } as u64;
                 if more {
                     let counts = TaskCounts { pending: total, ..TaskCounts::default() };
-                    out.reply(&reply::Waited { counts, unsuccessful: Vec::new() }, true).unwrap();
+                    out.reply(&reply::Waited { counts, unsuccessful: Vec::new(), running: Vec::new() }, true).unwrap();
                 }
                 let counts = TaskCounts { completed: total, ..TaskCounts::default() };
-                out.reply(&reply::Waited { counts, unsuccessful: Vec::new() }, false)
+                out.reply(&reply::Waited { counts, unsuccessful: Vec::new(), running: Vec::new() }, false)
             }
             Err(error) => out.error(&error),
         },
         Request::Events(_) => {
             let mut event = EventRecord::new(1, Stamp::from_micros(START), "task-submitted");
             event.task = tasks.values().next().map(|t| t.0);
-            out.reply(&reply::EventBatch { events: vec![event] }, false)
+            out.reply(&reply::EventBatch { events: vec![event], missed: 0 }, false)
         }
         Request::Logs(_) => out.reply(&reply::LogPlaces { directory: "/nonexistent".into(), sources: vec![] }, false),
         Request::Status(_) => out.reply(&reply::StatusReply { status: status() }, false),
         Request::Workers(_) => out.reply(&reply::WorkersReply { workers: workers() }, false),
+        Request::Metrics(_) => out.reply(&reply::MetricsReply::default(), false),
         Request::Scale(r) => out.reply(&reply::Scaled { before: 4, target: r.count }, false),
         Request::Stop(_) => {
             let stopping =
@@ -233,6 +234,7 @@ fn status() -> StatusRecord {
         tasks: TaskCounts { pending: 12, running: 2, ..TaskCounts::default() },
         resources: Resources { cpu_percent: 45.0, memory_bytes: 1_200_000_000 },
         queue: QueueRecord { accepting: true, problem: None },
+        metrics_listen: Some("127.0.0.1:9464".into()),
     }
 }
 

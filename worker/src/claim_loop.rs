@@ -151,13 +151,14 @@ impl Worker {
     /// Sees one claim through.
     fn serve(&mut self, ticket: Ticket) -> Result<(), LineClosed> {
         failpoint!("worker.after-claim");
+        let claimed_us = clock::unix_us();
         self.backoff_ms = 0;
         let claimer = &self.tools.claimer;
         claimer.set_state(WorkerState::Busy);
         claimer.beat(clock::monotonic_ns());
         let report = match read_assignment(&self.payload) {
             Ok(task) => {
-                let attempt = Attempt { ticket, task };
+                let attempt = Attempt { ticket, task, claimed_us };
                 let finished = match attempt.task.spec.command.is_empty() {
                     false => execute::run(&mut self.tools, &attempt)?,
                     true => no_command(&attempt),

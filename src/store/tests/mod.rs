@@ -148,7 +148,10 @@ fn run(id: TaskId, attempt: u32, next: Next) -> [Op; 2] {
         reason: None,
         next,
     };
-    [Op::Started { id, attempt, worker: worker(), at_us: T0 * 1_000 + 1 }, Op::Finished(Box::new(end))]
+    [
+        Op::Started { id, attempt, worker: worker(), claimed_us: None, at_us: T0 * 1_000 + 1 },
+        Op::Finished(Box::new(end)),
+    ]
 }
 
 fn cancel(id: TaskId) -> Op {

@@ -76,6 +76,8 @@ pub struct Attempt {
     pub ticket: Ticket,
     /// What it is for.
     pub task: Assignment,
+    /// When it was claimed, in microseconds of Unix time.
+    pub claimed_us: i64,
 }
 
 /// Why a worker ends an attempt before it ends by itself.
@@ -177,6 +179,7 @@ pub fn blank(attempt: &Attempt, verdict: Verdict, at_us: i64) -> Finished {
         guard: TreeGuard::Subreaper,
         usage: Usage::default(),
         output: crate::task::OutputRef::default(),
+        claimed_us: attempt.claimed_us,
         started_us: at_us,
         finished_us: at_us,
         leaked: false,
@@ -397,7 +400,8 @@ impl Run<'_> {
             return;
         }
         let (ticket, id, pid) = (self.attempt.ticket, self.attempt.task.id, self.child.pid);
-        let started = Report::Started { ticket, id, pid, at_us: self.started_us };
+        let (claimed_us, at_us) = (self.attempt.claimed_us, self.started_us);
+        let started = Report::Started { ticket, id, pid, claimed_us, at_us };
         if self.tools.line.report(&started).is_err() {
             self.end(End::Orphaned);
         }

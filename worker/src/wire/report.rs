@@ -24,6 +24,8 @@ pub enum Report {
         id: TaskId,
         /// The pid of its leader.
         pid: i32,
+        /// When it was claimed.
+        claimed_us: i64,
         /// Since when.
         at_us: i64,
     },
@@ -80,6 +82,8 @@ pub struct Finished {
     pub usage: Usage,
     /// Where its output is.
     pub output: OutputRef,
+    /// When it was claimed.
+    pub claimed_us: i64,
     /// When its process was started.
     pub started_us: i64,
     /// When it had ended.
