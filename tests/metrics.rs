@@ -432,6 +432,14 @@ fn an_address_that_is_taken_is_an_error_at_the_start() {
 }
 
 #[test]
+fn a_pool_for_one_command_does_not_ask_for_the_lasting_pools_address() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let pool = Pool::prepare(Options::workers(1));
+    let acode = Acode::without_state(&pool).var("ACODE_METRICS_LISTEN", taken.local_addr().unwrap().to_string());
+    assert_eq!(acode.ok(&["run", "--", "echo", "done"]), "done");
+}
+
+#[test]
 fn a_reload_moves_where_metrics_are_served() {
     let (pool, address) = serving(Options::workers(1));
     let write =

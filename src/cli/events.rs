@@ -97,29 +97,38 @@ fn page_by_page(context: &Context, request: &Events, printer: &mut Printer) -> R
 }
 
 fn follow(context: &Context, request: &Events, printer: &mut Printer, reconnect: bool) -> Result<(), CliError> {
+    let [shortest, longest] = PAUSES;
+    let (mut pause, mut told) = (shortest, false);
     let mut door = Door::open(context, Need::Pool)?;
     loop {
+        let mut heard = false;
         let request = printer.behind(request);
-        match door.stream(&request, |batch| printer.print(&batch)) {
+        let streamed = door.stream(&request, |batch| {
+            if told {
+                eprintln!("acode: connected again");
+            }
+            (told, heard) = (false, true);
+            printer.print(&batch)
+        });
+        match streamed {
             Ok(()) => return Ok(()),
             Err(error) if !(reconnect && comes_back(&error)) => return Err(error),
-            Err(error) => eprintln!("acode: {error}: waiting for the pool, to go on from there"),
+            Err(error) if heard || !told => eprintln!("acode: {error}: waiting for the pool, to go on from there"),
+            // A pool that is there and cannot answer yet is not complained about at every try.
+            Err(_) => {}
         }
-        door = open_again(context)?;
-        eprintln!("acode: connected again");
-    }
-}
-
-/// Waits for the pool.
-fn open_again(context: &Context) -> Result<Door, CliError> {
-    let [mut pause, longest] = PAUSES;
-    loop {
-        match Door::open(context, Need::Pool) {
-            Err(error) if comes_back(&error) => {}
-            opened => return opened,
+        told = true;
+        if heard {
+            pause = shortest;
         }
-        sleep(pause);
-        pause = (pause * 2).min(longest);
+        door = loop {
+            sleep(pause);
+            pause = (pause * 2).min(longest);
+            match Door::open(context, Need::Pool) {
+                Err(error) if comes_back(&error) => {}
+                opened => break opened?,
+            }
+        };
     }
 }
 

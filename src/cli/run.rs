@@ -34,7 +34,9 @@ pub fn run(context: &Context, args: RunArgs) -> Result<Exit, CliError> {
     // A broken file is told before there is a pool.
     let file = args.file.as_deref().map(CheckedFile::open).transpose()?;
     let overrides = Overrides { count: args.count, ..Overrides::default() };
-    let config = config::load(args.config.as_deref(), &context.vars, &overrides)?.config;
+    let mut config = config::load(args.config.as_deref(), &context.vars, &overrides)?.config;
+    // That place is the lasting pool's; this one would only find it taken.
+    config.metrics.listen = None;
     let (dirs, folder) = place(context)?;
     let started = PrivatePool::start(dirs.clone(), folder, config);
     let pool = started.map_err(CliError::Process)?.map_err(CliError::Told)?;

@@ -63,7 +63,7 @@ impl Supervisor {
         match self.store.apply(self.ledger.ops()) {
             Ok(applied) => {
                 failpoint!("supervisor.after-commit");
-                self.registry.commits.observe((clock::monotonic_ns() - began_ns) / 1_000);
+                self.observer.registry.commits.observe((clock::monotonic_ns() - began_ns) / 1_000);
                 self.expanding = Default::default();
                 let afters = self.ledger.committed();
                 self.follow_commit(&applied, afters);
@@ -130,7 +130,7 @@ impl Supervisor {
         }
         self.next_wake_us = self.store.next_delayed().unwrap_or(None);
         self.note_ends(&applied.ended);
-        self.registry.settled(applied.settled, self.now_ns);
+        self.observer.registry.settled(applied.settled, self.now_ns);
         self.streams_dirty = true;
     }
 

@@ -175,14 +175,7 @@ struct Supervisor {
     streams_dirty: bool,
     meter: resources::Meter,
 
-    registry: metrics::Registry,
-    /// Apart from the status' own, so that neither's looks shorten the other's.
-    metrics_meter: resources::Meter,
-    /// In bytes.
-    machine_memory: u64,
-    told: observe::Told,
-    next_metrics_ns: u64,
-    scrape: scrape::Scrape,
+    observer: observe::Observer,
 
     stop_when_empty: bool,
     announced_stop: bool,
@@ -254,11 +247,11 @@ impl Supervisor {
     /// Serves the metrics where the configuration says, or nowhere.
     fn serve_metrics(&mut self) -> Result<(), PoolError> {
         let address = self.config.metrics.listen;
-        let listening = self.scrape.listen(address, self.polls.urgent.registry());
+        let listening = self.observer.scrape.listen(address, self.polls.urgent.registry());
         if let (Err(source), Some(address)) = (listening, address) {
             return Err(PoolError::Listen { address, source });
         }
-        if let Some(address) = self.scrape.address() {
+        if let Some(address) = self.observer.scrape.address() {
             tracing::info!(%address, "metrics are served");
         }
         Ok(())

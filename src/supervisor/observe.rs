@@ -12,8 +12,10 @@ use super::Supervisor;
 use super::desk::{Active, Phase};
 use super::exposition::{self, Facts};
 use super::judge::Next;
-use super::metrics::Histogram;
-use super::resources::OwnUse;
+use super::metrics::{Histogram, Registry};
+use super::reactor::{METRICS, SCRAPES};
+use super::resources::{Meter, OwnUse, machine_memory};
+use super::scrape::Scrape;
 use crate::store::{EventKind, Op};
 use crate::wire::metrics::{ByPriority, Percentiles};
 use crate::wire::{MetricsRecord, SCHEMA};
@@ -23,9 +25,38 @@ const LOOK_NS: u64 = 1_000_000_000;
 /// How old the text may be that is served, in nanoseconds.
 const TEXT_NS: u64 = 100_000_000;
 
+/// What the supervisor needs to be seen from outside.
+#[derive(Debug)]
+pub struct Observer {
+    /// What is counted.
+    pub registry: Registry,
+    /// Where it is served over HTTP.
+    pub scrape: Scrape,
+    /// Apart from the status' own, so that neither's looks shorten the other's.
+    meter: Meter,
+    /// In bytes.
+    machine_memory: u64,
+    told: Told,
+    next_event_ns: u64,
+}
+
+impl Observer {
+    /// Nothing has happened yet at this time of the monotonic clock, and nothing is served.
+    pub fn new(now_ns: u64) -> Self {
+        Self {
+            registry: Registry::new(now_ns),
+            scrape: Scrape::new(METRICS, SCRAPES),
+            meter: Meter::default(),
+            machine_memory: machine_memory(),
+            told: Told::default(),
+            next_event_ns: 0,
+        }
+    }
+}
+
 /// The text as it was last put together.
 #[derive(Debug, Default)]
-pub struct Told {
+struct Told {
     text: String,
     at_ns: u64,
 }
@@ -42,14 +73,14 @@ impl Supervisor {
         match phase {
             Phase::Running { started_us, .. } => {
                 let us = u64::try_from(finished.finished_us).unwrap_or(0).saturating_sub(started_us);
-                self.registry.ran(us);
+                self.observer.registry.ran(us);
             }
             Phase::Published | Phase::Ended => {}
         }
         match next {
             Next::Final(_) => {}
-            Next::RetryAfter(_) => self.registry.retries += 1,
-            Next::Requeue | Next::RequeueLost => self.registry.requeues += 1,
+            Next::RetryAfter(_) => self.observer.registry.retries += 1,
+            Next::Requeue | Next::RequeueLost => self.observer.registry.requeues += 1,
         }
     }
 
@@ -57,17 +88,17 @@ impl Supervisor {
     pub(super) fn metrics_record(&mut self) -> MetricsRecord {
         let now_ns = clock::monotonic_ns();
         let (workers, tasks) = (self.worker_counts(), self.task_counts());
-        let resources = match self.metrics_meter.recent(now_ns, LOOK_NS) {
+        let resources = match self.observer.meter.recent(now_ns, LOOK_NS) {
             Some(recent) => recent,
             None => {
                 let pids = self.all_pids();
-                self.metrics_meter.look(pids.into_iter(), now_ns, self.started_ns)
+                self.observer.meter.look(pids.into_iter(), now_ns, self.started_ns)
             }
         };
         let cpus = f64::from(crate::config::usable_cpus().max(1));
         let share = |part: f64| part.clamp(0.0, 1.0);
-        let throughput = self.registry.throughput(now_ns);
-        let counted = &self.registry;
+        let throughput = self.observer.registry.throughput(now_ns);
+        let counted = &self.observer.registry;
         MetricsRecord {
             schema: SCHEMA,
             total_workers: workers.active,
@@ -89,7 +120,7 @@ impl Supervisor {
             queue_time: percentiles(&counted.queue_time),
             throughput,
             cpu_utilization: share(resources.cpu_percent / 100.0 / cpus),
-            memory_utilization: share(resources.memory_bytes as f64 / self.machine_memory.max(1) as f64),
+            memory_utilization: share(resources.memory_bytes as f64 / self.observer.machine_memory.max(1) as f64),
             workers_started: counted.workers_started,
             worker_restarts: counted.worker_restarts,
             commits: counted.commits.count(),
@@ -120,7 +151,7 @@ impl Supervisor {
     /// supervisor busy by asking.
     pub(super) fn metrics_text(&mut self) -> &str {
         let now_ns = clock::monotonic_ns();
-        if self.told.text.is_empty() || now_ns.saturating_sub(self.told.at_ns) >= TEXT_NS {
+        if self.observer.told.text.is_empty() || now_ns.saturating_sub(self.observer.told.at_ns) >= TEXT_NS {
             let facts = Facts {
                 record: self.metrics_record(),
                 tasks: self.task_counts(),
@@ -129,21 +160,21 @@ impl Supervisor {
                 started_s: self.started_us as f64 / 1e6,
                 pool: self.config.pool.name.clone(),
             };
-            self.told = Told { text: exposition::text(&facts, &self.registry), at_ns: now_ns };
+            self.observer.told = Told { text: exposition::text(&facts, &self.observer.registry), at_ns: now_ns };
         }
-        &self.told.text
+        &self.observer.told.text
     }
 
     /// Tells the metrics as an event, if it is time and something has happened. It wakes nobody: a pool that sleeps tells
     /// them when it is next awake.
     pub(super) fn tell_metrics(&mut self) {
         let Some(interval) = self.config.metrics.events_interval else { return };
-        if self.now_ns < self.next_metrics_ns || self.broken.is_some() || self.is_stopping() {
+        if self.now_ns < self.observer.next_event_ns || self.broken.is_some() || self.is_stopping() {
             return;
         }
         let interval_ns = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
-        self.next_metrics_ns = self.now_ns.saturating_add(interval_ns);
-        if !self.registry.take_news() {
+        self.observer.next_event_ns = self.now_ns.saturating_add(interval_ns);
+        if !self.observer.registry.take_news() {
             return;
         }
         // Numbers have a JSON form in any case.

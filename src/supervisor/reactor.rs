@@ -147,7 +147,7 @@ impl Supervisor {
                     self.clients.check_streaming(id);
                 }
             }
-            METRICS => self.scrape.accept(self.polls.urgent.registry(), self.now_ns),
+            METRICS => self.observer.scrape.accept(self.polls.urgent.registry(), self.now_ns),
             Token(number) if number < PIDFDS => self.serve_scrape(token),
             Token(number) => self.worker_died(u16::try_from(number - PIDFDS).unwrap_or(u16::MAX)),
         }
@@ -170,10 +170,10 @@ impl Supervisor {
 
     /// Sees to somebody who asks for metrics.
     fn serve_scrape(&mut self, token: Token) {
-        let Some(place) = self.scrape.place(token) else { return };
-        if self.scrape.wants_metrics(place) {
+        let Some(place) = self.observer.scrape.place(token) else { return };
+        if self.observer.scrape.wants_metrics(place) {
             let text = self.metrics_text().to_owned();
-            self.scrape.answer(place, &text);
+            self.observer.scrape.answer(place, &text);
         }
     }
 
@@ -206,10 +206,10 @@ impl Supervisor {
         if deadline || self.now_ns >= self.next_tick_ns {
             self.tick();
         }
-        if self.scrape.has_more() {
-            self.scrape.accept(self.polls.urgent.registry(), self.now_ns);
+        if self.observer.scrape.has_more() {
+            self.observer.scrape.accept(self.polls.urgent.registry(), self.now_ns);
         }
-        self.scrape.expire(self.now_ns);
+        self.observer.scrape.expire(self.now_ns);
         self.wake_delayed();
         self.tell_metrics();
         self.prune_if_due();
@@ -233,7 +233,7 @@ impl Supervisor {
 
     /// How long to sleep at most.
     fn timeout(&mut self) -> Duration {
-        if self.clients.any_hot() || self.scrape.has_more() || self.streams.has_more() {
+        if self.clients.any_hot() || self.observer.scrape.has_more() || self.streams.has_more() {
             return Duration::ZERO;
         }
         let now = clock::monotonic_ns();

@@ -25,11 +25,9 @@ use super::decide::Fleet;
 use super::desk::{Desk, WINDOW};
 use super::ledger::Ledger;
 use super::log::Log;
-use super::metrics::Registry;
-use super::observe::Told;
-use super::reactor::{CLIENTS, METRICS, Polls, SCRAPES};
-use super::resources::{Meter, machine_memory};
-use super::scrape::Scrape;
+use super::observe::Observer;
+use super::reactor::{CLIENTS, Polls};
+use super::resources::Meter;
 use super::streams::Streams;
 use super::{Launch, MAX_ROWS, PoolError, Supervisor, settings};
 use crate::rundir::{Dirs, InstanceLock, WorkersLock};
@@ -106,12 +104,7 @@ pub(super) fn build(launch: Launch, nursery: Nursery) -> Result<Supervisor, Pool
         streams: Streams::default(),
         streams_dirty: false,
         meter: Meter::default(),
-        registry: Registry::new(now_ns),
-        metrics_meter: Meter::default(),
-        machine_memory: machine_memory(),
-        told: Told::default(),
-        next_metrics_ns: 0,
-        scrape: Scrape::new(METRICS, SCRAPES),
+        observer: Observer::new(now_ns),
         stop_when_empty: false,
         announced_stop: false,
         interrupted: false,

@@ -44,7 +44,7 @@ impl Supervisor {
                 accepting: self.broken.is_none() && !self.is_stopping(),
                 problem: self.broken.as_ref().map(|broken| broken.why.clone()),
             },
-            metrics_listen: self.scrape.address().map(|address| address.to_string()),
+            metrics_listen: self.observer.scrape.address().map(|address| address.to_string()),
         }
     }
 

@@ -70,7 +70,7 @@ impl Supervisor {
             self.crew.kill(row);
         }
         tracing::debug!(row, %id, pid, "worker made");
-        self.registry.worker_made();
+        self.observer.registry.worker_made();
         self.record(Op::WorkerStarted(Box::new(WorkerRecord {
             id,
             slot: u32::from(row),
@@ -183,7 +183,7 @@ impl Supervisor {
         active.phase = Phase::Running { row, started_us: at_us as u64 };
         let waited_us = ready_since(active).map(|ready_us| (at_us as u64).saturating_sub(ready_us));
         let (attempt, cancelled) = (active.attempt, active.cancelled.is_some());
-        self.registry.started(waited_us);
+        self.observer.registry.started(waited_us);
         self.record(Op::Started { id, attempt, worker, claimed_us: Some(claimed_us as u64), at_us: at_us as u64 });
         if cancelled {
             self.crew.order(row, &Order::Cancel { ticket });
@@ -308,7 +308,7 @@ impl Supervisor {
                 Some(other) => Some(describe(other)),
             };
             if failure.is_some() {
-                self.registry.worker_died();
+                self.observer.registry.worker_died();
             }
             self.record(Op::WorkerStopped {
                 id: hand.id,
