@@ -229,7 +229,7 @@ fn start_and_end_are_reported() {
     open_gate(&pool, "gate");
     let ended = pool.wait(id);
     assert!(ended.finished_at > ended.started_at);
-    assert_eq!(events_of(&pool.events(), id), ["task-submitted", "task-started", "task-completed"]);
+    assert_eq!(events_of(&pool.events(), id), ["task-submitted", "task-assigned", "task-started", "task-completed"]);
 }
 
 #[test]

@@ -34,7 +34,7 @@ fn a_task_that_runs_too_long_ends_in_timeout() {
         (TaskState::Timeout, "timed-out", None, None)
     );
     assert!(only_attempt(&task).usage.unwrap().wall_us >= 200_000);
-    assert_eq!(events_of(&pool.events(), id), ["task-submitted", "task-started", "task-timeout"]);
+    assert_eq!(events_of(&pool.events(), id), ["task-submitted", "task-assigned", "task-started", "task-timeout"]);
     assert_eq!(pool.status().tasks.timeout, 1);
     let next = pool.submit(&["true"]);
     assert_eq!(pool.wait(next).state, TaskState::Completed, "the worker goes on");
@@ -121,7 +121,7 @@ fn a_cancelled_task_is_marked_cancelled() {
     assert_eq!(pool.status().tasks.cancelled, 2);
     let events = pool.events();
     assert_eq!(events_of(&events, pending), ["task-submitted", "task-cancelled"]);
-    assert_eq!(events_of(&events, running), ["task-submitted", "task-started", "task-cancelled"]);
+    assert_eq!(events_of(&events, running), ["task-submitted", "task-assigned", "task-started", "task-cancelled"]);
 }
 
 #[test]
@@ -161,12 +161,12 @@ fn a_failed_task_is_retried_as_often_as_asked() {
     assert_eq!(numbers, [1, 2, 3, 4]);
     let task = pool.wait(third);
     assert_eq!((task.state, task.attempt_count), (TaskState::Completed, 3));
-    let started = ["task-started", "task-retried"];
+    let started = ["task-assigned", "task-started", "task-retried"];
     let expected: Vec<&str> = ["task-submitted"]
         .into_iter()
         .chain(started)
         .chain(started)
-        .chain(["task-started", "task-completed"])
+        .chain(["task-assigned", "task-started", "task-completed"])
         .collect();
     assert_eq!(events_of(&pool.events(), third), expected);
 }
