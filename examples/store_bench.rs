@@ -1,4 +1,4 @@
-//! Prints what the queue costs: submits, finished tasks, looking for work, memory and opening, at growing sizes.
+//! Prints what the queue costs: submits, finished tasks, graphs, looking for work, memory and opening, at growing sizes.
 //!
 //! Run: `cargo run --release --example store_bench [FOLDER] [TASKS]`. The folder should lie on the disk that counts; the
 //! raw flush rate of the same disk is printed first. Deliberately absent: assertions. This measures; the tests judge.
@@ -10,15 +10,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use acode::store::{AttemptEnd, NewTask, Next, Op, Store};
+use acode::store::{AttemptEnd, NewTask, Next, Op, Store, Stream};
 use acode_worker::task::{
-    Array, Class, Isolation, OutputRef, Priority, Submission, TaskId, TaskSpec, TaskState, TreeGuard, Usage, Verdict,
-    WorkerId,
+    Array, Class, DependencyKind, Isolation, OutputRef, Priority, Submission, TaskId, TaskSpec, TaskState, TreeGuard,
+    Usage, Verdict, WorkerId,
 };
+
+#[path = "bench/shapes.rs"]
+mod shapes;
+
+use shapes::Shape;
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 const NOW_MS: u64 = 1_790_000_000_000;
-const LANE: (Priority, Class) = (Priority::Normal, Class::Any);
+const LANE: Stream = Stream { priority: Priority::Normal, class: Class::Any, group: 0 };
 
 fn submission(array: Option<Array>) -> Submission {
     let spec = TaskSpec { command: vec!["/bin/true".into()], cwd: Some("/tmp".into()), ..TaskSpec::default() };
@@ -52,7 +57,10 @@ fn finish(id: TaskId, worker: WorkerId, length: u64) -> [Op; 2] {
         reason: None,
         next: Next::Final(TaskState::Completed),
     };
-    [Op::Started { id, attempt: 1, worker, at_us: NOW_MS * 1_000 }, Op::Finished(Box::new(end))]
+    [
+        Op::Started { id, attempt: 1, worker, claimed_us: Some(NOW_MS * 1_000), at_us: NOW_MS * 1_000 },
+        Op::Finished(Box::new(end)),
+    ]
 }
 
 fn resident_kb() -> Outcome<u64> {
@@ -155,6 +163,63 @@ fn bench_array(store: &mut Store, members: u64) -> Outcome {
     Ok(())
 }
 
+/// The processor time of this process so far. Unlike the clock it does not count what else the machine does.
+fn processor() -> Outcome<Duration> {
+    let text = fs::read_to_string("/proc/self/schedstat")?;
+    Ok(Duration::from_nanos(text.split_whitespace().next().ok_or("no figure")?.parse()?))
+}
+
+/// A graph in a queue of its own: microseconds of processor time a task for submitting and for finishing, so many ends to
+/// a transaction.
+fn graph(folder: &Path, shape: Shape, count: u32, batch: usize) -> Outcome<(f64, f64)> {
+    let folder = tempfile::tempdir_in(folder)?;
+    let mut store = Store::open(folder.path())?;
+    let mut ids: Vec<TaskId> = Vec::new();
+    let (mut ops, mut submitted) = (Vec::new(), Duration::ZERO);
+    for place in 0..count {
+        let id = store.allocate(NOW_MS, 1);
+        let on = shape.blockers(place, count).into_iter();
+        let dependencies = on.map(|on| (ids[on as usize], DependencyKind::Succeeded)).collect();
+        let new = NewTask { dependencies, ..NewTask::new(id, NOW_MS * 1_000, submission(None), &[])? };
+        ids.push(id);
+        ops.push(Op::Submit(Arc::new(new)));
+        if ops.len() == 1_000 || place + 1 == count {
+            let begin = processor()?;
+            store.apply(&ops)?;
+            submitted += processor()?.saturating_sub(begin);
+            ops.clear();
+        }
+    }
+    let worker = WorkerId::generate(NOW_MS)?;
+    let begin = processor()?;
+    while store.counts().pending > 0 {
+        let ready = store.ready(LANE, 0, batch)?;
+        let ops: Vec<Op> = ready.iter().flat_map(|r| finish(r.id, worker, 0)).collect();
+        let mut more = store.apply(&ops)?.more;
+        while more {
+            more = store.apply(&[Op::Continue])?.more;
+        }
+    }
+    let each = |took: Duration| took.as_secs_f64() * 1e6 / f64::from(count);
+    Ok((each(submitted), each(processor()?.saturating_sub(begin))))
+}
+
+fn bench_graphs(folder: &Path, count: u32) -> Outcome {
+    for batch in [1, 60] {
+        let (submit, finish) = graph(folder, Shape::Independent, count, batch)?;
+        println!("independent, {batch} ends at a time: submit {submit:.1} us, finish {finish:.1} us a task");
+        for shape in Shape::GRAPHS.into_iter().filter(|shape| (*shape == Shape::Chain) == (batch == 1)) {
+            let (own_submit, own_finish) = graph(folder, shape, count, batch)?;
+            let ratio = (own_submit + own_finish) / (submit + finish);
+            let name = shape.name();
+            println!(
+                "{name} of {count}: submit {own_submit:.1} us, finish {own_finish:.1} us a task: {ratio:.2} times"
+            );
+        }
+    }
+    Ok(())
+}
+
 fn main() -> Outcome {
     let mut args = std::env::args().skip(1);
     let folder = args.next().unwrap_or_else(|| "/var/tmp".into());
@@ -162,6 +227,7 @@ fn main() -> Outcome {
     let folder = tempfile::tempdir_in(folder)?;
     let worker = WorkerId::generate(NOW_MS)?;
     let mut store = Store::open(folder.path())?;
+    bench_graphs(folder.path(), 100_000.min(tasks as u32))?;
     println!("resident at start: {} KiB", resident_kb()?);
     bench_single(&mut store)?;
     bench_bulk(&mut store, tasks)?;

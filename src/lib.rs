@@ -8,6 +8,7 @@ pub mod requests;
 pub mod rundir;
 pub mod store;
 pub mod supervisor;
+mod sweep;
 pub mod taskfile;
 pub mod tree;
 pub mod wire;

@@ -10,10 +10,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::records;
-use crate::requests::{self, RequestError};
+use crate::requests::{self, Admitted, RequestError};
 use crate::rundir::{DirError, Dirs, InstanceLock, LockError};
-use crate::store::{self, Op, Store, StoreError};
-use crate::wire::request::{Cancel, Events, Prune, Retry, Wait};
+use crate::store::{self, GroupChange, Hooks, Op, Store, StoreError};
+use crate::sweep;
+use crate::wire::request::{Cancel, Events, Hold, LimitGroup, Prune, Release, Retry, Wait};
 use crate::wire::types::Waiting;
 use crate::wire::{CallError, MAX_LIST, Request, reply};
 
@@ -47,14 +48,17 @@ pub struct Local {
 }
 
 impl Local {
-    /// Takes the queue, making it if there is none. `limit` is how many unfinished tasks it may hold.
+    /// Takes the queue, making it if there is none. `limit` is how many unfinished tasks it may hold, and `hooks` says
+    /// what runs when one has ended: the next pool runs it.
     ///
     /// # Errors
     /// The directory is not usable, or somebody else holds it.
-    pub fn open(dirs: &Dirs, limit: u64) -> Result<Self, LocalError> {
+    pub fn open(dirs: &Dirs, limit: u64, hooks: Hooks) -> Result<Self, LocalError> {
         dirs.prepare()?;
         let lock = InstanceLock::take(&dirs.lock())?;
-        Ok(Self { store: Store::open(&dirs.state)?, limit, dirs: dirs.clone(), _lock: lock })
+        let mut store = Store::open(&dirs.state)?;
+        store.set_hooks(hooks);
+        Ok(Self { store, limit, dirs: dirs.clone(), _lock: lock })
     }
 
     /// Answers a request; `None` if only a running pool can.
@@ -72,9 +76,8 @@ impl Local {
         match request {
             Request::Submit(submit) => {
                 let queued = self.store.counts().pending;
-                let tasks = requests::admit(&mut self.store, submit.tasks, self.limit, queued)?;
+                let Admitted { tasks, ids } = requests::admit(&mut self.store, submit.tasks, self.limit, queued)?;
                 requests::check_dependencies(&self.store, &tasks)?;
-                let ids = tasks.iter().map(|task| task.id).collect();
                 let ops: Vec<Op> = tasks.into_iter().map(|task| Op::Submit(Arc::new(task))).collect();
                 self.apply(&ops)?;
                 json(&reply::Submitted { ids })
@@ -83,7 +86,19 @@ impl Local {
                 json(&reply::Resolved { ids: requests::resolve_all(&self.store, &resolve.ids)? })
             }
             Request::Cancel(cancel) => self.cancel(&cancel),
+            Request::Suspend(suspend) => {
+                let refused = requests::resolve_all(&self.store, &suspend.ids)?;
+                json(&reply::Suspended { suspended: Vec::new(), refused })
+            }
+            Request::Continue(resume) => {
+                let refused = requests::resolve_all(&self.store, &resume.ids)?;
+                json(&reply::Resumed { resumed: Vec::new(), refused })
+            }
             Request::Retry(retry) => self.retry(&retry),
+            Request::Hold(hold) => self.hold(&hold),
+            Request::Release(release) => self.release(&release),
+            Request::Groups(_) => self.groups(),
+            Request::LimitGroup(limit) => self.limit_group(&limit),
             Request::Show(show) => {
                 let id = requests::resolve(&self.store, &show.id)?;
                 let record = self.record(requests::stored(&self.store, id)?)?;
@@ -97,8 +112,7 @@ impl Local {
             Request::Why(why) => {
                 let id = requests::resolve(&self.store, &why.id)?;
                 let stored = requests::stored(&self.store, id)?;
-                let verdict = stored.verdict.clone();
-                json(&requests::why(self.record(stored)?, verdict.as_ref()))
+                json(&requests::why(&self.store, stored, |stored| self.record(stored))?)
             }
             Request::Wait(wait) => self.wait(&wait),
             Request::Events(events) => self.events(&events),
@@ -113,12 +127,23 @@ impl Local {
             Request::Prune(prune) => self.prune(&prune),
             Request::Status(_)
             | Request::Workers(_)
+            | Request::Metrics(_)
             | Request::Scale(_)
+            | Request::Autoscale(_)
+            | Request::Check(_)
             | Request::Stop(_)
+            | Request::Pause(_)
+            | Request::Resume(_)
             | Request::Ping(_)
             | Request::GetInfo(_)
             | Request::GetInterfaceDescription(_) => Ok(None),
         }
+    }
+
+    fn groups(&self) -> Result<Option<Value>, RequestError> {
+        let groups = self.store.groups()?;
+        let groups = groups.iter().map(|group| requests::group_record(group, group.max, 0)).collect();
+        json(&reply::Groups { groups })
     }
 
     /// Applies changes until nothing is left of them.
@@ -132,7 +157,14 @@ impl Local {
 
     fn record(&self, stored: store::TaskRecord) -> Result<crate::wire::types::TaskRecord, StoreError> {
         let waiting = match stored.state {
-            TaskState::Pending => Some(requests::waiting(&self.store, &stored)?.unwrap_or(Waiting::NoPool)),
+            TaskState::Pending => {
+                let mut waiting = match requests::waiting(&self.store, &stored)? {
+                    Some(waiting) => waiting,
+                    None => self.held_group(&stored)?.unwrap_or(Waiting::NoPool),
+                };
+                requests::explain_retry(&mut waiting, &stored, None);
+                Some(waiting)
+            }
             _ => None,
         };
         Ok(records::task(stored, waiting))
@@ -141,7 +173,15 @@ impl Local {
     fn cancel(&mut self, cancel: &Cancel) -> Result<Option<Value>, RequestError> {
         let reason = cancel.reason.clone().unwrap_or_else(|| "cancelled by request".to_owned());
         let (mut done, mut ops) = (reply::Cancelled::default(), Vec::new());
-        for id in requests::resolve_all(&self.store, &cancel.ids)? {
+        let ids = match &cancel.group {
+            None => requests::resolve_all(&self.store, &cancel.ids)?,
+            Some(group) => {
+                let (ids, more) = requests::open_in_group(&self.store, group)?;
+                done.more = more;
+                ids
+            }
+        };
+        for id in ids {
             if requests::stored(&self.store, id)?.state.is_final() {
                 done.ended.push(id);
             } else {
@@ -154,9 +194,71 @@ impl Local {
         json(&done)
     }
 
+    fn hold(&mut self, hold: &Hold) -> Result<Option<Value>, RequestError> {
+        let (mut done, mut ops, at_us) = (reply::Held::default(), Vec::new(), requests::now_us());
+        if let Some(name) = &hold.group {
+            ops.push(self.hold_group(name, true)?);
+        }
+        for id in requests::resolve_all(&self.store, &hold.ids)? {
+            match requests::may_hold(&requests::stored(&self.store, id)?) {
+                Ok(()) => {
+                    ops.push(Op::Hold { id, keep: Arc::from([]), at_us });
+                    done.held.push(id);
+                }
+                Err(why) => done.refused.push(reply::Refusal { id, why }),
+            }
+        }
+        self.apply(&ops)?;
+        json(&done)
+    }
+
+    fn release(&mut self, release: &Release) -> Result<Option<Value>, RequestError> {
+        let (mut done, mut ops, at_us) = (reply::Released::default(), Vec::new(), requests::now_us());
+        if let Some(name) = &release.group {
+            ops.push(self.hold_group(name, false)?);
+        }
+        for id in requests::resolve_all(&self.store, &release.ids)? {
+            match requests::may_release(&requests::stored(&self.store, id)?) {
+                Ok(()) => {
+                    ops.push(Op::Release { id, at_us });
+                    done.released.push(id);
+                }
+                Err(why) => done.refused.push(reply::Refusal { id, why }),
+            }
+        }
+        self.apply(&ops)?;
+        json(&done)
+    }
+
+    fn hold_group(&self, name: &str, held: bool) -> Result<Op, RequestError> {
+        let name = requests::group(&self.store, name)?.name;
+        Ok(Op::Group { change: GroupChange { name, max: None, held: Some(held) }, at_us: requests::now_us() })
+    }
+
+    fn limit_group(&mut self, limit: &LimitGroup) -> Result<Option<Value>, RequestError> {
+        requests::check_group(limit)?;
+        let groups = self.store.groups()?;
+        if !groups.iter().any(|group| group.name == limit.name) {
+            requests::may_add_group(groups.len())?;
+        }
+        let change = GroupChange { name: limit.name.clone(), max: Some(limit.max), held: None };
+        self.apply(&[Op::Group { change, at_us: requests::now_us() }])?;
+        let group = requests::group(&self.store, &limit.name)?;
+        json(&reply::GroupLimited { group: requests::group_record(&group, group.max, 0) })
+    }
+
+    /// What a task waits for whose group is held as a whole.
+    fn held_group(&self, stored: &store::TaskRecord) -> Result<Option<Waiting>, StoreError> {
+        let Some(name) = &stored.group else { return Ok(None) };
+        let groups = self.store.groups()?;
+        Ok(groups.iter().find(|group| group.name == *name && group.held_us > 0).map(requests::held_group))
+    }
+
     fn retry(&mut self, retry: &Retry) -> Result<Option<Value>, RequestError> {
         let (mut done, mut ops) = (reply::Retried::default(), Vec::new());
-        for id in requests::resolve_all(&self.store, &retry.ids)? {
+        let ids = requests::resolve_all(&self.store, &retry.ids)?;
+        requests::check_revival(&self.store, &ids)?;
+        for id in ids {
             if requests::may_retry(requests::stored(&self.store, id)?.state) {
                 ops.push(Op::Retry { id, at_us: requests::now_us() });
                 done.retried.push(id);
@@ -196,14 +298,9 @@ impl Local {
         if events.follow {
             return Ok(None);
         }
-        let after = match (events.after, events.since) {
-            (Some(after), _) => after,
-            (None, Some(since)) => self.store.last_event_before(u64::try_from(since.micros()).unwrap_or(0))?,
-            (None, None) => 0,
-        };
+        let after = requests::events_from(&self.store, events)?;
         let limit = events.limit.unwrap_or(MAX_LIST).min(MAX_LIST) as usize;
-        let found = self.store.events(after, limit)?;
-        json(&reply::EventBatch { events: found.into_iter().map(records::event).collect() })
+        json(&requests::events_page(&self.store, after, limit)?.0)
     }
 
     fn prune(&mut self, prune: &Prune) -> Result<Option<Value>, RequestError> {
@@ -220,6 +317,10 @@ impl Local {
         let keep = |worker, segment| used.iter().any(|(user, first)| *user == worker && *first <= segment);
         // What cannot be removed now is removed by the next pool.
         let log_bytes = acode_worker::output::remove_unused(&self.dirs.journal(), keep).unwrap_or(0);
+        for number in sweep::idle_checkpoints(&self.store, &self.dirs.checkpoints())? {
+            let _ = acode_worker::room::remove_checkpoint(&self.dirs.checkpoints(), number);
+        }
+        sweep::remove_unread_copies(&self.store, &self.dirs.stdin())?;
         json(&reply::Pruned { tasks, log_bytes })
     }
 }

@@ -3,15 +3,15 @@
 //! Used by the supervisor, which lays the live pool over it, and by clients that read the queue of a pool that is not
 //! running. Deliberately absent: anything that only a live pool knows.
 
-use acode_worker::task::{TaskId, Verdict};
+use acode_worker::task::{TaskId, TaskSpec, Verdict};
 use serde_json::value::RawValue;
 
 use crate::store::{self, Queue, StoreError};
 use crate::wire::reply::Listed;
 use crate::wire::request::List;
 use crate::wire::types::{
-    ArrayRecord, AttemptRecord, EventRecord, LogSource, MemberRecord, OutputSizes, Progress, TaskCounts, TaskRecord,
-    Waiting,
+    ArrayRecord, AttemptRecord, CauseRecord, EventRecord, LogSource, MemberRecord, OutputSizes, Progress, TaskCounts,
+    TaskRecord, Waiting,
 };
 use crate::wire::{SCHEMA, Stamp};
 
@@ -46,20 +46,31 @@ pub fn task(stored: store::TaskRecord, waiting: Option<Waiting>) -> TaskRecord {
         signal: None,
         error: stored.error.or(stored.reason),
         result: stored.result.and_then(|text| RawValue::from_string(text).ok()),
-        priority: stored.priority,
+        priority: spec.priority,
+        present_priority: Some(stored.priority).filter(|present| *present != spec.priority),
+        group: stored.group,
+        expires_at: Some(stored.expires_us).filter(|time| *time > 0).map(stamp),
         progress: stored.progress_percent.map(|percent| progress(percent, stored.progress_message)),
         waiting,
         command: spec.command,
         cwd: spec.cwd,
         meta: spec.meta,
+        key: stored.key,
+        cause: stored.cause.map(|(dependency, root)| CauseRecord { dependency, root }),
+        hook_of: stored.hook_of,
         array,
         member,
         submitted_at: stamp(stored.id.millis().saturating_mul(1_000)),
         started_at: stored.started_us.map(stamp),
         finished_at: stored.finished_us.map(stamp),
+        suspended: false,
+        suspended_at: None,
         output: OutputSizes::default(),
         attempt_count: stored.attempts,
+        crash_count: stored.losses.saturating_add(stored.ooms),
+        oom_count: stored.ooms,
         attempts: None,
+        hooks: None,
     };
     if let Some(verdict) = &stored.verdict {
         record.set_verdict(verdict);
@@ -127,15 +138,58 @@ pub fn event(stored: store::Event) -> EventRecord {
     record
 }
 
-/// Why a task ended as it did, in one sentence.
-pub fn ending(record: &TaskRecord, last: Option<&Verdict>) -> String {
-    let tries = match record.attempt_count {
-        0 | 1 => String::new(),
-        count => format!(" after {count} attempts"),
-    };
-    let error = record.error.as_deref().map(|text| format!(": {text}")).unwrap_or_default();
-    let verdict = last.map(|verdict| format!(", {verdict}")).unwrap_or_default();
-    format!("{}{tries}{verdict}{error}", record.state)
+/// Why a task ended as it did, in one sentence with its evidence; `last` is its last attempt.
+pub fn ending(record: &TaskRecord, last: Option<&store::AttemptRecord>, spec: &TaskSpec) -> String {
+    let mut text = record.state.to_string();
+    match record.attempt_count {
+        0 | 1 => {}
+        count => text.push_str(&format!(" after {count} attempts")),
+    }
+    if let Some(last) = last {
+        text.push_str(&format!(", {}", verdict(&last.verdict)));
+        let limit = match last.verdict {
+            Verdict::TimedOut => spec.timeout_ms.map(|ms| format!(" (timeout {} s)", ms as f64 / 1e3)),
+            Verdict::OutOfMemory => {
+                spec.rlimits.address_space_bytes.map(|bytes| format!(" (address space {} MiB)", mib(bytes)))
+            }
+            Verdict::Exited { .. }
+            | Verdict::Signalled { .. }
+            | Verdict::OverLimit { .. }
+            | Verdict::Cancelled
+            | Verdict::WorkerLost
+            | Verdict::NotStarted { .. } => None,
+        };
+        text.push_str(&limit.unwrap_or_default());
+        let ran = last.usage.wall_us as f64 / 1e6;
+        if last.usage.max_rss_bytes > 0 {
+            text.push_str(&format!(", ran {ran:.1} s, peak memory {} MiB", mib(last.usage.max_rss_bytes)));
+        }
+    }
+    if let Some(error) = &record.error {
+        text.push_str(&format!(": {}", error.trim_end().replace('\n', " ")));
+    }
+    text
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{:.1}", bytes as f64 / f64::from(1 << 20))
+}
+
+/// How an attempt ended, in words.
+pub fn verdict(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Exited { code } => format!("exit code {code}"),
+        Verdict::Signalled { signal, core_dumped } => {
+            let name = nix::sys::signal::Signal::try_from(*signal).map_or("unknown", |signal| signal.as_str());
+            format!("killed by {name} ({signal}){}", if *core_dumped { ", core dumped" } else { "" })
+        }
+        Verdict::TimedOut => "timed out".to_owned(),
+        Verdict::OutOfMemory => "out of memory".to_owned(),
+        Verdict::OverLimit { limit } => format!("exceeded {limit}"),
+        Verdict::Cancelled => "cancelled".to_owned(),
+        Verdict::WorkerLost => "worker lost".to_owned(),
+        Verdict::NotStarted { why, .. } => format!("not started: {why}"),
+    }
 }
 
 /// Where the output of an ended attempt lies.

@@ -114,7 +114,7 @@ fn one_member_can_be_cancelled_by_itself() {
     reaches(&pool, gate, TaskState::Running);
     let id = pool.submit_all(vec![range(shell(r#"echo {item} >>"$1""#, &[&pool.path("ran")]), 0, 4)])[0];
     let second = TaskRef::Number(id.seq() + 2);
-    let reply = pool.call(&acode::wire::request::Cancel { ids: vec![second], reason: None });
+    let reply = pool.call(&acode::wire::request::Cancel { ids: vec![second], ..Default::default() });
     assert_eq!(reply.cancelled.len(), 1);
     open_gate(&pool, "gate");
     let counts = pool.wait(id).array.unwrap().members;
@@ -126,12 +126,12 @@ fn one_member_can_be_cancelled_by_itself() {
 fn arrays_of_no_size_or_of_any_size_are_refused() {
     let pool = Pool::start(Options::workers(1));
     let spec = || command(&["true"]);
-    let refused = pool.try_call(&Submit { tasks: vec![range(spec(), u64::MAX, 1)] });
+    let refused = pool.try_call(&Submit::new(vec![range(spec(), u64::MAX, 1)]));
     assert!(matches!(refused, Err(ClientError::Call(CallError::InvalidSubmission { .. }))), "{refused:?}");
     let sizes = [vec![0], vec![Array::MAX + 1], vec![u64::MAX], vec![u64::MAX, 2], vec![u64::MAX - 1, u64::MAX - 1]];
     for sizes in sizes {
         let tasks = sizes.iter().map(|count| range(spec(), 0, *count)).collect();
-        let refused = pool.try_call(&Submit { tasks });
+        let refused = pool.try_call(&Submit::new(tasks));
         let fit = matches!(
             refused,
             Err(ClientError::Call(CallError::InvalidSubmission { .. } | CallError::QueueFull { .. }))
@@ -144,7 +144,7 @@ fn arrays_of_no_size_or_of_any_size_are_refused() {
 }
 
 fn after(spec: TaskSpec, on: &[(Blocker, DependencyKind)]) -> Submission {
-    let dependencies = on.iter().map(|(on, when)| Dependency { on: *on, when: *when }).collect();
+    let dependencies = on.iter().map(|(on, when)| Dependency { on: on.clone(), when: *when }).collect();
     Submission { spec, dependencies, ..Submission::default() }
 }
 
@@ -161,7 +161,7 @@ fn a_chain_runs_in_its_order() {
     }
     let ids = pool.submit_all(tasks);
     let waiting = pool.show(ids[7]).waiting;
-    assert_eq!(waiting, Some(Waiting::Dependencies { on: vec![ids[6]], count: 1 }));
+    assert_eq!(waiting, Some(Waiting::Dependencies { on: vec![ids[6]], count: 1, tasks: Vec::new() }));
     pool.wait(ids[7]);
     assert_eq!(pool.lines("order"), (0..8).map(|n| format!("t{n}")).collect::<Vec<_>>());
 }
@@ -202,8 +202,9 @@ fn a_failure_cancels_what_waits_for_it_however_far_away() {
         tasks.push(after(command(&["true"]), &[(Blocker::Entry(n), DependencyKind::Succeeded)]));
     }
     let ids = pool.submit_all(tasks);
-    let ended = pool.wait_all();
-    assert_eq!((ended.counts.failed, ended.counts.cancelled), (1, 20));
+    pool.wait_all();
+    let counts = pool.status().tasks;
+    assert_eq!((counts.failed, counts.cancelled), (1, 20));
     // What comes too late is told the same.
     let late = pool.submit_all(vec![after(command(&["true"]), &[(Blocker::Id(ids[0]), DependencyKind::Succeeded)])])[0];
     assert_eq!(pool.wait(late).state, TaskState::Cancelled);
@@ -244,8 +245,8 @@ fn dependencies_on_nothing_are_refused_and_nothing_is_accepted() {
     let unknown = TaskId::new(1, known.queue(), 1 << 30);
     let foreign = TaskId::new(1, known.queue() ^ 1, known.seq());
     for on in [Blocker::Id(unknown), Blocker::Id(foreign), Blocker::Entry(1), Blocker::Entry(7)] {
-        let tasks = vec![entry(command(&["true"])), after(command(&["true"]), &[(on, DependencyKind::Ended)])];
-        let refused = pool.try_call(&Submit { tasks });
+        let tasks = vec![entry(command(&["true"])), after(command(&["true"]), &[(on.clone(), DependencyKind::Ended)])];
+        let refused = pool.try_call(&Submit::new(tasks));
         let at = matches!(&refused, Err(ClientError::Call(CallError::InvalidSubmission { entry: Some(1), .. })));
         assert!(at, "{on:?}: {refused:?}");
     }

@@ -62,7 +62,7 @@ impl Chaos {
         let mut spec: TaskSpec = shell(&format!("{mark}\n{middle}\n{mark}"), &[&self.pool.path("marks")]);
         spec.priority = self.dice.pick(&Priority::ALL).unwrap();
         // A task that was killed itself has failed, which only a retry mends.
-        spec.retry = Some(Retry { count: 1_000, delay_ms: 1, max_delay_ms: 20, ..Retry::default() });
+        spec.retry = Some(Retry { count: 1_000, delay_ms: 1, max_delay_ms: 20, ..Retry::default() }.into());
         if self.dice.roll(20) == 0 {
             spec.env.insert("LARGE".to_owned(), "x".repeat(9_000));
         }
@@ -75,7 +75,7 @@ impl Chaos {
         if waiting.is_ok_and(|pending| pending < BACKLOG) {
             let tasks: Vec<_> = (0..10 + self.dice.roll(60)).map(|_| self.submission()).collect();
             // Without an answer nobody knows whether they were accepted: they may run, and need not.
-            if let Ok(submitted) = self.pool.try_call(&Submit { tasks }) {
+            if let Ok(submitted) = self.pool.try_call(&Submit::new(tasks)) {
                 self.accepted.extend(submitted.ids);
             }
         }
@@ -84,7 +84,7 @@ impl Chaos {
     fn cancel(&mut self) {
         let Some(id) = self.dice.pick(&self.accepted) else { return };
         self.cancelled.insert(id);
-        let _ = self.pool.try_call(&Cancel { ids: vec![TaskRef::Id(id)], reason: None });
+        let _ = self.pool.try_call(&Cancel { ids: vec![TaskRef::Id(id)], ..Cancel::default() });
     }
 
     fn strike_worker(&mut self, with: Signal) {

@@ -113,7 +113,7 @@ fn no_doorbell_is_lost() {
     for _ in 0..150 {
         // One by one, so that workers which are done take what others were rung for.
         for _ in 0..8 {
-            client.call(&acode::wire::request::Submit { tasks: vec![entry(command(&["true"]))] }).unwrap();
+            client.call(&acode::wire::request::Submit::new(vec![entry(command(&["true"]))])).unwrap();
         }
         client.call(&acode::wire::request::Wait { all: true, ..Default::default() }).unwrap();
     }

@@ -59,7 +59,7 @@ fn success_is_zero_and_a_task_that_failed_is_one() {
 fn wrong_usage_is_two() {
     let pool = Pool::prepare(Options::workers(1));
     let acode = Acode::of(&pool);
-    for arguments in [&["task", "list", "--nonsense"][..], &["nonsense"], &[], &["task", "show", "hello"]] {
+    for arguments in [&["task", "list", "--nonsense"][..], &["nonsense"], &[], &["task", "show", "name:"]] {
         let said = acode.says(arguments).expect(2);
         assert!(said.out.is_empty() && !said.err.is_empty(), "{said:?}");
     }
@@ -139,7 +139,7 @@ fn a_full_queue_has_its_own_exit_code() {
     let said = acode.says(&submit).expect(5);
     assert!(said.out.is_empty() && said.err.contains("queue.maxTasks"), "{said:?}");
     pool.restart();
-    acode.says(&submit).expect(5);
+    acode.says(&["task", "submit", "--no-wait", "--", "sleep", "600"]).expect(5);
     assert_eq!(states(&acode).len(), 2);
 }
 
@@ -264,7 +264,7 @@ fn worker_status_as_json_has_every_field() {
     let status = Acode::of(&pool).json(&["worker", "status"]);
     assert_has(&status, &["schema", "pool", "workers", "tasks", "resources"]);
     assert_has(&status["pool"], &["name", "id", "pid", "state", "mode", "started_at"]);
-    let workers = ["active", "starting", "idle", "busy", "unhealthy", "stopping", "target", "min", "max"];
+    let workers = ["active", "starting", "idle", "busy", "unhealthy", "stopping", "target", "min", "max", "scaling"];
     assert_has(&status["workers"], &workers);
     let states = ["pending", "assigned", "running", "completed", "failed", "cancelled", "timeout"];
     assert_has(&status["tasks"], &states);
@@ -349,13 +349,15 @@ fn every_help_goes_to_standard_output_and_says_something() {
 }
 
 /// Every command there is.
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 22] = [
     "",
     "worker",
     "worker start",
     "worker status",
     "worker list",
+    "worker metrics",
     "worker scale",
+    "worker check",
     "worker stop",
     "task",
     "task submit",
@@ -443,7 +445,7 @@ fn events_follow_what_happens() {
     let said = follower.finish();
     let events: Vec<Value> = said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let of_task = events.iter().filter(|event| event["task"] == id.as_str()).map(|event| event["event"].clone());
-    assert_eq!(of_task.collect::<Vec<_>>(), ["task-submitted", "task-started", "task-completed"]);
+    assert_eq!(of_task.collect::<Vec<_>>(), ["task-submitted", "task-assigned", "task-started", "task-completed"]);
     assert_has(&events[0], &["schema", "seq", "at", "event"]);
     assert!(acode.ok(&["events", "--since", "1h"]).contains("task-completed"));
 }

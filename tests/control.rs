@@ -181,7 +181,7 @@ fn an_oversized_message_is_refused() {
 fn two_hundred_connections_are_served() {
     let pool = Pool::start(Options::workers(2));
     let mut clients: Vec<_> = (0..200).map(|_| pool.client()).collect();
-    let tasks = || Submit { tasks: vec![entry(command(&["true"]))] };
+    let tasks = || Submit::new(vec![entry(command(&["true"]))]);
     clients.iter_mut().for_each(|client| client.queue(&tasks()).unwrap());
     clients.iter_mut().for_each(|client| client.flush().unwrap());
     let ids: std::collections::BTreeSet<_> =
@@ -200,7 +200,7 @@ fn more_connections_than_there_may_be_are_refused_and_do_no_harm() {
     let mut crowd: Vec<_> = (0..60).map(|_| raw(&pool)).collect();
     let refused = message(crowd.last_mut().unwrap());
     assert_eq!(refused["error"], "io.acode.Busy");
-    let id = kept.call(&Submit { tasks: vec![entry(command(&["true"]))] }).unwrap().ids[0];
+    let id = kept.call(&Submit::new(vec![entry(command(&["true"]))])).unwrap().ids[0];
     kept.call(&Wait { ids: vec![TaskRef::Id(id)], all: false }).unwrap();
     drop(crowd);
     wait_until("there is room again", || pool.try_call(&Ping {}).is_ok());
@@ -212,7 +212,7 @@ fn pipelined_calls_are_answered_in_their_order() {
     let pool = Pool::start(Options::workers(2));
     let mut client = pool.client();
     for _ in 0..300 {
-        client.queue(&Submit { tasks: vec![entry(command(&["true"]))] }).unwrap();
+        client.queue(&Submit::new(vec![entry(command(&["true"]))])).unwrap();
         client.queue(&Ping {}).unwrap();
     }
     let mut last = None;
@@ -297,7 +297,7 @@ fn follow(pool: &Pool, last: &str) -> Vec<(u64, String)> {
     let mut client = pool.client();
     let mut seen = Vec::new();
     for batch in client.call_more(&Events { follow: true, ..Events::default() }).unwrap() {
-        let EventBatch { events } = batch.unwrap();
+        let EventBatch { events, .. } = batch.unwrap();
         for event in events {
             let over = event.event == last;
             seen.push((event.seq, event.event));
@@ -315,7 +315,7 @@ fn every_kind_of_event_is_told() {
         Pool::start(Options::workers(1).config("tasks:\n  retries:\n    delayMs: 1\nworkers:\n  killGraceMs: 100"));
     let done = pool.submit(&["true"]);
     pool.wait(done);
-    let retry = Some(acode_worker::task::Retry { count: 1, delay_ms: 1, ..Default::default() });
+    let retry = Some(acode_worker::task::Retries { count: Some(1), delay_ms: Some(1), ..Default::default() });
     let failed = pool.submit_spec(TaskSpec { retry, ..shell("echo 50 half >$ACODE_PROGRESS; exit 1", &[]) });
     pool.wait(failed);
     let late = pool.submit_spec(TaskSpec { timeout_ms: Some(50), ..command(&["sleep", "1000"]) });
@@ -343,6 +343,7 @@ fn every_kind_of_event_is_told() {
         "pool-started",
         "worker-started",
         "task-submitted",
+        "task-assigned",
         "task-started",
         "task-completed",
         "task-progress",
@@ -353,13 +354,16 @@ fn every_kind_of_event_is_told() {
         "task-requeued",
         "task-cancelled",
         "array-submitted",
-        "pool-scaled",
+        "worker-created",
+        "worker-exited",
+        "pool-scaled-up",
+        "pool-scaled-down",
         "worker-stopped",
         "pool-reloaded",
     ] {
         assert!(told.contains(kind), "{kind} was not told: {told:?}");
     }
-    assert_eq!(events_of(&events, late), ["task-submitted", "task-started", "task-timeout"]);
+    assert_eq!(events_of(&events, late), ["task-submitted", "task-assigned", "task-started", "task-timeout"]);
     assert!(events.windows(2).all(|pair| pair[0].seq < pair[1].seq), "numbers grow strictly");
     more::prune_everything(&pool);
     assert!(pool.events().iter().any(|event| event.event == "queue-pruned"));
@@ -369,8 +373,8 @@ fn every_kind_of_event_is_told() {
 fn who_follows_misses_nothing_and_hears_nothing_twice() {
     let pool = Pool::start(Options::workers(4));
     let (first, second) = std::thread::scope(|scope| {
-        let one = scope.spawn(|| follow(&pool, "pool-scaled"));
-        let two = scope.spawn(|| follow(&pool, "pool-scaled"));
+        let one = scope.spawn(|| follow(&pool, "pool-scaled-up"));
+        let two = scope.spawn(|| follow(&pool, "pool-scaled-up"));
         for _ in 0..20 {
             pool.submit_all((0..50).map(|_| entry(command(&["true"]))).collect());
         }
@@ -397,10 +401,10 @@ fn events_can_be_asked_for_from_a_place_or_a_moment() {
     pool.wait(second);
     let after = pool.call(&Events { after: Some(last.seq), ..Events::default() }).events;
     assert!(after.iter().all(|event| event.seq > last.seq));
-    assert_eq!(events_of(&after, second), ["task-submitted", "task-started", "task-completed"]);
+    assert_eq!(events_of(&after, second), ["task-submitted", "task-assigned", "task-started", "task-completed"]);
     assert_eq!(pool.call(&Events { after: Some(last.seq), limit: Some(2), ..Events::default() }).events.len(), 2);
     let since = pool.call(&Events { since: Some(after[0].at), ..Events::default() }).events;
-    assert_eq!(events_of(&since, second).len(), 3);
+    assert_eq!(events_of(&since, second).len(), 4);
 }
 
 #[test]

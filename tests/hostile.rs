@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use acode::wire::request::{Submit, Wait};
-use acode_worker::task::{Array, Retry, Submission, TaskSpec, TaskState};
+use acode_worker::task::{Array, Retries, Retry, Submission, TaskSpec, TaskState};
 use common::{Options, Pool, shell, signal};
 use nix::sys::signal::Signal;
 
@@ -19,7 +19,7 @@ fn truth() -> Submission {
 /// Submits this, accepted or not, and asserts that the pool takes and runs the next task all the same.
 fn pool_survives(submission: Submission) {
     let pool = Pool::start(Options::workers(1));
-    let answer = pool.try_call(&Submit { tasks: vec![truth(), submission, truth()] });
+    let answer = pool.try_call(&Submit::new(vec![truth(), submission, truth()]));
     assert_eq!(pool.wait(pool.submit(&["true"])).state, TaskState::Completed);
     assert!(pool.status().queue.accepting, "{:?}", pool.status().queue);
     if let Ok(submitted) = answer {
@@ -44,7 +44,7 @@ fn an_array_whose_numbers_overflow_is_only_its_own_trouble() {
 fn arrays_that_are_larger_than_any_number_are_refused() {
     let endless = || Submission { array: Some(Array::Range { first: 1, count: u64::MAX }), ..truth() };
     let pool = Pool::start(Options::workers(1));
-    let refused = pool.try_call(&Submit { tasks: vec![endless(), endless(), truth()] });
+    let refused = pool.try_call(&Submit::new(vec![endless(), endless(), truth()]));
     assert!(refused.is_err(), "{refused:?}");
     assert_eq!(pool.wait(pool.submit(&["true"])).state, TaskState::Completed);
 }
@@ -54,7 +54,7 @@ fn an_item_that_no_program_could_get_is_refused() {
     let pool = Pool::start(Options::workers(1));
     let items = vec!["fine".to_owned(), "cut\0off".to_owned()];
     let array = Submission { array: Some(Array::Items(items)), ..truth() };
-    let refused = pool.try_call(&Submit { tasks: vec![array] }).unwrap_err();
+    let refused = pool.try_call(&Submit::new(vec![array])).unwrap_err();
     assert!(refused.to_string().contains("NUL"), "{refused}");
 }
 
@@ -78,7 +78,7 @@ fn a_submission_that_cannot_be_stored_is_refused_as_a_whole_and_holds_up_nobody(
     let poison = Submission { spec: shell("echo poison", &[]), ..Submission::default() };
     let mut client = pool.client();
     for tasks in [vec![truth()], vec![truth(), poison, truth()], vec![truth(), truth()]] {
-        client.queue(&Submit { tasks }).unwrap();
+        client.queue(&Submit::new(tasks)).unwrap();
     }
     let first = client.receive::<Submit>().unwrap().ids;
     let refused = client.receive::<Submit>().unwrap_err();
@@ -116,7 +116,8 @@ fn an_end_that_cannot_be_stored_holds_up_no_other_task() {
 
 #[test]
 fn an_endless_retry_delay_is_only_that_tasks_own_trouble() {
-    let retry = Retry { count: 3, delay_ms: u64::MAX, max_delay_ms: u64::MAX, jitter: 0.0, ..Retry::default() };
+    let retry: Retries =
+        Retry { count: 3, delay_ms: u64::MAX, max_delay_ms: u64::MAX, jitter: 0.0, ..Retry::default() }.into();
     let spec = TaskSpec { retry: Some(retry), ..shell("exit 3", &[]) };
     let pool = Pool::start(Options::workers(1));
     let patient = pool.submit_spec(spec);

@@ -51,7 +51,7 @@ fn a_graceful_stop_lets_running_tasks_finish() {
     pool.call(&stop(StopMode::Drain));
     assert_eq!(pool.status().pool.state, PoolState::Draining);
     assert!(!pool.status().queue.accepting);
-    let refused = pool.try_call(&Submit { tasks: vec![entry(command(&["true"]))] });
+    let refused = pool.try_call(&Submit::new(vec![entry(command(&["true"]))]));
     assert!(matches!(refused, Err(ClientError::Call(CallError::Draining))), "{refused:?}");
     assert_eq!(pool.show(queued).waiting, Some(Waiting::Draining));
     open_gate(&pool, "gate");
@@ -148,7 +148,7 @@ fn workers_register_on_start_and_deregister_on_stop() {
     for id in &workers {
         let of_it: Vec<_> = events.iter().filter(|event| event.worker == Some(*id)).collect();
         let names: Vec<_> = of_it.iter().map(|event| event.event.as_str()).collect();
-        assert_eq!(names, ["worker-started", "worker-stopped"]);
+        assert_eq!(names, ["worker-created", "worker-started", "worker-exited", "worker-stopped"]);
     }
     assert!(pool.workers().iter().all(|worker| !workers.contains(&worker.id)), "the dead are listed no more");
 }
@@ -229,7 +229,7 @@ fn start_and_end_are_reported() {
     open_gate(&pool, "gate");
     let ended = pool.wait(id);
     assert!(ended.finished_at > ended.started_at);
-    assert_eq!(events_of(&pool.events(), id), ["task-submitted", "task-started", "task-completed"]);
+    assert_eq!(events_of(&pool.events(), id), ["task-submitted", "task-assigned", "task-started", "task-completed"]);
 }
 
 #[test]

@@ -36,12 +36,12 @@ fn full(result: Result<acode::wire::reply::Submitted, ClientError>) -> (u64, u64
 
 #[test]
 fn a_full_queue_refuses_and_takes_again_when_there_is_room() {
-    let pool = Pool::start(Options::workers(1).config("queue:\n  maxTasks: 5"));
-    let tasks = |count: usize| Submit { tasks: (0..count).map(|_| entry(gated(&pool, "gate"))).collect() };
+    let pool = Pool::start(Options::workers(1).config("queue:\n  maxTasks: 5\n  backpressureThreshold: 1"));
+    let tasks = |count: usize| Submit::new((0..count).map(|_| entry(gated(&pool, "gate"))).collect());
     pool.call(&tasks(4));
     assert_eq!(full(pool.try_call(&tasks(2))), (4, 5));
     let array = Some(Array::Range { first: 0, count: 2 });
-    let array = Submit { tasks: vec![Submission { spec: command(&["true"]), array, ..Submission::default() }] };
+    let array = Submit::new(vec![Submission { spec: command(&["true"]), array, ..Submission::default() }]);
     assert_eq!(full(pool.try_call(&array)), (4, 5), "members count one by one");
     pool.call(&tasks(1));
     assert_eq!(full(pool.try_call(&tasks(1))), (5, 5));
@@ -53,14 +53,14 @@ fn a_full_queue_refuses_and_takes_again_when_there_is_room() {
 
 #[test]
 fn the_bound_holds_within_one_batch_of_pipelined_submissions() {
-    let pool = Pool::start(Options::workers(1).config("queue:\n  maxTasks: 50"));
+    let pool = Pool::start(Options::workers(1).config("queue:\n  maxTasks: 50\n  backpressureThreshold: 1"));
     let gate = pool.submit_spec(gated(&pool, "gate"));
     reaches(&pool, gate, TaskState::Running);
     let mut client = pool.client();
     let array = |count| Some(Array::Range { first: 0, count });
     for _ in 0..10 {
         let tasks = vec![Submission { spec: command(&["true"]), array: array(10), ..Submission::default() }];
-        client.queue(&Submit { tasks }).unwrap();
+        client.queue(&Submit::new(tasks)).unwrap();
     }
     let results: Vec<bool> = (0..10).map(|_| client.receive::<Submit>().is_ok()).collect();
     assert_eq!(results.iter().filter(|accepted| **accepted).count(), 4, "{results:?}");
@@ -153,7 +153,8 @@ fn unavailable(result: &Result<acode::wire::reply::Submitted, ClientError>) -> b
 
 #[test]
 fn a_full_disk_stops_acceptance_and_nothing_else() {
-    let mut pool = Pool::prepare(Options::workers(2));
+    // A disk so small has never as much left as is asked for by default.
+    let mut pool = Pool::prepare(Options::workers(2).config("backpressure:\n  minFreeDiskMb: none"));
     let state = pool.state_dir();
     let Some(tiny) = Tiny::mount(&state) else {
         return eprintln!("not run: no file system can be mounted here, so no disk can be filled");
@@ -164,7 +165,7 @@ fn a_full_disk_stops_acceptance_and_nothing_else() {
     reaches(&pool, running, TaskState::Running);
     let mut acknowledged: Vec<TaskId> = vec![running];
     tiny.fill();
-    let big = || Submit { tasks: (0..50).map(|_| entry(shell("true", &[&"x".repeat(1_000)]))).collect() };
+    let big = || Submit::new((0..50).map(|_| entry(shell("true", &[&"x".repeat(1_000)]))).collect());
     let mut refusal = None;
     wait_until("a submission is refused", || {
         let result = pool.try_call(&big());

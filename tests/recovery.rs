@@ -107,7 +107,7 @@ fn a_stopped_idle_worker_is_replaced() {
 #[test]
 fn a_task_that_kills_its_workers_is_quarantined_and_the_pool_lives_on() {
     let pool = Pool::start(Options::workers(2).config("workers:\n  maxWorkerLosses: 2"));
-    let spec = TaskSpec { retry: Some(Retry { count: 5, ..Retry::default() }), ..shell("kill -9 $PPID", &[]) };
+    let spec = TaskSpec { retry: Some(Retry { count: 5, ..Retry::default() }.into()), ..shell("kill -9 $PPID", &[]) };
     let poison = pool.wait(pool.submit_spec(spec));
     assert_eq!((poison.state, poison.verdict.as_deref()), (TaskState::Failed, Some("worker-lost")));
     assert_eq!(verdicts(&poison), ["worker-lost", "worker-lost"]);

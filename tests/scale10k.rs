@@ -21,7 +21,7 @@ fn ten_thousand_tasks_all_complete() {
     // One request behind the other on one connection, as a bulk submission does it.
     let mut client = pool.client();
     for _ in 0..4 {
-        client.queue(&Submit { tasks: tasks() }).unwrap();
+        client.queue(&Submit::new(tasks())).unwrap();
     }
     let ids: Vec<_> = (0..4).flat_map(|_| client.receive::<Submit>().unwrap().ids).collect();
     assert!(ids.windows(2).all(|pair| pair[0] < pair[1]) && ids.len() == 10_000);

@@ -160,6 +160,21 @@ fn hup_reloads_the_configuration() {
 }
 
 #[test]
+fn hup_follows_the_level_of_the_log() {
+    let mut pool = Pool::prepare(Options::workers(1));
+    configure(&pool, "log:\n  level: warn\n");
+    let mut child = start_by_file(&pool);
+    assert!(!pool.log().contains("pool started"), "nothing is told at warn:\n{}", pool.log());
+    configure(&pool, "log:\n  level: debug\n");
+    signal(child.id(), Signal::SIGHUP);
+    wait_until("it says so", || pool.log().contains("configuration read again"));
+    signal(child.id(), Signal::SIGTERM);
+    assert!(child.wait().unwrap().success());
+    wait_until("debug lines are told", || pool.log().contains("worker has left"));
+    pool.restart();
+}
+
+#[test]
 fn hup_does_not_undo_what_was_scaled_by_hand() {
     let mut pool = Pool::prepare(Options::workers(1));
     configure(&pool, "workers:\n  count: 1\n");

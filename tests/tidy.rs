@@ -25,12 +25,17 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("src/wire", &["worker::task", "worker::sys"]),
     ("src/records", &["store", "wire", "worker::task"]),
     ("src/requests", &["records", "store", "wire", "worker::task", "worker::sys"]),
-    ("src/local", &["requests", "records", "store", "wire", "rundir", "worker::task", "worker::output"]),
+    ("src/sweep", &["store", "worker::task", "worker::room"]),
+    (
+        "src/local",
+        &["requests", "records", "sweep", "store", "wire", "rundir", "worker::task", "worker::output", "worker::room"],
+    ),
     (
         "src/supervisor",
         &[
             "requests",
             "records",
+            "sweep",
             "store",
             "wire",
             "rundir",

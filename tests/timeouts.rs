@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use acode::wire::TaskRef;
 use acode::wire::request::Cancel;
 use acode::wire::types::Waiting;
-use acode_worker::task::{Retry, Submission, TaskSpec, TaskState};
+use acode_worker::task::{Array, Retries, Retry, SoftTimeout, Submission, TaskSpec, TaskState};
 use common::{Options, Pool, is_alive, shell, wait_until};
 use more::{cancel, command, events_of, gated, only_attempt, open_gate, reaches, retry, verdict};
 
@@ -34,7 +34,7 @@ fn a_task_that_runs_too_long_ends_in_timeout() {
         (TaskState::Timeout, "timed-out", None, None)
     );
     assert!(only_attempt(&task).usage.unwrap().wall_us >= 200_000);
-    assert_eq!(events_of(&pool.events(), id), ["task-submitted", "task-started", "task-timeout"]);
+    assert_eq!(events_of(&pool.events(), id), ["task-submitted", "task-assigned", "task-started", "task-timeout"]);
     assert_eq!(pool.status().tasks.timeout, 1);
     let next = pool.submit(&["true"]);
     assert_eq!(pool.wait(next).state, TaskState::Completed, "the worker goes on");
@@ -112,7 +112,7 @@ fn a_cancelled_task_is_marked_cancelled() {
     reaches(&pool, running, TaskState::Running);
     let pending = pool.submit(&["true"]);
     let reason = Some("not needed".to_owned());
-    pool.call(&Cancel { ids: vec![TaskRef::Id(pending), TaskRef::Id(running)], reason });
+    pool.call(&Cancel { ids: vec![TaskRef::Id(pending), TaskRef::Id(running)], group: None, reason, now: false });
     for (id, attempts) in [(pending, 0), (running, 1)] {
         let task = pool.wait(id);
         assert_eq!((task.state, task.attempt_count), (TaskState::Cancelled, attempts));
@@ -121,7 +121,7 @@ fn a_cancelled_task_is_marked_cancelled() {
     assert_eq!(pool.status().tasks.cancelled, 2);
     let events = pool.events();
     assert_eq!(events_of(&events, pending), ["task-submitted", "task-cancelled"]);
-    assert_eq!(events_of(&events, running), ["task-submitted", "task-started", "task-cancelled"]);
+    assert_eq!(events_of(&events, running), ["task-submitted", "task-assigned", "task-started", "task-cancelled"]);
 }
 
 #[test]
@@ -146,7 +146,8 @@ fn a_delayed_task_waits_and_can_be_cancelled_meanwhile() {
 }
 
 fn retried(spec: TaskSpec, count: u32, delay_ms: u64) -> TaskSpec {
-    let retry = Retry { count, delay_ms, factor: 2.0, max_delay_ms: 60_000, jitter: 0.0 };
+    let retry: Retries =
+        Retry { count, delay_ms, factor: 2.0, max_delay_ms: 60_000, jitter: 0.0, ..Retry::default() }.into();
     TaskSpec { retry: Some(retry), ..spec }
 }
 
@@ -161,12 +162,12 @@ fn a_failed_task_is_retried_as_often_as_asked() {
     assert_eq!(numbers, [1, 2, 3, 4]);
     let task = pool.wait(third);
     assert_eq!((task.state, task.attempt_count), (TaskState::Completed, 3));
-    let started = ["task-started", "task-retried"];
+    let started = ["task-assigned", "task-started", "task-retried"];
     let expected: Vec<&str> = ["task-submitted"]
         .into_iter()
         .chain(started)
         .chain(started)
-        .chain(["task-started", "task-completed"])
+        .chain(["task-assigned", "task-started", "task-completed"])
         .collect();
     assert_eq!(events_of(&pool.events(), third), expected);
 }
@@ -246,7 +247,9 @@ fn times_beyond_the_end_of_time_do_no_harm() {
     assert_eq!(pool.wait(id).state, TaskState::Completed);
     let never = pool.submit_all(vec![Submission { spec, delay_ms: Some(u64::MAX), ..Submission::default() }])[0];
     let hopeless = pool.submit_spec(retried(command(&["false"]), 3, u64::MAX));
-    let retry = Retry { count: 3, delay_ms: u64::MAX, factor: 1e300, max_delay_ms: u64::MAX, jitter: 1.0 };
+    let retry: Retries =
+        Retry { count: 3, delay_ms: u64::MAX, factor: 1e300, max_delay_ms: u64::MAX, jitter: 1.0, ..Retry::default() }
+            .into();
     let worse = pool.submit_spec(TaskSpec { retry: Some(retry), ..command(&["false"]) });
     wait_until("one waits for its retry", || matches!(pool.show(hopeless).waiting, Some(Waiting::RetryAt { .. })));
     wait_until("the other has been tried", || pool.show(worse).attempt_count > 0);
@@ -256,4 +259,103 @@ fn times_beyond_the_end_of_time_do_no_harm() {
         assert!(cancel(&pool, id));
         assert_eq!(pool.wait(id).state, TaskState::Cancelled);
     }
+}
+
+fn warned(spec: TaskSpec, before_ms: u64, signal: &str) -> TaskSpec {
+    TaskSpec { soft_timeout: Some(SoftTimeout { before_ms, signal: signal.parse().unwrap() }), ..spec }
+}
+
+#[test]
+fn a_task_is_warned_once_before_its_timeout_and_may_finish_in_time() {
+    let pool = Pool::start(Options::workers(2));
+    let script =
+        r#"n=0; trap 'echo warned >>"$1"; n=$((n + 1))' USR1; while [ $n -lt $2 ]; do sleep 0.02; done; exit 0"#;
+    let finishes = timed(shell(script, &[&pool.path("one"), "1"]), 60_000, 5_000);
+    let finishes = pool.submit_spec(warned(finishes, 59_500, "USR1"));
+    let task = pool.wait(finishes);
+    assert_eq!((task.state, pool.lines("one")), (TaskState::Completed, vec!["warned".to_owned()]));
+    let goes_on = timed(shell(script, &[&pool.path("two"), "2"]), 900, 5_000);
+    let goes_on = pool.submit_spec(warned(goes_on, 600, "10"));
+    let task = pool.wait(goes_on);
+    assert_eq!((task.state, pool.lines("two")), (TaskState::Timeout, vec!["warned".to_owned()]));
+}
+
+#[test]
+fn who_dies_of_the_warning_has_timed_out() {
+    let pool = Pool::start(Options::workers(1));
+    let id = pool.submit_spec(warned(timed(command(&["sleep", "1000"]), 60_000, 5_000), 59_900, "TERM"));
+    let task = pool.wait(id);
+    assert_eq!((task.state, verdict(&task)), (TaskState::Timeout, "timed-out"));
+    let own = pool.submit_spec(warned(timed(shell("kill -USR2 $$", &[]), 60_000, 5_000), 10, "USR2"));
+    assert_eq!(pool.wait(own).state, TaskState::Failed, "nobody has warned it yet");
+}
+
+#[test]
+fn a_warning_without_a_timeout_is_nothing_and_one_as_long_as_it_is_refused() {
+    let pool = Pool::start(Options::workers(1));
+    let id = pool.submit_spec(warned(command(&["sleep", "0.3"]), 1, "USR1"));
+    assert_eq!(pool.wait(id).state, TaskState::Completed);
+    let spec = warned(timed(command(&["true"]), 100, 100), 100, "USR1");
+    let tasks = vec![Submission { spec, ..Submission::default() }];
+    let refused = pool.try_call(&acode::wire::request::Submit::new(tasks)).unwrap_err().to_string();
+    assert!(refused.contains("softTimeout.beforeMs is 100: less than the timeout is expected"), "{refused}");
+}
+
+#[test]
+fn a_start_that_hangs_ends_as_timed_out_and_is_no_crash() {
+    let config = "workers:\n  heartbeatIntervalMs: 50\n  heartbeatTimeoutMs: 400";
+    let options = Options::workers(1).config(config).dies_once_at("worker.before-spawn=stop");
+    let pool = Pool::start(options);
+    // Longer than any silence is borne otherwise.
+    let id = pool.submit_spec(TaskSpec { start_timeout_ms: Some(1_500), ..command(&["true"]) });
+    let task = pool.wait(id);
+    assert!(pool.has_struck("worker.before-spawn"));
+    assert_eq!((task.state, verdict(&task), task.crash_count), (TaskState::Timeout, "timed-out", 0), "{}", pool.log());
+    assert_eq!(task.error.as_deref(), Some("did not start within 1.5s"));
+    let next = pool.submit_spec(TaskSpec { start_timeout_ms: Some(30_000), ..command(&["sleep", "0.1"]) });
+    assert_eq!(pool.wait(next).state, TaskState::Completed, "another worker goes on");
+}
+
+#[test]
+fn a_start_that_hangs_is_tried_again_like_any_failure() {
+    let config = "tasks:\n  startTimeoutSeconds: 1";
+    let pool = Pool::start(Options::workers(1).config(config).dies_once_at("worker.before-spawn=stop"));
+    let id = pool.submit_spec(retried(command(&["true"]), 1, 1));
+    let task = pool.wait(id);
+    assert_eq!((task.state, task.attempt_count, task.crash_count), (TaskState::Completed, 2, 0));
+}
+
+#[test]
+fn a_cancellation_now_leaves_no_grace_not_even_what_is_left_of_it() {
+    let pool = Pool::start(Options::workers(2));
+    let script = r#"trap "" TERM; echo $$ >>"$1"; while :; do sleep 0.02; done"#;
+    let deaf = || TaskSpec { grace_ms: Some(3_600_000), ..shell(script, &[&pool.path("pids")]) };
+    let (asked, told) = (pool.submit_spec(deaf()), pool.submit_spec(deaf()));
+    wait_until("both run", || pool.lines("pids").len() == 2);
+    assert!(cancel(&pool, asked) && cancel(&pool, asked), "a second wish changes nothing");
+    assert_eq!(pool.show(asked).state, TaskState::Running);
+    let now = Cancel {
+        ids: vec![TaskRef::Id(asked), TaskRef::Id(told)],
+        group: None,
+        reason: Some("enough".into()),
+        now: true,
+    };
+    assert_eq!(pool.call(&now).cancelled.len(), 2);
+    let (asked, told) = (pool.wait(asked), pool.wait(told));
+    assert_eq!((asked.state, told.state), (TaskState::Cancelled, TaskState::Cancelled));
+    assert_eq!((asked.error.as_deref(), told.error.as_deref()), (Some("cancelled by request"), Some("enough")));
+}
+
+#[test]
+fn an_array_is_cancelled_with_members_that_run_and_members_that_nobody_touched() {
+    let pool = Pool::start(Options::workers(2));
+    let array = Some(Array::Range { first: 1, count: 5_000 });
+    let header =
+        pool.submit_all(vec![Submission { spec: command(&["sleep", "1000"]), array, ..Submission::default() }])[0];
+    wait_until("two members run", || pool.status().tasks.running == 2);
+    let reason = Some("not needed".to_owned());
+    pool.call(&Cancel { ids: vec![TaskRef::Id(header)], group: None, reason, now: false });
+    let task = pool.wait(header);
+    assert_eq!((task.state, task.array.unwrap().members.cancelled), (TaskState::Cancelled, 5_000));
+    assert_eq!(task.error.as_deref(), Some("not needed"));
 }

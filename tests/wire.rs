@@ -36,7 +36,7 @@ fn nobody_there_is_told_apart() {
 fn calls_follow_each_other_on_one_connection() {
     let (_folder, path) = pool();
     let mut client = Client::connect(&path).unwrap();
-    let ids = client.call(&Submit { tasks: vec![task("a"), task("b")] }).unwrap().ids;
+    let ids = client.call(&Submit::new(vec![task("a"), task("b")])).unwrap().ids;
     let shown = client.call(&Show { id: ids[1].into() }).unwrap().task;
     assert_eq!((shown.name.as_str(), shown.number), ("b", 2));
     let error = client.call(&Show { id: TaskRef::Number(9) }).unwrap_err();
@@ -51,7 +51,7 @@ fn calls_follow_each_other_on_one_connection() {
 fn a_stream_has_its_end_and_must_be_taken_whole() {
     let (_folder, path) = pool();
     let mut client = Client::connect(&path).unwrap();
-    client.call(&Submit { tasks: vec![task("a")] }).unwrap();
+    client.call(&Submit::new(vec![task("a")])).unwrap();
     let wait = Wait { ids: Vec::new(), all: true };
     let counts: Vec<_> = client.call_more(&wait).unwrap().map(|reply| reply.unwrap().counts.ended()).collect();
     assert_eq!(counts, [0, 1]);

@@ -16,13 +16,14 @@ use super::table::{Figure, Target};
 use super::{proc, raw};
 
 /// A named pipe into which tasks write when they began.
-struct Stamps {
+pub struct Stamps {
     path: PathBuf,
     file: File,
 }
 
 impl Stamps {
-    fn new(folder: &Path) -> Outcome<Self> {
+    /// Makes it in this folder.
+    pub fn new(folder: &Path) -> Outcome<Self> {
         let path = folder.join("stamps");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU)?;
         // Opened for writing too, so that it does not end with each task.
@@ -30,8 +31,13 @@ impl Stamps {
         Ok(Self { path, file })
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Milliseconds from then until the next task's first instruction.
-    fn since(&mut self, then_ns: u64) -> Outcome<f64> {
+    pub fn since(&mut self, then_ns: u64) -> Outcome<f64> {
         let mut stamp = [0; 8];
         self.file.read_exact(&mut stamp)?;
         Ok(u64::from_ne_bytes(stamp).saturating_sub(then_ns) as f64 / 1e6)

@@ -1,14 +1,18 @@
 //! The benchmark of every number that the design promises, each beside its limit or peer from the same run.
 //!
-//! Run it by `scripts/bench [a b c ..] [--quick] [--json]`, which builds all that it needs. State directories are made
-//! in /var/tmp, or in $ACODE_BENCH_DIR. Deliberately absent: verdicts that fail a build; a busy machine misses targets
-//! that are none of its fault.
+//! Run it by `scripts/bench [a b c ..] [--quick] [--json] [--against BINARY]`, which builds all that it needs. State
+//! directories are made in /var/tmp, or in $ACODE_BENCH_DIR. Deliberately absent: verdicts that fail a build; a busy
+//! machine misses targets that are none of its fault.
 
+mod against;
+mod graph;
 mod idle;
 mod latency;
 mod pool;
+mod pressure;
 mod proc;
 mod raw;
+mod shapes;
 mod submits;
 mod table;
 mod throughput;
@@ -28,17 +32,29 @@ impl Size {
     }
 }
 
-const POINTS: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
+const POINTS: [&str; 11] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k"];
+const USAGE: &str = "usage: scripts/bench [a b c d e f g h i j k] [--quick] [--json] [--against BINARY]";
 
 fn main() -> Outcome {
-    let args: Vec<String> = std::env::args().skip(1).collect();
+    let mut args: Vec<String> = std::env::args().skip(1).collect();
+    let other = match args.iter().position(|arg| arg == "--against") {
+        Some(place) if place + 1 < args.len() => {
+            args.remove(place);
+            Some(std::path::PathBuf::from(args.remove(place)))
+        }
+        Some(_) => return Err(format!("--against needs an acode binary; {USAGE}").into()),
+        None => None,
+    };
     let has = |name: &str| args.iter().any(|arg| arg == name);
     if let Some(unknown) = args.iter().find(|a| !POINTS.contains(&a.as_str()) && *a != "--quick" && *a != "--json") {
-        return Err(format!("'{unknown}' is unknown; usage: scripts/bench [a b c d e f g] [--quick] [--json]").into());
+        return Err(format!("'{unknown}' is unknown; {USAGE}").into());
     }
     let size = Size { quick: has("--quick") };
-    let all = !POINTS.iter().any(|point| has(point));
+    let all = other.is_none() && !POINTS.iter().any(|point| has(point));
     let mut figures = Vec::new();
+    if let Some(other) = other {
+        figures.extend(against::against(&other, size)?);
+    }
     for point in POINTS.into_iter().filter(|point| all || has(point)) {
         eprintln!("point {point} ..");
         figures.extend(match point {
@@ -48,7 +64,11 @@ fn main() -> Outcome {
             "d" => submits::submits(size)?,
             "e" => idle::idle(size)?,
             "f" => throughput::depth(size)?,
-            _ => latency::death(size)?,
+            "g" => latency::death(size)?,
+            "h" => pressure::inversion(size)?,
+            "i" => pressure::followers(size)?,
+            "j" => pressure::full_queue(size)?,
+            _ => graph::graphs(size)?,
         });
     }
     let text = if has("--json") { table::json(&figures) + "\n" } else { table::render(&figures) };

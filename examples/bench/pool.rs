@@ -38,12 +38,17 @@ pub struct Pool {
 impl Pool {
     /// Starts one with so many workers and waits until all are ready.
     pub fn start(workers: usize) -> Outcome<Self> {
+        Self::start_as(&beside("acode")?, workers, "queue:\n  maxTasks: 20000000\n")
+    }
+
+    /// Starts one from this binary, by this configuration.
+    pub fn start_as(binary: &Path, workers: usize, yaml: &str) -> Outcome<Self> {
         let folder = tempfile::tempdir_in(folder())?;
         let config = folder.path().join("acode.yaml");
-        std::fs::write(&config, "queue:\n  maxTasks: 20000000\nworkers:\n  maxCount: 256\n")?;
+        std::fs::write(&config, yaml)?;
         let began = Instant::now();
         let log = std::fs::File::create(folder.path().join("stderr"))?;
-        let mut command = Command::new(beside("acode")?);
+        let mut command = Command::new(binary);
         command.args(["worker", "start", "--count", &workers.to_string()]);
         command.arg("--state-dir").arg(folder.path().join("state")).arg("--config").arg(config);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
@@ -130,7 +135,7 @@ pub fn array(command: &[&str], count: u64) -> Submission {
 
 /// A request for these.
 pub fn submit(tasks: Vec<Submission>) -> Submit {
-    Submit { tasks }
+    Submit::new(tasks)
 }
 
 /// Submits one and gives its id.

@@ -7,11 +7,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use acode_worker::task::{Priority, TaskState};
+use acode_worker::task::TaskState;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
-use super::values;
+pub use super::task_args::{SubmitArgs, TaskOptions};
+use super::values::{self, GroupLimit, Place};
 use crate::config::WorkerMode;
 use crate::wire::{Stamp, TaskRef};
 
@@ -108,16 +109,46 @@ Examples:
     Status,
     /// List the workers
     List,
-    /// Change the number of workers
-    #[command(after_help = "Fewer: idle workers stop first, busy ones finish their task.
+    /// Show what the pool does and has done, as Prometheus text
+    #[command(after_help = "With --json: the figures in one document. metrics.listen serves the text over HTTP.
 
-Example:
-  acode worker scale 6")]
+Examples:
+  acode worker metrics | grep acode_tasks
+  acode worker metrics --json | jq .throughput")]
+    Metrics,
+    /// Change the number of workers
+    #[command(
+        after_help = "Fewer: idle workers stop first, busy ones finish their task. Where the number follows the \
+load, this holds it until --auto.
+
+Examples:
+  acode worker scale 6
+  acode worker scale --auto"
+    )]
     Scale {
         /// How many workers there shall be
-        #[arg(value_parser = clap::value_parser!(u32).range(1..))]
-        count: u32,
+        #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(1..), required_unless_present = "auto")]
+        count: Option<u32>,
+        /// Let the load decide on the number again
+        #[arg(long, conflicts_with = "count")]
+        auto: bool,
     },
+    /// Start no further tasks, also after a restart of the pool; running ones go on
+    #[command(after_help = "Example:
+  acode worker pause --reason 'maintenance of the disks'")]
+    Pause {
+        /// Why, for people
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Start tasks again after a pause
+    Resume,
+    /// Check the health of all workers, and replace those that are not well
+    #[command(after_help = "Exit code 1 if one was not well.
+
+Example:
+  acode worker check --json | jq '.[] | select(.healthy | not)'")]
+    Check,
     /// Stop the pool
     #[command(
         after_help = "Running tasks get until the drain timeout to finish, then they are killed and queued again. \
@@ -136,6 +167,12 @@ pub struct StartArgs {
     /// How many workers [default: workers.count, else the number of CPUs]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub count: Option<u32>,
+    /// Let the number of workers follow the load, with so many at the least
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub min: Option<u32>,
+    /// Let the number of workers follow the load, with so many at the most
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max: Option<u32>,
     /// How tasks are kept apart
     #[arg(long, value_parser = mode_parser())]
     pub mode: Option<WorkerMode>,
@@ -177,6 +214,7 @@ Examples:
   acode task submit --name nightly --timeout 1h --retries 2 -- ./backup.sh
   acode task submit --array 1-100 -- ./render --frame {item}
   acode task submit --after 01K6A -- ./report.sh
+  acode task submit --key nightly --if-exists existing --on-finish 'notify-send backup' -- ./backup.sh
   generate-jobs | acode task submit --file -"
     )]
     Submit(Box<SubmitArgs>),
@@ -184,7 +222,7 @@ Examples:
     List(ListArgs),
     /// Show everything about a task
     Show {
-        /// Its id, a beginning of it, or its number
+        /// Its id, a beginning of it, its number, or its name
         id: TaskRef,
     },
     /// Show a task's output
@@ -196,18 +234,79 @@ Examples:
     Logs(TaskLogsArgs),
     /// Tell why a task stands where it does
     Why {
-        /// Its id, a beginning of it, or its number
+        /// Its id, a beginning of it, its number, or its name
         id: TaskRef,
     },
     /// Cancel tasks; running ones are ended
     Cancel {
+        /// Their ids, beginnings of them, numbers, or names
+        #[arg(required_unless_present = "group", conflicts_with = "group")]
+        ids: Vec<TaskRef>,
+        /// All of this limit group instead
+        #[arg(long, value_name = "G")]
+        group: Option<String>,
+        /// Why, for the record
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+        /// Leave those that run no time to end by themselves
+        #[arg(long)]
+        now: bool,
+    },
+    /// Stop running tasks where they are, until they are resumed
+    #[command(after_help = "Their time does not run meanwhile; their memory stays in use.
+
+Example:
+  acode task suspend 42; acode task resume 42")]
+    Suspend {
         /// Their ids, beginnings of them, or their numbers
         #[arg(required = true)]
         ids: Vec<TaskRef>,
     },
+    /// Let suspended tasks go on
+    Resume {
+        /// Their ids, beginnings of them, or their numbers
+        #[arg(required = true)]
+        ids: Vec<TaskRef>,
+    },
+    /// Keep pending tasks from starting
+    #[command(after_help = "A group is held as a whole: with what is submitted later.
+
+Examples:
+  acode task hold 41 42
+  acode task hold --group encode")]
+    Hold {
+        /// Their ids, beginnings of them, or their numbers
+        #[arg(required_unless_present = "group", conflicts_with = "group")]
+        ids: Vec<TaskRef>,
+        /// This limit group instead
+        #[arg(long, value_name = "G")]
+        group: Option<String>,
+    },
+    /// Let tasks start that were held
+    Release {
+        /// Their ids, beginnings of them, or their numbers
+        #[arg(required_unless_present = "group", conflicts_with = "group")]
+        ids: Vec<TaskRef>,
+        /// This limit group instead, which was held as a whole
+        #[arg(long, value_name = "G")]
+        group: Option<String>,
+    },
+    /// List the limit groups, or change the limit of one
+    #[command(after_help = "Examples:
+  acode task group
+  acode task group encode --limit 4
+  acode task group encode --limit none")]
+    Group {
+        /// Only this one
+        #[arg(required = false)]
+        name: Option<String>,
+        /// At most so many of it at once from now on, or none for no limit
+        #[arg(long, value_name = "N", value_parser = values::group_limit, requires = "name")]
+        limit: Option<GroupLimit>,
+    },
     /// Queue tasks again that failed, timed out or were cancelled
     Retry {
-        /// Their ids, beginnings of them, or their numbers
+        /// Their ids, beginnings of them, numbers, or names
         #[arg(required = true)]
         ids: Vec<TaskRef>,
     },
@@ -216,12 +315,15 @@ Examples:
   acode task wait 41 42
   acode task wait \"$(acode task submit -- make)\" && echo built")]
     Wait {
-        /// Their ids, beginnings of them, or their numbers
+        /// Their ids, beginnings of them, numbers, or names
         #[arg(required_unless_present = "all", conflicts_with = "all")]
         ids: Vec<TaskRef>,
         /// Wait for all that are in the queue, and all that come meanwhile
         #[arg(long)]
         all: bool,
+        /// Draw no progress on the terminal
+        #[arg(long)]
+        no_progress: bool,
     },
     /// Remove tasks that have ended, with their output
     #[command(after_help = "Without an option all tasks that have ended are removed.
@@ -236,64 +338,6 @@ Example:
         #[arg(long, value_name = "N")]
         keep: Option<u64>,
     },
-}
-
-/// `acode task submit`
-#[derive(Debug, clap::Args)]
-pub struct SubmitArgs {
-    /// Queue the tasks of this file, YAML or JSON Lines; - is standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["command", "TaskOptions"])]
-    pub file: Option<PathBuf>,
-    /// About the task.
-    #[command(flatten)]
-    pub options: TaskOptions,
-    /// The program and its arguments
-    #[arg(trailing_var_arg = true, required_unless_present = "file", value_name = "CMD")]
-    pub command: Vec<String>,
-}
-
-/// What can be said about a task.
-#[derive(Debug, Default, clap::Args)]
-pub struct TaskOptions {
-    /// A name for people [default: the program's]
-    #[arg(long)]
-    pub name: Option<String>,
-    /// How urgent it is [default: normal]
-    #[arg(long, value_parser = priority_parser())]
-    pub priority: Option<Priority>,
-    /// End it after so long, as in 30s, 5m, 1h, 500ms, or a number of seconds
-    #[arg(long, value_name = "D", value_parser = values::timeout)]
-    pub timeout: Option<Duration>,
-    /// Try again so many times if it fails
-    #[arg(long, value_name = "N")]
-    pub retries: Option<u32>,
-    /// Start it so much later at the earliest
-    #[arg(long, value_name = "D", value_parser = values::duration)]
-    pub delay: Option<Duration>,
-    /// Its working directory [default: an empty directory of its own]
-    #[arg(long, value_name = "DIR")]
-    pub cwd: Option<PathBuf>,
-    /// Set a variable of its environment; K alone copies it from here
-    #[arg(long, value_name = "K=V")]
-    pub env: Vec<String>,
-    /// Note a fact; the task sees it as $ACODE_META_K
-    #[arg(long, value_name = "K=V", value_parser = values::pair)]
-    pub meta: Vec<(String, String)>,
-    /// A file for its standard input; - keeps what comes on standard input here
-    #[arg(long, value_name = "FILE")]
-    pub stdin: Option<PathBuf>,
-    /// Start when this task has completed; is cancelled if it does not
-    #[arg(long, value_name = "ID")]
-    pub after: Vec<TaskRef>,
-    /// Start when this task has ended, in whatever way
-    #[arg(long, value_name = "ID")]
-    pub after_any: Vec<TaskRef>,
-    /// Start when this task has ended without success
-    #[arg(long, value_name = "ID")]
-    pub after_failed: Vec<TaskRef>,
-    /// Make one task for each number from A to B; {item} stands for it
-    #[arg(long, value_name = "A-B", value_parser = values::range)]
-    pub array: Option<(u64, u64)>,
 }
 
 /// `acode task list`
@@ -316,7 +360,7 @@ pub struct TaskLogsArgs {
     /// Only standard error, on standard output
     #[arg(long)]
     pub stderr: bool,
-    /// Its id, a beginning of it, or its number
+    /// Its id, a beginning of it, its number, or its name
     pub id: TaskRef,
 }
 
@@ -344,14 +388,18 @@ pub struct LogsArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   acode events --follow
+  acode events --follow --since 1042
   acode events --since 1h | jq 'select(.event == \"task-failed\")'")]
 pub struct EventsArgs {
-    /// Go on with those to come
+    /// Go on with those to come, also when the pool is started anew
     #[arg(short, long)]
     pub follow: bool,
-    /// From this time on: RFC 3339, or so long ago, as in 10m
-    #[arg(long, value_name = "T", value_parser = values::since)]
-    pub since: Option<Stamp>,
+    /// After the event with this number, or from this time on: RFC 3339, or so long ago, as in 10m
+    #[arg(long, value_name = "SEQ|T", value_parser = values::place)]
+    pub since: Option<Place>,
+    /// End when the connection breaks or the pool stops
+    #[arg(long, requires = "follow")]
+    pub no_reconnect: bool,
 }
 
 /// `acode run`
@@ -372,6 +420,9 @@ pub struct RunArgs {
     /// The configuration file [default: $ACODE_CONFIG, ./acode.yaml, the user's, the system's]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Draw no progress on the terminal
+    #[arg(long)]
+    pub no_progress: bool,
     /// A task file, YAML or JSON Lines; - is standard input
     #[arg(value_name = "FILE", conflicts_with_all = ["command", "TaskOptions"])]
     pub file: Option<PathBuf>,
@@ -381,13 +432,6 @@ pub struct RunArgs {
     /// The program and its arguments
     #[arg(last = true, required_unless_present = "file", value_name = "CMD")]
     pub command: Vec<String>,
-}
-
-fn priority_parser() -> impl TypedValueParser<Value = Priority> {
-    PossibleValuesParser::new(Priority::ALL.map(Priority::name)).map(|name| {
-        // The parser lets no other name through.
-        Priority::ALL.into_iter().find(|priority| priority.name() == name).unwrap_or_default()
-    })
 }
 
 fn state_parser() -> impl TypedValueParser<Value = TaskState> {
@@ -440,12 +484,16 @@ mod tests {
             "acode task wait 1 --all",
             "acode worker stop --force --when-empty",
             "acode worker scale 0",
+            "acode worker scale",
+            "acode worker scale 2 --auto",
             "acode worker start --mode vm",
             "acode run",
             "acode run f -- ls",
             "acode run f --name n",
             "acode task list --state done",
-            "acode task show hello",
+            "acode task show name:",
+            "acode task submit --if-exists existing -- ls",
+            "acode task submit --key k --if-exists maybe -- ls",
         ] {
             let error = parse(line).map(|args| panic!("{line}: {args:?}")).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");

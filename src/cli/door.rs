@@ -3,6 +3,7 @@
 //! Both answer the same requests, so commands do not know which it is. Deliberately absent: anything that outlives one
 //! command.
 
+use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -12,12 +13,16 @@ use super::{CliError, Context};
 use crate::config::{self, Overrides};
 use crate::local::{Local, LocalError};
 use crate::rundir::LockError;
-use crate::wire::request::Submit;
-use crate::wire::{Bulk, Client, ClientError, Method, Request};
+use crate::store::Hooks;
+use crate::wire::request::{Status, Submit};
+use crate::wire::types::PoolState;
+use crate::wire::{Bulk, CallError, Client, ClientError, Method, Request, Slowness};
 
 /// How long a pool may take between holding the queue and listening, when it starts, or the other way round.
 const PATIENCE: Duration = Duration::from_secs(2);
 const NAP: Duration = Duration::from_millis(5);
+/// How often a submission that waits for room looks whether the pool gets on.
+const LOOK: Duration = Duration::from_secs(5);
 /// Entries of one transaction when the queue is written directly.
 const BATCH: usize = 5_000;
 
@@ -30,6 +35,28 @@ pub enum Need {
     Queue,
     /// A queue will be made if there is none.
     NewQueue,
+}
+
+/// How long a submission waits for room while the queue is nearly full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoomWait {
+    /// Not at all.
+    Never,
+    /// So long.
+    For(Duration),
+    /// One task as long as the pool is configured to, many for as long as tasks end.
+    Usual,
+}
+
+impl RoomWait {
+    /// What a single call says, in milliseconds.
+    pub fn ms(self) -> Option<u64> {
+        match self {
+            Self::Never => Some(0),
+            Self::For(time) => Some(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+            Self::Usual => None,
+        }
+    }
 }
 
 /// The queue, through whoever holds it.
@@ -62,7 +89,8 @@ impl Door {
                 }
                 Need::Queue | Need::NewQueue => {}
             }
-            match Local::open(&context.dirs, limit(context, need)?) {
+            let (limit, hooks) = settings(context, need)?;
+            match Local::open(&context.dirs, limit, hooks) {
                 Ok(local) => return Ok(Self::Queue(Box::new(local))),
                 // A pool that is just starting, or another client that writes for a moment.
                 Err(LocalError::Lock(LockError::Held { .. })) if started.elapsed() < PATIENCE => sleep(NAP),
@@ -114,6 +142,7 @@ impl Door {
     pub fn submit_all<E>(
         &mut self,
         tasks: impl Iterator<Item = Result<Submission, E>>,
+        wait: RoomWait,
         mut accepted: impl FnMut(&[TaskId]),
     ) -> Result<(), CliError>
     where
@@ -121,7 +150,8 @@ impl Door {
     {
         match self {
             Self::Pool(client) => {
-                let mut bulk = Bulk::new(client, true, accepted);
+                let slowness = slowness(client, wait)?;
+                let mut bulk = Bulk::new(client, true, accepted).slowed(slowness);
                 let mut failed = None;
                 for task in tasks {
                     if let Err(error) = task.map_err(CliError::from).and_then(|task| Ok(bulk.push(&task)?)) {
@@ -130,6 +160,7 @@ impl Door {
                     }
                 }
                 let finished = bulk.finish();
+                client.set_patience(None).map_err(ClientError::Io)?;
                 failed.map_or(Ok(()), Err)?;
                 finished?;
                 Ok(())
@@ -157,10 +188,49 @@ impl Door {
         if batch.is_empty() {
             return Ok(());
         }
-        let ids = self.call(&Submit { tasks: std::mem::take(batch) })?.ids;
+        let ids = self.call(&Submit::new(std::mem::take(batch)))?.ids;
         accepted(&ids);
         known.extend_from_slice(&ids);
         Ok(())
+    }
+}
+
+/// How a bulk submission meets the queue of this pool.
+fn slowness(client: &mut Client, wait: RoomWait) -> Result<Slowness<'static>, CliError> {
+    let limit = client.call(&Status {})?.status.queue.limit;
+    // A tenth of the queue fits above the usual threshold in any case.
+    let slowness = Slowness { wait_ms: wait.ms(), tasks_max: (limit / 10).max(1), ..Slowness::default() };
+    let socket = client.socket();
+    let (RoomWait::Usual, Some(socket)) = (wait, socket) else { return Ok(slowness) };
+    // The order of tasks would suffer if a call were refused and repeated behind a later one: so they wait without a
+    // bound, and we look from outside whether that leads anywhere.
+    client.set_patience(Some(LOOK)).map_err(ClientError::Io)?;
+    let mut progress = Progress { socket, ended: None };
+    Ok(Slowness { wait_ms: Some(u64::MAX), go_on: Box::new(move || progress.go_on()), ..slowness })
+}
+
+/// Whether a pool whose queue is full gets on with it.
+struct Progress {
+    socket: PathBuf,
+    /// How many tasks had ended at the last look.
+    ended: Option<u64>,
+}
+
+impl Progress {
+    fn go_on(&mut self) -> Result<(), ClientError> {
+        let status = Client::connect(&self.socket)?.call(&Status {})?.status;
+        let tasks = status.tasks;
+        if self.ended.is_none() {
+            eprintln!("acode: the queue is nearly full: waiting for room");
+        }
+        let ended = self.ended.replace(tasks.ended());
+        // A pause ends one day, and so does what runs.
+        let hope = ended != Some(tasks.ended()) || tasks.running + tasks.assigned > 0;
+        if hope || status.pool.state == PoolState::Paused {
+            return Ok(());
+        }
+        let queued = tasks.pending;
+        Err(CallError::QueueFull { queued, limit: status.queue.limit }.into())
     }
 }
 
@@ -179,10 +249,18 @@ fn link(mut task: Submission, known: &[TaskId]) -> Submission {
     task
 }
 
-/// How many tasks the queue may hold; only who adds to it needs to know.
-fn limit(context: &Context, need: Need) -> Result<u64, CliError> {
-    match need {
-        Need::Pool | Need::Queue => Ok(u64::MAX),
-        Need::NewQueue => Ok(config::load(None, &context.vars, &Overrides::default())?.config.queue.max_tasks),
-    }
+/// How many tasks the queue may hold, and what runs when one has ended. Who only looks is not kept from it by a
+/// configuration that is wrong.
+fn settings(context: &Context, need: Need) -> Result<(u64, Hooks), CliError> {
+    let loaded = config::load(None, &context.vars, &Overrides::default());
+    let (limit, tasks) = match (need, loaded) {
+        (Need::NewQueue, loaded) => {
+            let config = loaded?.config;
+            (config.queue.max_tasks, config.tasks)
+        }
+        (Need::Pool | Need::Queue, Ok(loaded)) => (u64::MAX, loaded.config.tasks),
+        (Need::Pool | Need::Queue, Err(_)) => return Ok((u64::MAX, Hooks::default())),
+    };
+    let timeout_ms = u64::try_from(tasks.on_finish_timeout.as_millis()).unwrap_or(u64::MAX);
+    Ok((limit, Hooks { pool: tasks.on_finish, timeout_ms }))
 }

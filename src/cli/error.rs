@@ -172,16 +172,18 @@ impl CliError {
 fn call_code(error: &CallError) -> u8 {
     match error {
         CallError::InvalidParameter { .. } | CallError::InvalidSubmission { .. } | CallError::AmbiguousTask { .. } => 2,
-        CallError::NoSuchTask { .. } => 4,
+        CallError::NoSuchTask { .. } | CallError::NoSuchGroup { .. } => 4,
         CallError::QueueFull { .. } => 5,
         CallError::InterfaceNotFound { .. }
         | CallError::MethodNotFound { .. }
         | CallError::MethodNotImplemented { .. }
+        | CallError::KeyExists { .. }
         | CallError::QueueUnavailable { .. }
         | CallError::Draining
         | CallError::PermissionDenied { .. }
         | CallError::Refused { .. }
         | CallError::Busy { .. }
+        | CallError::SlowReader { .. }
         | CallError::Internal { .. }
         | CallError::Unknown { .. } => 1,
     }
@@ -189,9 +191,13 @@ fn call_code(error: &CallError) -> u8 {
 
 fn call_remedy(error: &CallError) -> Option<&'static str> {
     match error {
+        CallError::NoSuchGroup { .. } => Some("see them with: acode task group"),
         CallError::NoSuchTask { .. } => Some("see them with: acode task list"),
         CallError::AmbiguousTask { .. } => Some("give more of the id, or the task's number (acode task list)"),
-        CallError::QueueFull { .. } => Some("wait until tasks have ended, or raise queue.maxTasks"),
+        CallError::KeyExists { .. } => Some("wait for it, or say --if-exists existing to get its id instead"),
+        CallError::QueueFull { .. } => {
+            Some("wait until tasks have ended (--wait-for-room DURATION), or raise queue.maxTasks")
+        }
         CallError::MethodNotFound { .. } | CallError::MethodNotImplemented { .. } => {
             Some("the pool runs another version of acode: restart it")
         }
@@ -203,6 +209,7 @@ fn call_remedy(error: &CallError) -> Option<&'static str> {
         | CallError::PermissionDenied { .. }
         | CallError::Refused { .. }
         | CallError::Busy { .. }
+        | CallError::SlowReader { .. }
         | CallError::Internal { .. }
         | CallError::Unknown { .. } => None,
     }
@@ -215,7 +222,8 @@ mod tests {
     #[test]
     fn each_documented_exit_code_has_its_error() {
         let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
-        let cases: [(CliError, u8); 8] = [
+        let cases: [(CliError, u8); 9] = [
+            (CallError::KeyExists { key: "k".into(), task: "x".into() }.into(), 1),
             (CallError::Draining.into(), 1),
             (CliError::Usage("x".into()), 2),
             (CallError::InvalidSubmission { entry: None, reason: "x".into() }.into(), 2),

@@ -5,7 +5,7 @@
 //! the wait for the tasks, the signals, and, for a single command, its output. Deliberately absent: a second way to
 //! run tasks.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use acode_worker::output::{Filter, Follower, Kind, Since};
 use acode_worker::task::TaskId;
 use crossbeam_channel::{Receiver, Sender};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::progress::Board;
 use super::{CliError, Context, logs};
 use crate::rundir::{Dirs, Vars};
 use crate::supervisor::{self, Detached, Launch, Started};
@@ -29,14 +29,12 @@ use crate::wire::{Client, ClientError, MAX_IDS, TaskRef};
 const FAREWELL: Duration = Duration::from_secs(30);
 /// How long the output of a command is looked for without being woken.
 const OUTPUT_NAP: Duration = Duration::from_millis(50);
-/// How often the progress bar is drawn.
-const DRAW_HZ: u8 = 10;
 
 /// Something that the foreground has to follow.
 #[derive(Debug)]
 enum News {
     /// How the tasks stand.
-    Counts(TaskCounts),
+    Counts(Waited),
     /// All have ended.
     Done(Waited),
     /// The pool is gone, or does not answer.
@@ -88,7 +86,8 @@ impl PrivatePool {
             let reload = Box::new(|| Err("a private pool has no configuration to read again".into()));
             let lifeline = Some(lifeline_reader);
             let launch = Launch { dirs: theirs, config, reload, lifeline, log_to_file: true };
-            let code = supervisor::serve(launch, ready).map_or_else(|error| CliError::from(error).tell(), |()| 0);
+            let code =
+                supervisor::serve(launch, |up| ready(up.pid)).map_or_else(|error| CliError::from(error).tell(), |()| 0);
             // Whoever made the folder may have been killed.
             if let Some(folder) = doomed {
                 let _ = std::fs::remove_dir_all(folder);
@@ -124,9 +123,14 @@ impl Drop for PrivatePool {
 ///
 /// # Errors
 /// The pool cannot be reached.
-pub fn watch(pool: &PrivatePool, ids: &[TaskId], single: bool, quiet: bool) -> Result<Ended, ClientError> {
+pub fn watch(
+    pool: &PrivatePool,
+    ids: &[TaskId],
+    single: bool,
+    quiet: bool,
+    board: &Board,
+) -> Result<Ended, ClientError> {
     let began = Instant::now();
-    let bar = progress_bar(!single && !quiet);
     let (news, inbox) = crossbeam_channel::unbounded();
     let waiting = spawn_waiter(pool.socket(), ids.to_vec(), news.clone());
     spawn_signals(news);
@@ -134,9 +138,9 @@ pub fn watch(pool: &PrivatePool, ids: &[TaskId], single: bool, quiet: bool) -> R
     let output = match (single, quiet) {
         (true, _) => Some(spawn_output(pool.journal(), ids.first().copied(), Arc::clone(&ended))),
         (false, true) => None,
-        (false, false) => Some(spawn_log(pool.dirs.clone(), bar.clone(), Arc::clone(&ended))),
+        (false, false) => Some(spawn_log(pool.dirs.clone(), board.clone(), Arc::clone(&ended))),
     };
-    let outcome = follow(&inbox, pool, ids, single, &bar, began);
+    let outcome = follow(&inbox, pool, ids, single, board, began);
     ended.store(true, Ordering::Release);
     if let Some(output) = output {
         let _ = output.join();
@@ -152,7 +156,7 @@ fn follow(
     pool: &PrivatePool,
     ids: &[TaskId],
     single: bool,
-    bar: &ProgressBar,
+    board: &Board,
     began: Instant,
 ) -> Result<Ended, ClientError> {
     let mut interrupted = None;
@@ -165,16 +169,16 @@ fn follow(
     let mut last = TaskCounts::default();
     loop {
         match inbox.recv() {
-            Ok(News::Counts(counts)) => {
-                last = counts;
-                draw(bar, &counts);
+            Ok(News::Counts(waited)) => {
+                last = waited.counts;
+                board.show(&waited);
             }
             Ok(News::Done(waited)) => {
-                bar.finish_and_clear();
+                board.clear();
                 return Ok(ended(waited, interrupted));
             }
             Ok(News::Lost(error)) if interrupted.is_none() => {
-                bar.finish_and_clear();
+                board.clear();
                 return Err(error);
             }
             Ok(News::Signal(signal)) => {
@@ -182,14 +186,14 @@ fn follow(
                 // Whatever cannot be told to the pool any more, our end tells it.
                 let _ = interrupt(pool, ids, single, again);
                 if again {
-                    bar.finish_and_clear();
-                    return Ok(ended(Waited { counts: last, unsuccessful: Vec::new() }, interrupted));
+                    board.clear();
+                    return Ok(ended(Waited { counts: last, ..Waited::default() }, interrupted));
                 }
             }
             // The pool has stopped as it was told to.
             Ok(News::Lost(_)) | Err(_) => {
-                bar.finish_and_clear();
-                return Ok(ended(Waited { counts: last, unsuccessful: Vec::new() }, interrupted));
+                board.clear();
+                return Ok(ended(Waited { counts: last, ..Waited::default() }, interrupted));
             }
         }
     }
@@ -202,7 +206,7 @@ fn interrupt(pool: &PrivatePool, ids: &[TaskId], single: bool, again: bool) -> R
         client.call(&Stop { mode: StopMode::Force, timeout_ms: None })?;
     } else if single {
         let ids = ids.iter().map(|id| TaskRef::Id(*id)).collect();
-        client.call(&Cancel { ids, reason: Some("interrupted".to_owned()) })?;
+        client.call(&Cancel { ids, group: None, reason: Some("interrupted".to_owned()), now: false })?;
     } else {
         eprintln!("acode: letting running tasks finish; interrupt again to kill them");
         client.call(&Stop { mode: StopMode::Drain, timeout_ms: None })?;
@@ -212,7 +216,7 @@ fn interrupt(pool: &PrivatePool, ids: &[TaskId], single: bool, again: bool) -> R
 
 fn spawn_waiter(socket: PathBuf, ids: Vec<TaskId>, news: Sender<News>) -> std::thread::JoinHandle<()> {
     std::thread::spawn(move || {
-        let waited = wait_for(&socket, &ids, |counts| drop(news.send(News::Counts(counts))));
+        let waited = wait_for(&socket, &ids, |waited| drop(news.send(News::Counts(waited))));
         // Nobody listens any more if the foreground has ended.
         let _ = news.send(waited.map_or_else(News::Lost, News::Done));
     })
@@ -222,7 +226,7 @@ fn spawn_waiter(socket: PathBuf, ids: Vec<TaskId>, news: Sender<News>) -> std::t
 ///
 /// # Errors
 /// The pool cannot be reached.
-pub fn wait_for(socket: &Path, ids: &[TaskId], mut progress: impl FnMut(TaskCounts)) -> Result<Waited, ClientError> {
+pub fn wait_for(socket: &Path, ids: &[TaskId], mut progress: impl FnMut(Waited)) -> Result<Waited, ClientError> {
     let mut client = Client::connect(socket)?;
     let mut all = Waited::default();
     let chunks: Vec<&[TaskId]> = ids.chunks(MAX_IDS).collect();
@@ -235,7 +239,7 @@ pub fn wait_for(socket: &Path, ids: &[TaskId], mut progress: impl FnMut(TaskCoun
             let mut counts = all.counts;
             counts.add(last.counts);
             counts.pending += behind as u64;
-            progress(counts);
+            progress(Waited { counts, unsuccessful: Vec::new(), running: last.running.clone() });
         }
         all.counts.add(last.counts);
         all.unsuccessful.extend(last.unsuccessful);
@@ -280,32 +284,11 @@ fn spawn_output(journal: PathBuf, task: Option<TaskId>, ended: Arc<AtomicBool>) 
     })
 }
 
-/// Passes the output of a batch on as it comes, each line with its task's name, above the progress bar.
-fn spawn_log(dirs: Dirs, bar: ProgressBar, ended: Arc<AtomicBool>) -> std::thread::JoinHandle<()> {
+/// Passes the output of a batch on as it comes, each line with its task's name, above the progress.
+fn spawn_log(dirs: Dirs, board: Board, ended: Arc<AtomicBool>) -> std::thread::JoinHandle<()> {
     std::thread::spawn(move || {
         let context = Context { dirs, own_state: None, vars: Vars::new(), json: false };
         // What the tasks say is a courtesy; what became of them is told in any case.
-        let _ = logs::until(&context, &ended, |print| bar.suspend(print));
+        let _ = logs::until(&context, &ended, |print| board.suspend(print));
     })
-}
-
-fn progress_bar(wanted: bool) -> ProgressBar {
-    if !(wanted && io::stderr().is_terminal()) {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(DRAW_HZ));
-    let style = "{elapsed_precise} [{wide_bar}] {pos}/{len} {msg} eta {eta}";
-    bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar
-}
-
-fn draw(bar: &ProgressBar, counts: &TaskCounts) {
-    bar.set_length(counts.total());
-    bar.set_position(counts.ended());
-    let failed = counts.unsuccessful();
-    let running = counts.running + counts.assigned;
-    bar.set_message(match failed {
-        0 => format!("{running} running"),
-        failed => format!("{running} running, {failed} failed"),
-    });
 }

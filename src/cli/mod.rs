@@ -11,12 +11,15 @@ mod events;
 mod foreground;
 mod logs;
 mod names;
+mod order;
 mod pool;
+mod progress;
 mod render;
 mod run;
 mod submission;
 mod tables;
 mod task;
+pub mod task_args;
 mod values;
 mod worker;
 

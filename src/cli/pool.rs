@@ -1,10 +1,10 @@
 //! `acode worker start`: this process becomes a supervisor, or makes one.
 
 use super::args::StartArgs;
-use super::render::Out;
+use super::render::{Out, plain};
 use super::{CliError, Context, Exit};
 use crate::config::{self, Overrides};
-use crate::supervisor::{self, Launch, Started};
+use crate::supervisor::{self, Launch, Started, Up};
 
 /// Starts the pool. In the foreground it returns when the pool has stopped.
 ///
@@ -14,12 +14,19 @@ pub fn start(context: &Context, args: &StartArgs) -> Result<Exit, CliError> {
     let launch = launch(context, args)?;
     let (name, json) = (launch.config.pool.name.clone(), context.json);
     if !args.detach {
-        supervisor::serve(launch, |pid| announce(&name, pid, json))?;
+        supervisor::serve(launch, |up| {
+            announce(&name, up.pid, json);
+            tell_pause(&up);
+        })?;
         return Ok(Exit::Done);
     }
-    let started = supervisor::detach(|ready| match supervisor::serve(launch, ready) {
-        Ok(()) => 0,
-        Err(error) => CliError::from(error).tell(),
+    let started = supervisor::detach(|ready| {
+        let served = supervisor::serve(launch, |up| {
+            // Said while the terminal is still ours.
+            tell_pause(&up);
+            ready(up.pid);
+        });
+        served.map_or_else(|error| CliError::from(error).tell(), |()| 0)
     });
     match started.map_err(CliError::Process)? {
         Started::Up(pool) => {
@@ -31,11 +38,26 @@ pub fn start(context: &Context, args: &StartArgs) -> Result<Exit, CliError> {
 }
 
 fn launch(context: &Context, args: &StartArgs) -> Result<Launch, CliError> {
-    let overrides = Overrides { count: args.count, mode: args.mode, pool: args.pool.clone(), ..Overrides::default() };
+    let overrides = Overrides {
+        count: args.count,
+        min_count: args.min,
+        max_count: args.max,
+        mode: args.mode,
+        pool: args.pool.clone(),
+        ..Overrides::default()
+    };
     let config = config::load(args.config.as_deref(), &context.vars, &overrides)?.config;
     let (file, vars) = (args.config.clone(), context.vars.clone());
     let reload = Box::new(move || Ok(config::load(file.as_deref(), &vars, &overrides)?.config));
     Ok(Launch { dirs: context.dirs.clone(), config, reload, lifeline: None, log_to_file: args.detach })
+}
+
+/// Says that no task will be started for now, which would be a riddle otherwise.
+fn tell_pause(up: &Up) {
+    if let Some(why) = &up.paused {
+        eprintln!("acode: the pool is still paused {}: no task is started", plain(why));
+        eprintln!("       end that with: acode worker resume");
+    }
 }
 
 /// Says that the pool accepts work.

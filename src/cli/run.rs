@@ -7,15 +7,16 @@ use std::time::Duration;
 use acode_worker::task::{Submission, TaskId};
 
 use super::args::RunArgs;
-use super::door::Door;
+use super::door::{Door, RoomWait};
 use super::foreground::{Ended, PrivatePool, watch};
-use super::render::Out;
+use super::progress::Board;
+use super::render::{Out, plain};
 use super::task::CheckedFile;
 use super::{CliError, Context, Exit, submission};
 use crate::config::{self, Overrides};
 use crate::rundir::Dirs;
 use crate::wire::Client;
-use crate::wire::request::Show;
+use crate::wire::request::{Show, Status, Wait};
 use crate::wire::types::TaskRecord;
 
 /// What shells add to a signal's number for the exit code of the command that it killed.
@@ -33,7 +34,10 @@ pub fn run(context: &Context, args: RunArgs) -> Result<Exit, CliError> {
     // A broken file is told before there is a pool.
     let file = args.file.as_deref().map(CheckedFile::open).transpose()?;
     let overrides = Overrides { count: args.count, ..Overrides::default() };
-    let config = config::load(args.config.as_deref(), &context.vars, &overrides)?.config;
+    let mut config = config::load(args.config.as_deref(), &context.vars, &overrides)?.config;
+    // That place is the lasting pool's; this one would only find it taken.
+    config.metrics.listen = None;
+    let mut hooked = !config.tasks.on_finish.is_empty();
     let (dirs, folder) = place(context)?;
     let started = PrivatePool::start(dirs.clone(), folder, config);
     let pool = started.map_err(CliError::Process)?.map_err(CliError::Told)?;
@@ -41,19 +45,32 @@ pub fn run(context: &Context, args: RunArgs) -> Result<Exit, CliError> {
     let mut ids = Vec::new();
     let single = file.is_none();
     match &file {
-        Some(file) => door.submit_all(file.read()?, |accepted| ids.extend_from_slice(accepted))?,
+        Some(file) => {
+            let asks = |task: &Submission| !task.spec.on_finish.is_empty();
+            let tasks = file.read()?.inspect(|task| hooked |= task.as_ref().is_ok_and(asks));
+            door.submit_all(tasks, RoomWait::Usual, |accepted| ids.extend_from_slice(accepted))?;
+        }
         None => {
             let inner = Context { dirs, own_state: None, vars: context.vars.clone(), json: context.json };
+            hooked |= args.options.on_finish.is_some();
             let task: Result<Submission, CliError> = submission::build(&inner, &mut door, args.options, args.command);
-            door.submit_all(std::iter::once(task), |accepted| ids.extend_from_slice(accepted))?;
+            door.submit_all(std::iter::once(task), RoomWait::Usual, |accepted| ids.extend_from_slice(accepted))?;
         }
     }
     if ids.is_empty() {
         eprintln!("acode: there is no task in the file");
         return Ok(Exit::Done);
     }
+    if let Some(paused) = door.call(&Status {})?.status.pool.paused {
+        eprintln!("acode: no task is started for now: {}", plain(&paused.why));
+    }
     let single = single && !is_array(&mut door, &ids)?;
-    let ended = watch(&pool, &ids, single, context.json)?;
+    let drawn = !single && !context.json && !args.no_progress;
+    let ended = watch(&pool, &ids, single, context.json, &Board::new(drawn))?;
+    if hooked && ended.interrupted.is_none() {
+        // Whose ends they tell is over, and so would be the pool: they take a bounded time.
+        door.call(&Wait { ids: Vec::new(), all: true })?;
+    }
     if let (true, [id], None) = (single, ids.as_slice(), ended.interrupted) {
         let task = door.call(&Show { id: (*id).into() })?.task;
         return Ok(Exit::Code(exit_code(&task)));

@@ -9,13 +9,15 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use acode_worker::task::{Array, Blocker, Dependency, DependencyKind, Env, Retry, Submission, TaskId, TaskSpec};
+use acode_worker::task::{
+    Array, Blocker, Dependency, DependencyKind, Env, GroupWish, Key, Retries, SoftTimeout, Submission, TaskId, TaskSpec,
+};
 
 use super::args::TaskOptions;
 use super::door::Door;
 use super::{CliError, Context};
-use crate::wire::TaskRef;
 use crate::wire::request::Resolve;
+use crate::wire::{Stamp, TaskRef};
 
 /// Makes the submission of one command.
 ///
@@ -27,6 +29,7 @@ pub fn build(
     options: TaskOptions,
     command: Vec<String>,
 ) -> Result<Submission, CliError> {
+    let (soft_timeout, retry) = (soft_timeout(&options), retries(&options));
     let mut dependencies = Vec::new();
     for (names, when) in [
         (options.after, DependencyKind::Succeeded),
@@ -45,12 +48,63 @@ pub fn build(
         stdin: options.stdin.as_deref().map(|path| stdin(context, path)).transpose()?,
         timeout_ms: options.timeout.map(millis),
         priority: options.priority.unwrap_or_default(),
-        retry: options.retries.map(|count| Retry { count, ..Retry::default() }),
+        jobserver: options.jobserver,
+        on_finish: options.on_finish.map(|line| program(line.0)).transpose()?.unwrap_or_default(),
+        soft_timeout,
+        start_timeout_ms: options.start_timeout.map(millis),
+        retry,
+        checkpoint: options.checkpoint,
         ..TaskSpec::default()
     };
     spec.validate().map_err(|error| CliError::Usage(error.to_string()))?;
     let array = options.array.map(|(first, last)| Array::Range { first, count: (last - first).saturating_add(1) });
-    Ok(Submission { spec, array, delay_ms: options.delay.map(millis), dependencies })
+    let key = options.key.map(|text| Key { text, if_exists: options.if_exists.unwrap_or_default() });
+    let group = match (options.group, options.limit_group) {
+        (_, Some((name, max))) => Some(GroupWish { name, max: Some(max) }),
+        (name, None) => name.map(|name| GroupWish { name, max: None }),
+    };
+    if let Some(group) = &group {
+        group.validate().map_err(CliError::Usage)?;
+    }
+    Ok(Submission {
+        spec,
+        array,
+        delay_ms: options.delay.map(millis),
+        not_before_us: options.not_before.map(micros),
+        expires_us: options.expires.map(micros),
+        hold: options.hold,
+        group,
+        dependencies,
+        key,
+    })
+}
+
+fn micros(stamp: Stamp) -> u64 {
+    u64::try_from(stamp.micros()).unwrap_or(0)
+}
+
+/// A warning without a timeout comes only where the pool has one, which is not known here.
+fn soft_timeout(options: &TaskOptions) -> Option<SoftTimeout> {
+    let before_ms = millis(options.soft_timeout?);
+    if options.timeout.is_none() {
+        eprintln!("acode: --soft-timeout without --timeout: it counts only if the pool has tasks.timeoutSeconds");
+    }
+    Some(SoftTimeout { before_ms, signal: options.soft_signal.unwrap_or_default() })
+}
+
+fn retries(options: &TaskOptions) -> Option<Retries> {
+    let own = Retries {
+        count: options.retries,
+        delay_ms: options.retry_delay.map(millis),
+        factor: options.retry_factor,
+        max_delay_ms: options.retry_max_delay.map(millis),
+        jitter: options.retry_jitter,
+        on_codes: options.retry_on.unwrap_or_default(),
+        except_codes: options.no_retry_on.unwrap_or_default(),
+        memory_factor: options.oom_retry_factor,
+        max_crashes: options.max_crashes,
+    };
+    (!own.is_empty()).then_some(own)
 }
 
 fn millis(duration: std::time::Duration) -> u64 {

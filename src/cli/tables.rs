@@ -3,7 +3,9 @@
 use std::fmt::Write;
 
 use crate::wire::Stamp;
-use crate::wire::types::{AttemptRecord, PoolState, StatusRecord, TaskRecord, WorkerRecord};
+use crate::wire::types::{
+    AttemptRecord, CheckRecord, GroupRecord, PoolState, ScalingMode, StatusRecord, TaskRecord, WorkerRecord,
+};
 
 use super::render::{Align, Table, bytes, plain, span};
 
@@ -13,9 +15,20 @@ pub fn status(status: &StatusRecord, workers: &[WorkerRecord]) -> String {
     // Writing to a String cannot fail.
     let _ = writeln!(text, "Mode: {}", status.pool.mode);
     if status.pool.state != PoolState::Running {
-        let _ = writeln!(text, "State: {}", status.pool.state);
+        let _ = match &status.pool.paused {
+            Some(paused) => writeln!(text, "State: {} ({})", status.pool.state, plain(&paused.why)),
+            None => writeln!(text, "State: {}", status.pool.state),
+        };
     }
     let _ = writeln!(text, "Active: {}", status.workers.active);
+    let counts = &status.workers;
+    let _ = match counts.scaling {
+        ScalingMode::Auto => {
+            writeln!(text, "Scaling: by load, {} to {}, now {}", counts.min, counts.max, counts.target)
+        }
+        ScalingMode::Manual => writeln!(text, "Scaling: held at {}", counts.target),
+        ScalingMode::Off => Ok(()),
+    };
     for worker in workers {
         let _ = match worker.current_task {
             Some(task) => writeln!(text, "  - worker-{}: {} (task {task})", worker.id, worker.status),
@@ -24,11 +37,17 @@ pub fn status(status: &StatusRecord, workers: &[WorkerRecord]) -> String {
     }
     let running = status.tasks.running + status.tasks.assigned;
     let _ = writeln!(text, "\nQueue: {} pending, {running} running", status.tasks.pending);
+    if let Some(pressed) = &status.queue.backpressure {
+        let _ = writeln!(text, "Backpressure: {}", plain(&pressed.why));
+    }
     if let Some(problem) = &status.queue.problem {
         let _ = writeln!(text, "Problem: {}", plain(problem));
     }
     let (cpu, memory) = (status.resources.cpu_percent, bytes(status.resources.memory_bytes));
     let _ = write!(text, "Resources: CPU {cpu:.0}%, Memory {memory}");
+    if let Some(address) = &status.metrics_listen {
+        let _ = write!(text, "\nMetrics: http://{address}/metrics");
+    }
     text
 }
 
@@ -61,6 +80,34 @@ pub fn workers(workers: &[WorkerRecord], now: Stamp) -> Table {
     table
 }
 
+/// `acode worker check`
+pub fn checks(workers: &[CheckRecord]) -> Table {
+    let mut table = Table::new([
+        ("ID", Align::Left),
+        ("PID", Align::Right),
+        ("STATUS", Align::Left),
+        ("HEALTHY", Align::Left),
+        ("ANSWERED", Align::Right),
+        ("MEMORY", Align::Right),
+        ("TASK", Align::Left),
+        ("PROBLEM", Align::Left),
+    ]);
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    for worker in workers {
+        table.row([
+            worker.id.to_string(),
+            worker.pid.to_string(),
+            worker.status.to_string(),
+            if worker.healthy { "yes" } else { "no" }.to_owned(),
+            or_dash(worker.answered_in_us.map(|us| span(i64::try_from(us).unwrap_or(i64::MAX)))),
+            or_dash(worker.memory_bytes.map(bytes)),
+            or_dash(worker.current_task.map(|task| task.to_string())),
+            or_dash(worker.problem.clone()),
+        ]);
+    }
+    table
+}
+
 /// `acode task list`
 pub fn tasks(tasks: &[TaskRecord], now: Stamp) -> Table {
     let mut table = Table::new([
@@ -68,6 +115,7 @@ pub fn tasks(tasks: &[TaskRecord], now: Stamp) -> Table {
         ("ID", Align::Left),
         ("NAME", Align::Left),
         ("STATE", Align::Left),
+        ("PROGRESS", Align::Right),
         ("PRIORITY", Align::Left),
         ("AGE", Align::Right),
         ("TOOK", Align::Right),
@@ -79,6 +127,7 @@ pub fn tasks(tasks: &[TaskRecord], now: Stamp) -> Table {
             task.id.to_string(),
             task.name.clone(),
             task.state.to_string(),
+            percent(task).map_or_else(|| "-".to_owned(), |percent| format!("{percent}%")),
             task.priority.to_string(),
             ago(Some(task.submitted_at), now),
             took(task.started_at, task.finished_at),
@@ -88,7 +137,43 @@ pub fn tasks(tasks: &[TaskRecord], now: Stamp) -> Table {
     table
 }
 
-/// In a word or two: how it came out, how far it is, or what it waits for.
+/// How far it is, by its own word; an array by its members.
+fn percent(task: &TaskRecord) -> Option<u64> {
+    match &task.array {
+        Some(array) => Some(array.members.ended().saturating_mul(100) / array.count.max(1)),
+        None => task.progress.as_ref().map(|progress| u64::from(progress.percent)),
+    }
+}
+
+/// So much of a hundred as a bar of text.
+fn bar(percent: u64) -> String {
+    const WIDTH: usize = 20;
+    let done = usize::try_from(percent.min(100)).unwrap_or(0) * WIDTH / 100;
+    format!("[{}{}] ", "#".repeat(done), "-".repeat(WIDTH - done))
+}
+
+/// `acode task group`
+pub fn groups(groups: &[GroupRecord]) -> Table {
+    let mut table = Table::new([
+        ("GROUP", Align::Left),
+        ("LIMIT", Align::Right),
+        ("RUNNING", Align::Right),
+        ("WAITING", Align::Right),
+        ("HELD SINCE", Align::Left),
+    ]);
+    for group in groups {
+        table.row([
+            group.name.clone(),
+            group.limit.map_or_else(|| "-".to_owned(), |limit| limit.to_string()),
+            group.running.to_string(),
+            group.waiting.to_string(),
+            group.held_since.map_or_else(|| "-".to_owned(), |at| at.to_string()),
+        ]);
+    }
+    table
+}
+
+/// In a word or two: how it came out, what it says, or what it waits for.
 fn outcome(task: &TaskRecord) -> String {
     if let Some(array) = &task.array {
         let bad = array.members.unsuccessful();
@@ -97,7 +182,7 @@ fn outcome(task: &TaskRecord) -> String {
     }
     match (&task.waiting, &task.progress, &task.verdict) {
         (Some(waiting), _, _) => waiting.to_string(),
-        (None, Some(progress), _) if !task.state.is_final() => format!("{}%", progress.percent),
+        (None, Some(progress), _) if !task.state.is_final() => progress.message.clone().unwrap_or_default(),
         (None, _, Some(verdict)) => ending(verdict, task.exit_code, task.signal),
         (None, _, None) => String::new(),
     }
@@ -114,12 +199,15 @@ fn ending(verdict: &str, exit_code: Option<i32>, signal: Option<i32>) -> String 
     }
 }
 
-/// `acode task show`
-pub fn task(task: &TaskRecord) -> String {
+/// One line of a task's record.
+fn line(text: &mut String, name: &str, value: &str) {
+    let _ = writeln!(text, "{name:<10} {}", value.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}"));
+}
+
+/// What a task is, and where it stands.
+fn identity(task: &TaskRecord) -> String {
     let mut text = String::new();
-    let mut field = |name: &str, value: &str| {
-        let _ = writeln!(text, "{name:<10} {}", value.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}"));
-    };
+    let mut field = |name: &str, value: &str| line(&mut text, name, value);
     field("Task", &task.id.to_string());
     field("Number", &task.number.to_string());
     field("Name", &task.name);
@@ -127,24 +215,57 @@ pub fn task(task: &TaskRecord) -> String {
     if let Some(cwd) = &task.cwd {
         field("In", cwd);
     }
-    field("State", task.state.name());
-    field("Priority", task.priority.name());
+    match task.suspended_at {
+        Some(since) => field("State", &format!("{}, suspended since {since}", task.state)),
+        None => field("State", task.state.name()),
+    }
+    match task.present_priority {
+        Some(present) => field("Priority", &format!("{} ({present} by waiting)", task.priority)),
+        None => field("Priority", task.priority.name()),
+    }
+    if let Some(group) = &task.group {
+        field("Group", group);
+    }
+    if let Some(at) = &task.expires_at {
+        field("Expires", &at.to_string());
+    }
     if let Some(member) = &task.member {
         field("Member", &format!("{} of {}: {}", member.index, member.of, member.item));
+    }
+    if let Some(key) = &task.key {
+        field("Key", key);
+    }
+    if let Some(of) = &task.hook_of {
+        field("Hook of", &of.to_string());
+    }
+    for hook in task.hooks.iter().flatten() {
+        field("Hook", &hook.to_string());
     }
     if let Some(array) = &task.array {
         field("Members", &array.count.to_string());
     }
+    text
+}
+
+/// `acode task show`; `drawn` says whether a bar may be drawn.
+pub fn task(task: &TaskRecord, drawn: bool) -> String {
+    let mut text = identity(task);
+    let mut field = |name: &str, value: &str| line(&mut text, name, value);
     let outcome = outcome(task);
     if !outcome.is_empty() {
         field("Result", &outcome);
     }
-    if let Some(progress) = &task.progress {
-        let message = progress.message.as_deref().map(|text| format!(" {text}")).unwrap_or_default();
-        field("Progress", &format!("{}%{message}", progress.percent));
+    if let Some(percent) = percent(task) {
+        let message = task.progress.as_ref().and_then(|progress| progress.message.as_deref());
+        let message = message.map(|text| format!(" {text}")).unwrap_or_default();
+        let bar = if drawn { bar(percent) } else { String::new() };
+        field("Progress", &format!("{bar}{percent}%{message}"));
     }
     if let Some(error) = &task.error {
         field("Error", error);
+    }
+    if task.crash_count > 0 {
+        field("Crashes", &format!("{}, {} of them out of memory", task.crash_count, task.oom_count));
     }
     if let Some(result) = &task.result {
         field("Returned", result.get());

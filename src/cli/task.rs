@@ -7,11 +7,13 @@ use std::path::Path;
 use acode_worker::task::{Submission, TaskId};
 
 use super::args::{ListArgs, SubmitArgs, TaskCommand};
-use super::door::{Door, Need};
+use super::door::{Door, Need, RoomWait};
+use super::progress::Board;
 use super::render::Out;
-use super::{CliError, Context, Exit, logs, submission, tables};
+use super::{CliError, Context, Exit, logs, order, submission, tables};
 use crate::taskfile::{self, TaskFileError};
-use crate::wire::request::{Cancel, List, Prune, Retry, Show, Submit, Wait, Why};
+use crate::wire::reply::Waited;
+use crate::wire::request::{Cancel, Continue, List, Prune, Retry, Show, Submit, Suspend, Wait, Why};
 use crate::wire::types::TaskRecord;
 use crate::wire::{MAX_IDS, MAX_LIST, Stamp, TaskRef};
 
@@ -26,9 +28,15 @@ pub fn run(context: &Context, command: TaskCommand) -> Result<Exit, CliError> {
         TaskCommand::Show { id } => show(context, id),
         TaskCommand::Logs(args) => logs::task(context, &args),
         TaskCommand::Why { id } => why(context, id),
-        TaskCommand::Cancel { ids } => cancel(context, &ids),
+        TaskCommand::Cancel { ids, group: None, reason, now } => cancel(context, &ids, reason, now),
+        TaskCommand::Cancel { ids: _, group: Some(group), reason, now } => cancel_group(context, group, reason, now),
+        TaskCommand::Hold { ids, group } => order::hold(context, &ids, group),
+        TaskCommand::Release { ids, group } => order::release(context, &ids, group),
+        TaskCommand::Group { name, limit } => order::group(context, name, limit),
+        TaskCommand::Suspend { ids } => suspend(context, &ids),
+        TaskCommand::Resume { ids } => resume(context, &ids),
         TaskCommand::Retry { ids } => retry(context, &ids),
-        TaskCommand::Wait { ids, all } => wait(context, ids, all),
+        TaskCommand::Wait { ids, all, no_progress } => wait(context, ids, all, no_progress),
         TaskCommand::Prune { older_than, keep } => {
             let older_than_ms = older_than.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
             prune(context, &Prune { older_than_ms, keep })
@@ -37,22 +45,27 @@ pub fn run(context: &Context, command: TaskCommand) -> Result<Exit, CliError> {
 }
 
 fn submit(context: &Context, args: SubmitArgs) -> Result<Exit, CliError> {
+    let wait = match args.wait_for_room {
+        _ if args.no_wait => RoomWait::Never,
+        Some(time) => RoomWait::For(time),
+        None => RoomWait::Usual,
+    };
     if let Some(file) = &args.file {
-        return submit_file(context, file);
+        return submit_file(context, file, wait);
     }
     let mut door = Door::open(context, Need::NewQueue)?;
     let task = submission::build(context, &mut door, args.options, args.command)?;
-    let submitted = door.call(&Submit { tasks: vec![task] })?;
+    let submitted = door.call(&Submit { tasks: vec![task], wait_ms: wait.ms() })?;
     let mut printed = Ids::new(context);
     printed.add(&submitted.ids);
     printed.finish()
 }
 
-fn submit_file(context: &Context, file: &Path) -> Result<Exit, CliError> {
+fn submit_file(context: &Context, file: &Path, wait: RoomWait) -> Result<Exit, CliError> {
     let tasks = CheckedFile::open(file)?;
     let mut door = Door::open(context, Need::NewQueue)?;
     let mut printed = Ids::new(context);
-    let submitted = door.submit_all(tasks.read()?, |ids| printed.add(ids));
+    let submitted = door.submit_all(tasks.read()?, wait, |ids| printed.add(ids));
     // What was accepted is told even if not all was.
     let told = printed.finish();
     submitted?;
@@ -169,7 +182,7 @@ fn show(context: &Context, id: TaskRef) -> Result<Exit, CliError> {
     if context.json {
         out.json(&task)?;
     } else {
-        out.line(tables::task(&task))?;
+        out.line(tables::task(&task, io::stdout().is_terminal()))?;
     }
     out.finish()?;
     Ok(Exit::Done)
@@ -187,11 +200,41 @@ fn why(context: &Context, id: TaskRef) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-fn cancel(context: &Context, ids: &[TaskRef]) -> Result<Exit, CliError> {
+fn suspend(context: &Context, ids: &[TaskRef]) -> Result<Exit, CliError> {
+    let mut door = Door::open(context, Need::Queue)?;
+    let (mut suspended, mut refused) = (Vec::new(), Vec::new());
+    for ids in ids.chunks(MAX_IDS) {
+        let done = door.call(&Suspend { ids: ids.to_vec() })?;
+        suspended.extend(done.suspended);
+        refused.extend(done.refused);
+    }
+    for id in &refused {
+        eprintln!("acode: task {id} does not run, or is suspended already");
+    }
+    let json = serde_json::json!({ "suspended": suspended, "refused": refused });
+    changed(context, &json, &suspended, refused.is_empty())
+}
+
+fn resume(context: &Context, ids: &[TaskRef]) -> Result<Exit, CliError> {
+    let mut door = Door::open(context, Need::Queue)?;
+    let (mut resumed, mut refused) = (Vec::new(), Vec::new());
+    for ids in ids.chunks(MAX_IDS) {
+        let done = door.call(&Continue { ids: ids.to_vec() })?;
+        resumed.extend(done.resumed);
+        refused.extend(done.refused);
+    }
+    for id in &refused {
+        eprintln!("acode: task {id} is not suspended");
+    }
+    let json = serde_json::json!({ "resumed": resumed, "refused": refused });
+    changed(context, &json, &resumed, refused.is_empty())
+}
+
+fn cancel(context: &Context, ids: &[TaskRef], reason: Option<String>, now: bool) -> Result<Exit, CliError> {
     let mut door = Door::open(context, Need::Queue)?;
     let (mut cancelled, mut ended) = (Vec::new(), Vec::new());
     for ids in ids.chunks(MAX_IDS) {
-        let done = door.call(&Cancel { ids: ids.to_vec(), reason: None })?;
+        let done = door.call(&Cancel { ids: ids.to_vec(), group: None, reason: reason.clone(), now })?;
         cancelled.extend(done.cancelled);
         ended.extend(done.ended);
     }
@@ -215,8 +258,31 @@ fn retry(context: &Context, ids: &[TaskRef]) -> Result<Exit, CliError> {
     changed(context, &serde_json::json!({ "retried": retried, "refused": refused }), &retried, refused.is_empty())
 }
 
+/// Cancels a group, as many tasks at a time as the queue takes in one transaction.
+fn cancel_group(context: &Context, group: String, reason: Option<String>, now: bool) -> Result<Exit, CliError> {
+    let mut door = Door::open(context, Need::Queue)?;
+    let mut cancelled = Vec::new();
+    loop {
+        let done = door.call(&Cancel { ids: Vec::new(), group: Some(group.clone()), reason: reason.clone(), now })?;
+        // What runs is still there when it is asked for again: whoever brings nothing new has ended the group.
+        let seen: std::collections::HashSet<TaskId> = cancelled.iter().copied().collect();
+        let new: Vec<TaskId> = done.cancelled.into_iter().filter(|id| !seen.contains(id)).collect();
+        let over = new.is_empty() || !done.more;
+        cancelled.extend(new);
+        if over {
+            break;
+        }
+    }
+    changed(context, &serde_json::json!({ "cancelled": cancelled, "ended": [] }), &cancelled, true)
+}
+
 /// Prints which tasks were changed; fails unless all were.
-fn changed(context: &Context, json: &serde_json::Value, ids: &[TaskId], all: bool) -> Result<Exit, CliError> {
+pub(super) fn changed(
+    context: &Context,
+    json: &serde_json::Value,
+    ids: &[TaskId],
+    all: bool,
+) -> Result<Exit, CliError> {
     let mut out = Out::new();
     if context.json {
         out.answer(json)?;
@@ -227,9 +293,22 @@ fn changed(context: &Context, json: &serde_json::Value, ids: &[TaskId], all: boo
     Ok(if all { Exit::Done } else { Exit::Failed })
 }
 
-fn wait(context: &Context, ids: Vec<TaskRef>, all: bool) -> Result<Exit, CliError> {
+fn wait(context: &Context, ids: Vec<TaskRef>, all: bool, no_progress: bool) -> Result<Exit, CliError> {
     let mut door = Door::open(context, Need::Queue)?;
-    let waited = door.call(&Wait { ids, all })?;
+    let board = Board::new(!no_progress && !context.json);
+    let request = Wait { ids, all };
+    let waited = if board.is_drawn() {
+        let mut last = Waited::default();
+        let streamed = door.stream(&request, |waited| {
+            board.show(&waited);
+            last = waited;
+            Ok(())
+        });
+        board.clear();
+        streamed.map(|()| last)?
+    } else {
+        door.call(&request)?
+    };
     for id in &waited.unsuccessful {
         eprintln!("acode: task {id} did not complete");
     }

@@ -4,11 +4,12 @@ use std::time::{Duration, Instant};
 
 use super::args::{StopArgs, WorkerCommand};
 use super::door::{Door, Need};
-use super::render::Out;
+use super::render::{Out, plain};
 use super::{CliError, Context, Exit, pool, tables};
-use crate::wire::request::{Scale, Status, Stop, Workers};
+use crate::wire::reply::Pausing;
+use crate::wire::request::{Autoscale, Check, Metrics, Pause, Resume, Scale, Status, Stop, Workers};
 use crate::wire::types::StopMode;
-use crate::wire::{Client, ClientError, Stamp};
+use crate::wire::{Client, ClientError, Method, Stamp};
 
 /// How long a supervisor may take between hanging up and being gone.
 const LAST_BREATH: Duration = Duration::from_secs(10);
@@ -23,7 +24,11 @@ pub fn run(context: &Context, command: WorkerCommand) -> Result<Exit, CliError> 
         WorkerCommand::Start(args) => pool::start(context, &args),
         WorkerCommand::Status => status(context),
         WorkerCommand::List => list(context),
-        WorkerCommand::Scale { count } => scale(context, count),
+        WorkerCommand::Scale { count, auto: _ } => scale(context, count),
+        WorkerCommand::Check => check(context),
+        WorkerCommand::Pause { reason } => pausing(context, &Pause { reason }),
+        WorkerCommand::Resume => pausing(context, &Resume {}),
+        WorkerCommand::Metrics => metrics(context),
         WorkerCommand::Stop(args) => stop(context, &args),
     }
 }
@@ -57,8 +62,24 @@ fn list(context: &Context) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-fn scale(context: &Context, count: u32) -> Result<Exit, CliError> {
-    let scaled = connect(context)?.call(&Scale { count })?;
+fn metrics(context: &Context) -> Result<Exit, CliError> {
+    let told = connect(context)?.call(&Metrics { text: !context.json })?;
+    let mut out = Out::new();
+    match told.text {
+        Some(text) => out.bytes(text.as_bytes())?,
+        None => out.json(&told.metrics)?,
+    }
+    out.finish()?;
+    Ok(Exit::Done)
+}
+
+/// Without a number: by the load.
+fn scale(context: &Context, count: Option<u32>) -> Result<Exit, CliError> {
+    let mut client = connect(context)?;
+    let scaled = match count {
+        Some(count) => client.call(&Scale { count })?,
+        None => client.call(&Autoscale {})?,
+    };
     let mut out = Out::new();
     if context.json {
         out.answer(&scaled)?;
@@ -67,6 +88,34 @@ fn scale(context: &Context, count: u32) -> Result<Exit, CliError> {
     }
     out.finish()?;
     Ok(Exit::Done)
+}
+
+/// `pause` and `resume`: both say how it stands afterwards.
+fn pausing(context: &Context, request: &impl Method<Reply = Pausing>) -> Result<Exit, CliError> {
+    let pausing = connect(context)?.call(request)?;
+    let mut out = Out::new();
+    if context.json {
+        out.answer(&pausing)?;
+    } else {
+        match &pausing.paused {
+            Some(paused) => out.line(format_args!("paused {}", plain(&paused.why)))?,
+            None => out.line("tasks are started")?,
+        }
+    }
+    out.finish()?;
+    Ok(Exit::Done)
+}
+
+fn check(context: &Context) -> Result<Exit, CliError> {
+    let workers = connect(context)?.call(&Check {})?.workers;
+    let mut out = Out::new();
+    if context.json {
+        out.json(&workers)?;
+    } else {
+        out.line(tables::checks(&workers))?;
+    }
+    out.finish()?;
+    Ok(if workers.iter().all(|worker| worker.healthy) { Exit::Done } else { Exit::Failed })
 }
 
 fn stop(context: &Context, args: &StopArgs) -> Result<Exit, CliError> {

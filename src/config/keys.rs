@@ -3,12 +3,14 @@
 //! The one table from which the file is read, the variables are named, the ranges are checked and the reference is
 //! printed, so that none of them can say something else. Deliberately absent: rules between two keys; `load` has them.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use acode_worker::task::Env;
+use acode_worker::task::{Env, ExitCodes, GroupWish};
 
-use super::{Config, LogLevel, Named, OverLimitAction, WorkerMode};
+use super::{Config, LogLevel, Named, OverLimitAction, Switch, WorkerMode};
 use crate::tree::{Fault, Node};
 
 /// The most workers that any configuration may ask for. Each costs the supervisor a few descriptors, and the usual
@@ -47,14 +49,21 @@ pub(super) enum Slot {
     OptionalSeconds(Place<Option<Duration>>, u64, u64),
     OptionalDays(Place<Option<Duration>>, u64, u64),
     Real(Place<f64>, f64, f64),
+    OptionalReal(Place<Option<f64>>, f64, f64),
+    Codes(Place<ExitCodes>),
     Octal(Place<u32>),
+    Flag(Place<bool>),
+    Switch(Place<Switch>),
     Mode(Place<WorkerMode>),
     Action(Place<OverLimitAction>),
     Level(Place<LogLevel>),
     Patterns(Place<Vec<String>>),
+    Words(Place<Vec<String>>),
     Variables(Place<Env>),
+    Limits(Place<BTreeMap<String, u32>>),
     File(Place<Option<PathBuf>>),
     Name(Place<String>),
+    Listen(Place<Option<SocketAddr>>),
 }
 
 const fn key(path: &'static str, slot: Slot, meaning: &'static str) -> Key {
@@ -65,7 +74,7 @@ const fn key(path: &'static str, slot: Slot, meaning: &'static str) -> Key {
 #[rustfmt::skip]
 pub(super) static KEYS: &[Key] = &[
     key("workers.count", Slot::Count(|c| &mut c.workers.count, 1, WORKERS_MAX),
-        "worker processes; by default the processors that may be used"),
+        "worker processes, by default the processors that may be used; while the pool scales by load, those that it begins with"),
     key("workers.maxCount", Slot::Count(|c| &mut c.workers.max_count, 1, WORKERS_MAX),
         "the most workers that the pool may be scaled to"),
     key("workers.mode", Slot::Mode(|c| &mut c.workers.mode),
@@ -83,7 +92,7 @@ pub(super) static KEYS: &[Key] = &[
     key("workers.killGraceMs", Slot::Millis(|c| &mut c.workers.kill_grace, 0, HOUR_MS),
         "from SIGTERM to SIGKILL when a task is ended"),
     key("workers.maxWorkerLosses", Slot::Count(|c| &mut c.workers.max_worker_losses, 1, 1_000),
-        "how many workers a task may take with it before it is quarantined"),
+        "how many crashes, workers lost and attempts out of memory, put a task into quarantine"),
     key("workers.umask", Slot::Octal(|c| &mut c.workers.umask),
         "the file mode mask of tasks, octal"),
     key("workers.rlimits.coreBytes", Slot::OptionalAmount(|c| &mut c.workers.rlimits.core_bytes, 0, u64::MAX),
@@ -106,8 +115,34 @@ pub(super) static KEYS: &[Key] = &[
         "disk space of one task's scratch directory, in MiB"),
     key("workers.resources.overLimitAction", Slot::Action(|c| &mut c.workers.over_limit_action),
         "what happens to a task above its memory or disk limit"),
+    key("workers.scaling.enabled", Slot::Switch(|c| &mut c.workers.scaling.enabled),
+        "whether the number of workers follows the load; auto: unless workers.count is given"),
+    key("workers.scaling.minCount", Slot::Count(|c| &mut c.workers.scaling.min_count, 1, WORKERS_MAX),
+        "the fewest workers that scaling by load leaves; the default is lowered to workers.scaling.maxCount"),
+    key("workers.scaling.maxCount", Slot::Count(|c| &mut c.workers.scaling.max_count, 1, WORKERS_MAX),
+        "the most workers that scaling by load makes; by default the processors that may be used"),
+    key("workers.scaling.scaleUpThreshold", Slot::Real(|c| &mut c.workers.scaling.up_threshold, 0.01, 1.0),
+        "the share of workers in demand above which the pool grows"),
+    key("workers.scaling.scaleDownThreshold", Slot::Real(|c| &mut c.workers.scaling.down_threshold, 0.0, 1.0),
+        "the share of workers in demand below which the pool shrinks; 0 is never"),
+    key("workers.scaling.scaleUpCooldownSeconds", Slot::Seconds(|c| &mut c.workers.scaling.up_cooldown, 0, DAY_S),
+        "the least time between two growths"),
+    key("workers.scaling.scaleDownCooldownSeconds", Slot::Seconds(|c| &mut c.workers.scaling.down_cooldown, 0, DAY_S),
+        "the least time from a growth or a shrinking to the next shrinking"),
+    key("workers.scaling.idleTimeoutSeconds", Slot::Seconds(|c| &mut c.workers.scaling.idle_timeout, 1, DAY_S),
+        "how long demand must have been low before the pool shrinks"),
+    key("workers.healthCheck.enabled", Slot::Flag(|c| &mut c.workers.health_check.enabled),
+        "whether workers are checked from time to time"),
+    key("workers.healthCheck.intervalSeconds", Slot::Seconds(|c| &mut c.workers.health_check.interval, 1, DAY_S),
+        "the time between two health checks"),
+    key("workers.recycle.maxTasks", Slot::OptionalAmount(|c| &mut c.workers.recycle.max_tasks, 1, u64::MAX),
+        "a worker is replaced after so many tasks"),
+    key("workers.recycle.maxMemoryMb", Slot::OptionalAmount(|c| &mut c.workers.recycle.max_memory_mb, 1, TIB / KIB),
+        "a worker is replaced when a health check finds its own memory above this, in MiB"),
     key("tasks.timeoutSeconds", Slot::OptionalSeconds(|c| &mut c.tasks.timeout, 1, YEAR_S),
         "how long an attempt may take"),
+    key("tasks.startTimeoutSeconds", Slot::OptionalSeconds(|c| &mut c.tasks.start_timeout, 1, YEAR_S),
+        "how long it may take from a worker's claim until a task's process runs"),
     key("tasks.retries.count", Slot::Count(|c| &mut c.tasks.retry.count, 0, 1_000_000),
         "further attempts after one that failed"),
     key("tasks.retries.delayMs", Slot::Amount(|c| &mut c.tasks.retry.delay_ms, 0, YEAR_S * 1_000),
@@ -118,10 +153,20 @@ pub(super) static KEYS: &[Key] = &[
         "the longest delay"),
     key("tasks.retries.jitter", Slot::Real(|c| &mut c.tasks.retry.jitter, 0.0, 1.0),
         "the share of a delay that is random: 0.1 spreads it over 90 % to 110 %"),
+    key("tasks.retries.onCodes", Slot::Codes(|c| &mut c.tasks.retry.on_codes),
+        "if there is any: only these exit codes are tried again, and no other end"),
+    key("tasks.retries.exceptCodes", Slot::Codes(|c| &mut c.tasks.retry.except_codes),
+        "exit codes that are never tried again; not together with tasks.retries.onCodes"),
+    key("tasks.retries.memoryFactor", Slot::Real(|c| &mut c.tasks.retry.memory_factor, 1.0, 1_000.0),
+        "what the memory limit is multiplied by for each attempt that ran out of memory"),
     key("tasks.environment.allow", Slot::Patterns(|c| &mut c.tasks.environment_allow),
         "the variables that tasks inherit from the supervisor; a * at the end stands for any end"),
     key("tasks.environment.set", Slot::Variables(|c| &mut c.tasks.environment_set),
         "variables that every task gets"),
+    key("tasks.onFinish", Slot::Words(|c| &mut c.tasks.on_finish),
+        "what runs as a task of its own when a task has ended, with the verdict in its environment"),
+    key("tasks.onFinishTimeoutSeconds", Slot::Seconds(|c| &mut c.tasks.on_finish_timeout, 1, YEAR_S),
+        "how long such a task may take, and one that a task asks for itself"),
     key("output.maxBytesPerTask", Slot::Amount(|c| &mut c.output.max_bytes_per_task, 0, TIB),
         "bytes of output that are kept of one attempt"),
     key("output.segmentBytes", Slot::Amount(|c| &mut c.output.segment_bytes, 64 * KIB, 4 * GIB),
@@ -136,8 +181,40 @@ pub(super) static KEYS: &[Key] = &[
         "the most events that are kept"),
     key("queue.maxTasks", Slot::Amount(|c| &mut c.queue.max_tasks, 1, 1_000_000_000),
         "the most unfinished tasks; a submission beyond is refused"),
+    key("queue.backpressureThreshold", Slot::Real(|c| &mut c.queue.backpressure_threshold, 0.01, 1.0),
+        "the share of queue.maxTasks from which on submitters wait; at 1 nobody waits"),
+    key("queue.maxWaitSeconds", Slot::Seconds(|c| &mut c.queue.max_wait, 0, 7 * DAY_S),
+        "how long a submitter waits for room that does not say otherwise"),
+    key("backpressure.enabled", Slot::Flag(|c| &mut c.backpressure.enabled),
+        "whether no further task is started while the machine lacks resources"),
+    key("backpressure.maxLoadPerCpu", Slot::OptionalReal(|c| &mut c.backpressure.max_load_per_cpu, 0.001, 10_000.0),
+        "the highest load average of one minute, for each processor"),
+    key("backpressure.minFreeMemoryMb", Slot::OptionalAmount(|c| &mut c.backpressure.min_free_memory_mb, 1, TIB / KIB),
+        "the least memory that is left, in MiB"),
+    key("backpressure.minFreeDiskMb", Slot::OptionalAmount(|c| &mut c.backpressure.min_free_disk_mb, 1, TIB / KIB),
+        "the least disk space that is left to the state directory, in MiB"),
+    key("backpressure.maxMemoryPressure", Slot::OptionalReal(|c| &mut c.backpressure.max_memory_pressure, 0.1, 100.0),
+        "the most time in which all processes wait for memory, in percent"),
+    key("backpressure.maxIoPressure", Slot::OptionalReal(|c| &mut c.backpressure.max_io_pressure, 0.1, 100.0),
+        "the most time in which all processes wait for the disk, in percent"),
+    key("backpressure.maxCpuPressure", Slot::OptionalReal(|c| &mut c.backpressure.max_cpu_pressure, 0.1, 100.0),
+        "the most time in which some process waits for a processor, in percent"),
+    key("backpressure.resumeAfterSeconds", Slot::Seconds(|c| &mut c.backpressure.resume_after, 0, DAY_S),
+        "how long all must have been well, by a tenth, before tasks are started again"),
+    key("jobserver.slots", Slot::OptionalCount(|c| &mut c.jobserver.slots, 1, 4096),
+        "how many jobs tasks with a jobserver run at once in all; none is the processors that may be used"),
+    key("queue.ageingSeconds", Slot::Seconds(|c| &mut c.queue.ageing, 0, YEAR_S),
+        "a task that is ready for so long moves up by one priority, and again after as long; 0: none does"),
+    key("groups.limits", Slot::Limits(|c| &mut c.groups.limits),
+        "the most tasks of a limit group at once, by its name; wins over --limit-group"),
     key("control.maxConnections", Slot::Count(|c| &mut c.control.max_connections, 1, 10_000),
         "the most clients at a time"),
+    key("control.slowReaderSeconds", Slot::Seconds(|c| &mut c.control.slow_reader, 1, DAY_S),
+        "how long a follower of events may take nothing of what waits for it before it is cut off"),
+    key("metrics.listen", Slot::Listen(|c| &mut c.metrics.listen),
+        "where GET /metrics is answered over HTTP; port 0 is any that is free"),
+    key("metrics.eventsIntervalSeconds", Slot::OptionalSeconds(|c| &mut c.metrics.events_interval, 1, DAY_S),
+        "how often the metrics are told as an event while tasks run"),
     key("log.level", Slot::Level(|c| &mut c.log.level),
         "how much the supervisor's log tells"),
     key("log.file", Slot::File(|c| &mut c.log.file),
@@ -167,7 +244,10 @@ pub fn reference() -> Vec<Reference> {
     let describe = |key: &Key| Reference {
         path: key.path,
         variable: key.variable(),
-        default: if key.path == "workers.count" { "processors".to_owned() } else { key.slot.show(&mut defaults) },
+        default: match key.path {
+            "workers.count" | "workers.scaling.maxCount" => "processors".to_owned(),
+            _ => key.slot.show(&mut defaults),
+        },
         allowed: key.slot.allowed(),
         meaning: key.meaning,
     };
@@ -210,22 +290,33 @@ impl Key {
             Slot::OptionalDays(place, low, high) => {
                 *place(config) = or_none(*low, *high)?.map(|days| Duration::from_secs(days * DAY_S));
             }
-            Slot::Real(place, low, high) => {
-                let number = node.as_real(self.path)?;
-                *place(config) = (*low..=*high).contains(&number).then_some(number).ok_or_else(|| self.refuse(node))?;
+            Slot::Real(place, low, high) => *place(config) = self.real(node, *low, *high)?,
+            Slot::OptionalReal(place, low, high) => {
+                *place(config) = if is_none(node) { None } else { Some(self.real(node, *low, *high)?) };
             }
+            Slot::Codes(place) => *place(config) = self.codes(node)?,
             Slot::Octal(place) => *place(config) = self.octal(node)?,
+            Slot::Flag(place) => *place(config) = self.named(node)?,
+            Slot::Switch(place) => *place(config) = self.named(node)?,
             Slot::Mode(place) => *place(config) = self.named(node)?,
             Slot::Action(place) => *place(config) = self.named(node)?,
             Slot::Level(place) => *place(config) = self.named(node)?,
             Slot::Patterns(place) => *place(config) = self.patterns(node)?,
+            Slot::Words(place) => *place(config) = self.words(node)?,
             Slot::Variables(place) => *place(config) = self.variables(node)?,
+            Slot::Limits(place) => *place(config) = self.limits(node)?,
             Slot::File(place) => {
                 *place(config) = if is_none(node) { None } else { Some(PathBuf::from(node.as_text(self.path)?)) };
             }
             Slot::Name(place) => *place(config) = self.name(node)?,
+            Slot::Listen(place) => *place(config) = if is_none(node) { None } else { Some(self.loopback(node)?) },
         }
         Ok(())
+    }
+
+    fn real(&self, node: &Node<'_>, low: f64, high: f64) -> Result<f64, Fault> {
+        let number = node.as_real(self.path)?;
+        (low..=high).contains(&number).then_some(number).ok_or_else(|| self.refuse(node))
     }
 
     fn refuse(&self, node: &Node<'_>) -> Fault {
@@ -243,6 +334,14 @@ impl Key {
         u32::from_str_radix(digits, 8).ok().filter(|mask| *mask <= 0o777).ok_or_else(|| self.refuse(node))
     }
 
+    fn codes(&self, node: &Node<'_>) -> Result<ExitCodes, Fault> {
+        let code = |item: &Node<'_>| {
+            let number = item.as_whole(self.path)?;
+            u8::try_from(number).map_err(|_| item.refused(self.path, &self.slot.allowed()))
+        };
+        node.items(self.path)?.iter().map(code).collect()
+    }
+
     fn patterns(&self, node: &Node<'_>) -> Result<Vec<String>, Fault> {
         let pattern = |item: &Node<'_>| {
             let text = item.as_text(self.path)?;
@@ -251,6 +350,16 @@ impl Key {
             if valid { Ok(text.to_owned()) } else { Err(item.refused(self.path, &self.slot.allowed())) }
         };
         node.items(self.path)?.iter().map(pattern).collect()
+    }
+
+    /// A command. A path in place of a program's name must be absolute: nobody could say where it begins.
+    fn words(&self, node: &Node<'_>) -> Result<Vec<String>, Fault> {
+        let items = if is_none(node) { &[] } else { node.items(self.path)? };
+        let word = |item: &Node<'_>| Ok(item.as_text(self.path)?.to_owned());
+        let words: Vec<String> = items.iter().map(word).collect::<Result<_, _>>()?;
+        let program =
+            words.first().is_none_or(|first| !first.is_empty() && (first.starts_with('/') || !first.contains('/')));
+        if program && !words.iter().any(|word| word.contains('\0')) { Ok(words) } else { Err(self.refuse(node)) }
     }
 
     fn variables(&self, node: &Node<'_>) -> Result<Env, Fault> {
@@ -263,6 +372,24 @@ impl Key {
             variables.insert(entry.key.clone().into_owned(), value.to_owned());
         }
         Ok(variables)
+    }
+
+    /// Whoever may connect may read, so no other machine may.
+    fn loopback(&self, node: &Node<'_>) -> Result<SocketAddr, Fault> {
+        let address = node.as_text(self.path)?.parse().ok();
+        address.filter(|address: &SocketAddr| address.ip().is_loopback()).ok_or_else(|| self.refuse(node))
+    }
+
+    fn limits(&self, node: &Node<'_>) -> Result<BTreeMap<String, u32>, Fault> {
+        let mut limits = BTreeMap::new();
+        for entry in node.entries(self.path)? {
+            let max = entry.node.as_whole(&format!("{}.{}", self.path, entry.key))?;
+            let max = u32::try_from(max).unwrap_or(u32::MAX);
+            let group = GroupWish { name: entry.key.clone().into_owned(), max: Some(max) };
+            group.validate().map_err(|words| Fault::other(entry.at, format!("{}: {words}", self.path)))?;
+            limits.insert(group.name, max);
+        }
+        Ok(limits)
     }
 
     fn name(&self, node: &Node<'_>) -> Result<String, Fault> {
@@ -291,14 +418,21 @@ impl Slot {
             | Self::OptionalSeconds(_, low, high)
             | Self::OptionalDays(_, low, high) => format!("{} or none", range(*low, *high)),
             Self::Real(_, low, high) => format!("{low} to {high}"),
+            Self::OptionalReal(_, low, high) => format!("{low} to {high} or none"),
+            Self::Codes(_) => "a list of exit codes, 0 to 255".to_owned(),
             Self::Octal(_) => "000 to 777".to_owned(),
+            Self::Flag(_) => names::<bool>(),
+            Self::Switch(_) => names::<Switch>(),
             Self::Mode(_) => names::<WorkerMode>(),
             Self::Action(_) => names::<OverLimitAction>(),
             Self::Level(_) => names::<LogLevel>(),
             Self::Patterns(_) => "a list of names, each with or without a * at its end,".to_owned(),
+            Self::Words(_) => "a program, by its name or its absolute path, and its arguments, as a list,".to_owned(),
             Self::Variables(_) => "a mapping of names to texts".to_owned(),
+            Self::Limits(_) => format!("a mapping of names to numbers from 1 to {}", GroupWish::LIMIT_MAX),
             Self::File(_) => "a path or none".to_owned(),
             Self::Name(_) => format!("1 to {NAME_MAX} letters, digits, '-', '_' or '.'"),
+            Self::Listen(_) => "a loopback address, 127.0.0.1:PORT or [::1]:PORT, or none".to_owned(),
         }
     }
 
@@ -317,14 +451,22 @@ impl Slot {
             Self::OptionalSeconds(place, ..) => or_none(place(config).map(|time| time.as_secs())),
             Self::OptionalDays(place, ..) => or_none(place(config).map(|time| time.as_secs() / DAY_S)),
             Self::Real(place, ..) => place(config).to_string(),
+            Self::OptionalReal(place, ..) => or_none(*place(config)),
+            Self::Codes(place) => {
+                let codes: Vec<String> = place(config).iter().map(|code| code.to_string()).collect();
+                format!("[{}]", codes.join(", "))
+            }
             Self::Octal(place) => format!("{:03o}", place(config)),
+            Self::Flag(place) => place(config).name().to_owned(),
+            Self::Switch(place) => place(config).name().to_owned(),
             Self::Mode(place) => place(config).name().to_owned(),
             Self::Action(place) => place(config).name().to_owned(),
             Self::Level(place) => place(config).name().to_owned(),
-            Self::Patterns(place) => format!("[{}]", place(config).join(", ")),
-            Self::Variables(_) => "{}".to_owned(),
+            Self::Patterns(place) | Self::Words(place) => format!("[{}]", place(config).join(", ")),
+            Self::Variables(_) | Self::Limits(_) => "{}".to_owned(),
             Self::File(place) => or_none(place(config).as_ref().map(|path| path.display())),
             Self::Name(place) => place(config).clone(),
+            Self::Listen(place) => or_none(*place(config)),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use super::keys::{KEYS, Key, Slot};
-use super::{Config, ConfigError, LogLevel, Named, Origin, WorkerMode, usable_cpus};
+use super::{Config, ConfigError, LogLevel, Named, Origin, Switch, WorkerMode, usable_cpus};
 use crate::tree::{At, Entry, Fault, Node, Value, from_yaml, nearest};
 
 /// The largest configuration file, in bytes.
@@ -26,6 +26,10 @@ pub type Vars = BTreeMap<OsString, OsString>;
 pub struct Overrides {
     /// `--count`: `workers.count`.
     pub count: Option<u32>,
+    /// `--min`: `workers.scaling.minCount`, and scaling by load is on.
+    pub min_count: Option<u32>,
+    /// `--max`: `workers.scaling.maxCount`, and scaling by load is on.
+    pub max_count: Option<u32>,
     /// `--mode`: `workers.mode`.
     pub mode: Option<WorkerMode>,
     /// `--pool`: `pool.name`.
@@ -223,11 +227,14 @@ fn section_prefix(key: &Key) -> String {
 fn variable_node<'v>(slot: &Slot, text: &'v str) -> Node<'v> {
     let parts = || text.split(',').map(str::trim).filter(|part| !part.is_empty());
     match slot {
-        Slot::Patterns(_) => Node::new(Value::List(parts().map(Node::text).collect())),
-        Slot::Variables(_) => {
+        Slot::Patterns(_) | Slot::Words(_) => Node::new(Value::List(parts().map(Node::text).collect())),
+        Slot::Codes(_) => Node::new(Value::List(parts().map(Node::plain).collect())),
+        Slot::Variables(_) | Slot::Limits(_) => {
             let pair = |part: &'v str| part.split_once('=').unwrap_or((part, ""));
+            let numbers = matches!(slot, Slot::Limits(_));
+            let node = |value| if numbers { Node::plain(value) } else { Node::text(value) };
             let entry =
-                |(key, value): (&'v str, &'v str)| Entry { at: At::NOWHERE, key: key.into(), node: Node::text(value) };
+                |(key, value): (&'v str, &'v str)| Entry { at: At::NOWHERE, key: key.into(), node: node(value) };
             Node::new(Value::Map(parts().map(pair).map(entry).collect()))
         }
         Slot::Count(..)
@@ -239,19 +246,29 @@ fn variable_node<'v>(slot: &Slot, text: &'v str) -> Node<'v> {
         | Slot::OptionalSeconds(..)
         | Slot::OptionalDays(..)
         | Slot::Real(..)
+        | Slot::OptionalReal(..)
         | Slot::Octal(_)
+        | Slot::Flag(_)
+        | Slot::Switch(_)
         | Slot::Mode(_)
         | Slot::Action(_)
         | Slot::Level(_)
         | Slot::File(_)
-        | Slot::Name(_) => Node::plain(text),
+        | Slot::Name(_)
+        | Slot::Listen(_) => Node::plain(text),
     }
 }
 
 fn apply_overrides(loaded: &mut Loaded, overrides: &Overrides, cwd: &Path) -> Result<(), ConfigError> {
-    let Overrides { count, mode, pool, log_level, log_file } = overrides;
+    let Overrides { count, min_count, max_count, mode, pool, log_level, log_file } = overrides;
+    let number = |number: &Option<u32>| number.map(|number| number.to_string());
+    let on = || Some(Switch::On.name().to_owned());
     let flags = [
-        ("--count", "workers.count", count.map(|count| count.to_string())),
+        ("--count", "workers.count", number(count)),
+        ("--min", "workers.scaling.minCount", number(min_count)),
+        ("--max", "workers.scaling.maxCount", number(max_count)),
+        ("--min", "workers.scaling.enabled", min_count.and_then(|_| on())),
+        ("--max", "workers.scaling.enabled", max_count.and_then(|_| on())),
         ("--mode", "workers.mode", mode.map(|mode| mode.name().to_owned())),
         ("--pool", "pool.name", pool.clone()),
         ("--log-level", "log.level", log_level.map(|level| level.name().to_owned())),
@@ -269,31 +286,78 @@ fn apply_overrides(loaded: &mut Loaded, overrides: &Overrides, cwd: &Path) -> Re
     Ok(())
 }
 
-/// Fills in the number of workers, and checks the rules between keys.
-fn finish(loaded: &mut Loaded, cpus: u32) -> Result<(), ConfigError> {
+/// Fills in the numbers of workers. What nobody said gives way to what somebody did.
+fn fill_in(loaded: &mut Loaded, cpus: u32) {
+    let given = |path: &str| loaded.origins.contains_key(path);
+    let counted = given("workers.count");
+    let (min_given, max_given) = (given("workers.scaling.minCount"), given("workers.scaling.maxCount"));
     let workers = &mut loaded.config.workers;
-    if workers.count == 0 {
+    let scaling = &mut workers.scaling;
+    if !max_given {
+        let least = [counted.then_some(workers.count), min_given.then_some(scaling.min_count)];
+        let least = least.into_iter().flatten().max().unwrap_or(1);
+        scaling.max_count = cpus.max(least).min(workers.max_count);
+    }
+    if !min_given {
+        scaling.min_count = scaling.min_count.min(scaling.max_count);
+    }
+    if scaling.enabled == Switch::Auto {
+        scaling.enabled = if counted { Switch::Off } else { Switch::On };
+    }
+    if !counted {
         workers.count = cpus.clamp(1, workers.max_count);
     }
+}
+
+/// Fills in the numbers of workers, and checks the rules between keys.
+fn finish(loaded: &mut Loaded, cpus: u32) -> Result<(), ConfigError> {
+    fill_in(loaded, cpus);
     let workers = &loaded.config.workers;
+    let scaling = &workers.scaling;
     let (poll, backoff) = (workers.poll_interval.as_millis(), workers.idle_backoff_max.as_millis());
+    let retry = &loaded.config.tasks.retry;
+    let codes = (retry.on_codes.iter().count() as u128, retry.except_codes.is_empty());
     let (beat, silence) = (workers.heartbeat_interval.as_millis(), workers.heartbeat_timeout.as_millis());
     // Each rule: whether it holds, the key that it is about with its value, the other key, and what is expected.
     let rules = [
         (
             workers.count <= workers.max_count,
-            ("workers.count", u128::from(workers.count), "workers.maxCount"),
+            ("workers.count", workers.count.to_string(), "workers.maxCount"),
             format!("at most workers.maxCount, {},", workers.max_count),
         ),
         (
             backoff >= poll,
-            ("workers.idleBackoffMaxMs", backoff, "workers.pollIntervalMs"),
+            ("workers.idleBackoffMaxMs", backoff.to_string(), "workers.pollIntervalMs"),
             format!("at least workers.pollIntervalMs, {poll},"),
         ),
         (
+            scaling.min_count <= scaling.max_count,
+            ("workers.scaling.minCount", scaling.min_count.to_string(), "workers.scaling.maxCount"),
+            format!("at most workers.scaling.maxCount, {},", scaling.max_count),
+        ),
+        (
+            scaling.max_count <= workers.max_count,
+            ("workers.scaling.maxCount", scaling.max_count.to_string(), "workers.maxCount"),
+            format!("at most workers.maxCount, {},", workers.max_count),
+        ),
+        (
+            scaling.down_threshold < scaling.up_threshold,
+            (
+                "workers.scaling.scaleDownThreshold",
+                scaling.down_threshold.to_string(),
+                "workers.scaling.scaleUpThreshold",
+            ),
+            format!("less than workers.scaling.scaleUpThreshold, {},", scaling.up_threshold),
+        ),
+        (
             silence >= 2 * beat,
-            ("workers.heartbeatTimeoutMs", silence, "workers.heartbeatIntervalMs"),
+            ("workers.heartbeatTimeoutMs", silence.to_string(), "workers.heartbeatIntervalMs"),
             format!("at least twice workers.heartbeatIntervalMs, {beat},"),
+        ),
+        (
+            codes.0 == 0 || codes.1,
+            ("the number of codes in tasks.retries.onCodes", codes.0.to_string(), "tasks.retries.exceptCodes"),
+            "0 beside tasks.retries.exceptCodes: they exclude each other, so 0".to_owned(),
         ),
     ];
     let broken = rules.into_iter().find(|(holds, ..)| !holds);

@@ -17,6 +17,8 @@ pub use error::{ConfigError, Origin};
 pub use keys::{Reference, reference};
 pub use load::{Loaded, Overrides, Vars, load};
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,8 +37,16 @@ pub struct Config {
     pub retention: Retention,
     /// The queue: `queue`.
     pub queue: Queue,
+    /// When no further task is started for want of resources: `backpressure`.
+    pub backpressure: Backpressure,
+    /// The GNU make jobserver: `jobserver`.
+    pub jobserver: Jobserver,
+    /// Limit groups: `groups`.
+    pub groups: Groups,
     /// The control socket: `control`.
     pub control: Control,
+    /// The metrics: `metrics`.
+    pub metrics: Metrics,
     /// The supervisor's own log: `log`.
     pub log: Log,
     /// The pool as a whole: `pool`.
@@ -75,6 +85,63 @@ pub struct Workers {
     pub limits: Limits,
     /// What happens to a task above its memory or disk limit.
     pub over_limit_action: OverLimitAction,
+    /// How their number follows the load.
+    pub scaling: Scaling,
+    /// How they are looked after.
+    pub health_check: HealthCheck,
+    /// When they are replaced by fresh ones.
+    pub recycle: Recycle,
+}
+
+/// How the number of workers follows the load.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scaling {
+    /// Whether it does. After loading never [`Switch::Auto`].
+    pub enabled: Switch,
+    /// The fewest workers that it leaves.
+    pub min_count: u32,
+    /// The most workers that it makes. After loading never 0: the processors that may be used where nothing is said.
+    pub max_count: u32,
+    /// The share of workers in demand above which the pool grows.
+    pub up_threshold: f64,
+    /// The share of workers in demand below which it shrinks.
+    pub down_threshold: f64,
+    /// The least time between two growths.
+    pub up_cooldown: Duration,
+    /// The least time from any change to a shrinking.
+    pub down_cooldown: Duration,
+    /// How long demand must have been low before the pool shrinks.
+    pub idle_timeout: Duration,
+}
+
+/// Something that is on, off, or either by what else is said.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Switch {
+    /// On.
+    On,
+    /// Off.
+    Off,
+    /// By what else is said.
+    #[default]
+    Auto,
+}
+
+/// How workers are looked after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// Whether they are checked from time to time.
+    pub enabled: bool,
+    /// The time between two checks.
+    pub interval: Duration,
+}
+
+/// When a worker is replaced by a fresh one. `None` is never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recycle {
+    /// After so many tasks.
+    pub max_tasks: Option<u64>,
+    /// When its own memory, measured at a health check, is above so many MiB.
+    pub max_memory_mb: Option<u64>,
 }
 
 /// How the tasks of a worker are isolated.
@@ -113,12 +180,18 @@ pub enum OverLimitAction {
 pub struct Tasks {
     /// The time that an attempt may take; `None` is without end.
     pub timeout: Option<Duration>,
+    /// The time from a worker's claim within which a task's process must run; `None` is without end.
+    pub start_timeout: Option<Duration>,
     /// Retries of a task that failed.
     pub retry: Retry,
     /// The variables that tasks inherit from the supervisor: names, or the beginnings of names with a `*` at the end.
     pub environment_allow: Vec<String>,
     /// Variables that every task gets.
     pub environment_set: Env,
+    /// Program and arguments that run as a task of their own when a task has ended; none if empty.
+    pub on_finish: Vec<String>,
+    /// After which time a finish hook is ended, this one or a task's own.
+    pub on_finish_timeout: Duration,
 }
 
 impl Tasks {
@@ -154,10 +227,51 @@ pub struct Retention {
 }
 
 /// The queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Queue {
     /// The most unfinished tasks, members of arrays included; a submission beyond is refused.
     pub max_tasks: u64,
+    /// A task that has been ready for so long without being started moves up by one priority; zero: none does.
+    pub ageing: Duration,
+    /// The share of `max_tasks` from which on submitters wait, 0 to 1; at 1 nobody waits.
+    pub backpressure_threshold: f64,
+    /// How long a submitter waits that does not say otherwise.
+    pub max_wait: Duration,
+}
+
+/// When no further task is started for want of resources. `None` is no limit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Backpressure {
+    /// Whether any of it counts.
+    pub enabled: bool,
+    /// The machine's load average of one minute, for each processor.
+    pub max_load_per_cpu: Option<f64>,
+    /// Memory that the machine has left, in MiB.
+    pub min_free_memory_mb: Option<u64>,
+    /// Disk space that the state directory's file system has left, in MiB.
+    pub min_free_disk_mb: Option<u64>,
+    /// The share of time in which all processes waited for memory, over ten seconds, in percent.
+    pub max_memory_pressure: Option<f64>,
+    /// The same for input and output.
+    pub max_io_pressure: Option<f64>,
+    /// The share of time in which some process waited for a processor, over ten seconds, in percent.
+    pub max_cpu_pressure: Option<f64>,
+    /// How long all must have been well, with a margin, before tasks are started again.
+    pub resume_after: Duration,
+}
+
+/// The GNU make jobserver.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Jobserver {
+    /// How many processes the pool and its tasks' jobs run at once; `None` is the processors that may be used.
+    pub slots: Option<u32>,
+}
+
+/// Limit groups.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Groups {
+    /// The most tasks of a group at once, by the group's name; wins over what submitters say.
+    pub limits: BTreeMap<String, u32>,
 }
 
 /// The control socket.
@@ -165,6 +279,17 @@ pub struct Queue {
 pub struct Control {
     /// The most clients at a time.
     pub max_connections: u32,
+    /// How long a client that follows events may take nothing of what waits for it before it is cut off.
+    pub slow_reader: Duration,
+}
+
+/// The metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metrics {
+    /// The loopback address on which they are served over HTTP; `None` is nowhere.
+    pub listen: Option<SocketAddr>,
+    /// How often they are told as an event while tasks run; `None` is never.
+    pub events_interval: Option<Duration>,
 }
 
 /// The supervisor's own log.
@@ -224,6 +349,14 @@ impl Named for OverLimitAction {
         &[("warn", Self::Warn), ("throttle", Self::Throttle), ("kill", Self::Kill)];
 }
 
+impl Named for Switch {
+    const NAMES: &'static [(&'static str, Self)] = &[("true", Self::On), ("false", Self::Off), ("auto", Self::Auto)];
+}
+
+impl Named for bool {
+    const NAMES: &'static [(&'static str, Self)] = &[("true", true), ("false", false)];
+}
+
 impl Named for LogLevel {
     const NAMES: &'static [(&'static str, Self)] = &[
         ("error", Self::Error),
@@ -252,7 +385,38 @@ impl Default for Workers {
             umask: 0o077,
             limits: Limits::default(),
             over_limit_action: OverLimitAction::default(),
+            scaling: Scaling::default(),
+            health_check: HealthCheck::default(),
+            recycle: Recycle::default(),
         }
+    }
+}
+
+impl Default for Scaling {
+    fn default() -> Self {
+        Self {
+            enabled: Switch::default(),
+            min_count: 2,
+            // Stands for 'the processors that may be used' until `load` has counted them.
+            max_count: 0,
+            up_threshold: 0.7,
+            down_threshold: 0.3,
+            up_cooldown: Duration::from_secs(30),
+            down_cooldown: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(300),
+        }
+    }
+}
+
+impl Default for HealthCheck {
+    fn default() -> Self {
+        Self { enabled: true, interval: Duration::from_secs(30) }
+    }
+}
+
+impl Default for Recycle {
+    fn default() -> Self {
+        Self { max_tasks: Some(10_000), max_memory_mb: Some(512) }
     }
 }
 
@@ -261,9 +425,12 @@ impl Default for Tasks {
         let allow = ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_*", "TZ"];
         Self {
             timeout: None,
+            start_timeout: None,
             retry: Retry::default(),
             environment_allow: allow.map(str::to_owned).to_vec(),
             environment_set: Env::new(),
+            on_finish: Vec::new(),
+            on_finish_timeout: Duration::from_secs(60),
         }
     }
 }
@@ -287,13 +454,39 @@ impl Default for Retention {
 
 impl Default for Queue {
     fn default() -> Self {
-        Self { max_tasks: 10_000_000 }
+        Self {
+            max_tasks: 10_000_000,
+            ageing: Duration::ZERO,
+            backpressure_threshold: 0.9,
+            max_wait: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for Backpressure {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            max_load_per_cpu: None,
+            min_free_memory_mb: Some(64),
+            min_free_disk_mb: Some(64),
+            max_memory_pressure: Some(40.0),
+            max_io_pressure: None,
+            max_cpu_pressure: None,
+            resume_after: Duration::from_secs(5),
+        }
     }
 }
 
 impl Default for Control {
     fn default() -> Self {
-        Self { max_connections: 256 }
+        Self { max_connections: 256, slow_reader: Duration::from_secs(30) }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { listen: None, events_interval: Some(Duration::from_secs(60)) }
     }
 }
 

@@ -69,19 +69,28 @@ workers:
 fn the_configuration_of_the_specification_is_read() {
     let workers = Bench::new(SPECIFICATION).load().unwrap().config.workers;
     let limits = Limits { cpu_percent: Some(25), memory_mb: Some(512), disk_mb: Some(1024) };
-    assert_eq!(workers, Workers { count: 4, limits, ..Workers::default() });
+    // What scaling by load gets from the processors has tests of its own.
+    let scaling = workers.scaling;
+    assert_eq!(workers, Workers { count: 4, limits, scaling, ..Workers::default() });
 }
 
 #[test]
 fn every_other_key_is_read() {
     let text = "
 workers: {maxCount: 8, count: 2, heartbeatIntervalMs: 100, heartbeatTimeoutMs: 500, killGraceMs: 0, umask: 022,
-  rlimits: {openFiles: 64, coreBytes: }, maxWorkerLosses: 1}
-tasks: {timeoutSeconds: 7, retries: {count: 2, delayMs: 5, factor: 1.5, maxDelayMs: 9, jitter: 0},
+  rlimits: {openFiles: 64, coreBytes: }, maxWorkerLosses: 1,
+  scaling: {enabled: true, minCount: 1, maxCount: 5, scaleUpThreshold: 0.9, scaleDownThreshold: 0.1,
+    scaleUpCooldownSeconds: 4, scaleDownCooldownSeconds: 6, idleTimeoutSeconds: 8},
+  healthCheck: {enabled: false, intervalSeconds: 3}, recycle: {maxTasks: 100, maxMemoryMb: none}}
+tasks: {timeoutSeconds: 7, retries: {count: 2, delayMs: 5, factor: 1.5, maxDelayMs: 9, jitter: 0, onCodes: [1, 75],
+    memoryFactor: 2}, startTimeoutSeconds: 3,
   environment: {allow: [PATH, 'LC_*'], set: {A: 1.50, B: yes}}}
 output: {maxBytesPerTask: 1, segmentBytes: 65536}
 retention: {maxAgeDays: none, maxFinishedTasks: 5, intervalSeconds: 1, maxEvents: 3}
-queue: {maxTasks: 9}
+queue: {maxTasks: 9, backpressureThreshold: 0.5, maxWaitSeconds: 2}
+backpressure: {enabled: false, maxLoadPerCpu: 1.5, minFreeMemoryMb: none, minFreeDiskMb: 7, maxMemoryPressure: none,
+  maxIoPressure: 20, maxCpuPressure: 30.5, resumeAfterSeconds: 0}
+jobserver: {slots: 3}
 control: {maxConnections: 3}
 log: {level: debug, file: logs/acode.log}
 pool: {name: night}
@@ -91,14 +100,47 @@ pool: {name: night}
     assert_eq!(config.workers.umask, 0o022);
     assert_eq!(config.workers.rlimits.open_files, Some(64));
     assert_eq!(config.workers.heartbeat_timeout, Duration::from_millis(500));
+    let seconds = Duration::from_secs;
+    let scaling = Scaling {
+        enabled: Switch::On,
+        min_count: 1,
+        max_count: 5,
+        up_threshold: 0.9,
+        down_threshold: 0.1,
+        up_cooldown: seconds(4),
+        down_cooldown: seconds(6),
+        idle_timeout: seconds(8),
+    };
+    assert_eq!(config.workers.scaling, scaling);
+    assert_eq!(config.workers.health_check, HealthCheck { enabled: false, interval: seconds(3) });
+    assert_eq!(config.workers.recycle, Recycle { max_tasks: Some(100), max_memory_mb: None });
     assert_eq!(config.tasks.timeout, Some(Duration::from_secs(7)));
     assert_eq!((config.tasks.retry.count, config.tasks.retry.factor), (2, 1.5));
+    assert_eq!(
+        (config.tasks.retry.on_codes.iter().collect::<Vec<_>>(), config.tasks.retry.memory_factor),
+        (vec![1, 75], 2.0)
+    );
+    assert_eq!(config.tasks.start_timeout, Some(Duration::from_secs(3)));
     assert_eq!(
         (config.tasks.environment_set["A"].as_str(), config.tasks.environment_set["B"].as_str()),
         ("1.50", "yes")
     );
     assert!(config.tasks.inherits("LC_ALL") && config.tasks.inherits("PATH") && !config.tasks.inherits("HOME"));
-    assert_eq!((config.retention.max_age, config.queue.max_tasks), (None, 9));
+    assert_eq!(config.retention.max_age, None);
+    let queue =
+        Queue { max_tasks: 9, ageing: Duration::ZERO, backpressure_threshold: 0.5, max_wait: Duration::from_secs(2) };
+    assert_eq!((config.queue, config.jobserver.slots), (queue, Some(3)));
+    let backpressure = Backpressure {
+        enabled: false,
+        max_load_per_cpu: Some(1.5),
+        min_free_memory_mb: None,
+        min_free_disk_mb: Some(7),
+        max_memory_pressure: None,
+        max_io_pressure: Some(20.0),
+        max_cpu_pressure: Some(30.5),
+        resume_after: Duration::ZERO,
+    };
+    assert_eq!(config.backpressure, backpressure);
     assert_eq!(config.log, Log { level: LogLevel::Debug, file: Some(bench.folder.path().join("logs/acode.log")) });
     assert_eq!(config.pool.name, "night");
 }
@@ -154,6 +196,45 @@ fn without_a_word_there_is_a_worker_for_each_processor() {
 }
 
 #[test]
+fn scaling_by_load_is_on_unless_a_number_is_given() {
+    let scaling = |text: &str| Bench::new(text).load().unwrap().config.workers.scaling;
+    let cpus = usable_cpus().min(256);
+    let free = scaling("");
+    assert_eq!((free.enabled, free.min_count, free.max_count), (Switch::On, cpus.min(2), cpus));
+    assert_eq!(scaling("workers: {count: 3}").enabled, Switch::Off);
+    assert_eq!(
+        Bench::empty().var("ACODE_WORKERS_COUNT", "3").load().unwrap().config.workers.scaling.enabled,
+        Switch::Off
+    );
+    let mut bench = Bench::empty();
+    bench.overrides.count = Some(3);
+    assert_eq!(bench.load().unwrap().config.workers.scaling.enabled, Switch::Off);
+    assert_eq!(scaling("workers: {scaling: {enabled: false}}").enabled, Switch::Off);
+    assert_eq!(scaling("workers: {count: 3, scaling: {enabled: true}}").enabled, Switch::On);
+}
+
+#[test]
+fn the_flags_of_scaling_switch_it_on() {
+    let mut bench = Bench::new("workers: {count: 3, scaling: {enabled: false}}");
+    bench.overrides.min_count = Some(4);
+    let scaling = bench.load().unwrap().config.workers.scaling;
+    assert_eq!((scaling.enabled, scaling.min_count), (Switch::On, 4));
+    assert!(scaling.max_count >= 4, "the default gives way: {scaling:?}");
+    bench.overrides = Overrides { max_count: Some(1), ..Overrides::default() };
+    let scaling = bench.load().unwrap().config.workers.scaling;
+    assert_eq!((scaling.enabled, scaling.min_count, scaling.max_count), (Switch::On, 1, 1));
+}
+
+#[test]
+fn what_nobody_said_about_scaling_gives_way_to_what_somebody_did() {
+    let scaling = |text: &str| Bench::new(text).load().unwrap().config.workers.scaling;
+    assert_eq!(scaling("workers: {maxCount: 1}").max_count, 1);
+    assert_eq!(scaling("workers: {maxCount: 1}").min_count, 1);
+    assert!(scaling("workers: {scaling: {enabled: true}, count: 200}").max_count >= 200);
+    assert!(scaling("workers: {scaling: {minCount: 200}}").max_count >= 200);
+}
+
+#[test]
 fn wrong_keys_and_types_are_refused_with_their_place() {
     insta::assert_snapshot!(error("workers:\n  cuont: 4\n"), @"acode.yaml:2:3: unknown key 'cuont' in workers: did you mean 'count'?");
     insta::assert_snapshot!(error("workers:\n  poll_interval_ms: 4\n"), @"acode.yaml:2:3: unknown key 'poll_interval_ms' in workers: did you mean 'pollIntervalMs'?");
@@ -182,6 +263,11 @@ fn wrong_values_are_refused_with_their_range() {
     insta::assert_snapshot!(error("tasks: {retries: {jitter: 1.5}}\n"), @"acode.yaml:1:27: tasks.retries.jitter is 1.5: 0 to 1 is expected");
     insta::assert_snapshot!(error("tasks: {environment: {allow: ['A*B']}}\n"), @"acode.yaml:1:31: tasks.environment.allow is A*B: a list of names, each with or without a * at its end, is expected");
     insta::assert_snapshot!(error("workers: {pollIntervalMs: 60000}\n"), @"acode.yaml:1:27: workers.idleBackoffMaxMs is 30000: at least workers.pollIntervalMs, 60000, is expected");
+    insta::assert_snapshot!(error("workers: {scaling: {minCount: 4, maxCount: 3}}\n"), @"acode.yaml:1:31: workers.scaling.minCount is 4: at most workers.scaling.maxCount, 3, is expected");
+    insta::assert_snapshot!(error("workers: {maxCount: 8, count: 1, scaling: {maxCount: 9}}\n"), @"acode.yaml:1:54: workers.scaling.maxCount is 9: at most workers.maxCount, 8, is expected");
+    insta::assert_snapshot!(error("workers: {scaling: {scaleUpThreshold: 0.3}}\n"), @"acode.yaml:1:39: workers.scaling.scaleDownThreshold is 0.3: less than workers.scaling.scaleUpThreshold, 0.3, is expected");
+    insta::assert_snapshot!(error("workers: {scaling: {enabled: maybe}}\n"), @"acode.yaml:1:30: workers.scaling.enabled is maybe: true or false or auto is expected");
+    insta::assert_snapshot!(error("workers: {healthCheck: {enabled: auto}}\n"), @"acode.yaml:1:34: workers.healthCheck.enabled is auto: true or false is expected");
     insta::assert_snapshot!(error("workers: {heartbeatTimeoutMs: 1500}\n"), @"acode.yaml:1:31: workers.heartbeatTimeoutMs is 1500: at least twice workers.heartbeatIntervalMs, 1000, is expected");
 }
 
@@ -204,7 +290,7 @@ fn every_key_has_a_variable_of_its_own_and_a_default_inside_its_range() {
     let variables: std::collections::BTreeSet<_> = keys.iter().map(|key| key.variable.as_str()).collect();
     assert_eq!(variables.len(), keys.len());
     assert!(variables.contains("ACODE_WORKERS_RESOURCES_OVER_LIMIT_ACTION"));
-    for key in keys.iter().filter(|key| key.path != "workers.count") {
+    for key in keys.iter().filter(|key| key.default != "processors") {
         let (section, rest) = key.path.split_once('.').unwrap();
         let nested = match rest.split_once('.') {
             Some((group, leaf)) => format!("{section}: {{{group}: {{{leaf}: {}}}}}", key.default),
@@ -213,4 +299,13 @@ fn every_key_has_a_variable_of_its_own_and_a_default_inside_its_range() {
         let loaded = Bench::new(&nested).load().unwrap().config;
         assert_eq!(loaded.workers.max_count, 256, "{nested}");
     }
+}
+
+#[test]
+fn codes_that_are_tried_again_and_codes_that_never_are_exclude_each_other() {
+    let said = error("tasks: {retries: {onCodes: [1], exceptCodes: [2]}}");
+    assert!(said.contains("tasks.retries.onCodes") && said.contains("exclude each other"), "{said}");
+    assert!(error("tasks: {retries: {onCodes: [256]}}").contains("0 to 255"));
+    let bench = Bench::empty().var("ACODE_TASKS_RETRIES_EXCEPT_CODES", "2, 64");
+    assert!(bench.load().unwrap().config.tasks.retry.except_codes.contains(64));
 }

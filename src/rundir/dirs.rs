@@ -181,9 +181,24 @@ impl Dirs {
         self.state.join("rooms")
     }
 
+    /// The folder of the tasks' checkpoint directories.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.state.join("checkpoints")
+    }
+
+    /// The folder of copies of what submitters had on standard input.
+    pub fn stdin(&self) -> PathBuf {
+        self.state.join("stdin")
+    }
+
     /// The folder of the specifications that are too large for the claim table.
     pub fn spill(&self) -> PathBuf {
         self.runtime.join("spill")
+    }
+
+    /// The fifo of the GNU make jobserver.
+    pub fn jobserver(&self) -> PathBuf {
+        self.runtime.join("jobserver")
     }
 
     /// The log of a supervisor that runs in the background and was given no other.

@@ -4,14 +4,15 @@
 //! that replaces the original only after the commit. A commit whose fate is unknown is remembered until `reopen` finds
 //! out. Deliberately absent: the clock; every time comes with an operation.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use acode_worker::task::{Class, Priority, TaskId, TaskState};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Params, params};
 
 use super::deps::Todo;
-use super::events::Run;
+use super::events::{Draft, Run};
+use super::hooks::Hooks;
 use super::op::{Applied, Counts, NowReady, Op};
 use super::statements::{Sql, Statements};
 use super::{Store, StoreError};
@@ -27,6 +28,8 @@ pub(super) struct Ledger {
     pub(super) next_event: u64,
     pub(super) last_ms: u64,
     pub(super) counts: Counts,
+    /// Tasks and arrays that have not ended and wait for others.
+    pub(super) blocked: u64,
 }
 
 /// A batch whose commit failed: perhaps it is on disk, perhaps not.
@@ -63,12 +66,19 @@ pub(super) struct Row {
     pub(super) not_before_us: u64,
     pub(super) held: u8,
     pub(super) flags: u8,
+    pub(super) group: u32,
+    pub(super) expires_us: u64,
+    pub(super) aged: u8,
 }
 
-/// Others wait for this one.
-pub(super) const HAS_DEPENDENTS: u8 = 1;
 /// This one waits, or waited, for others.
 pub(super) const HAS_DEPENDENCIES: u8 = 2;
+/// Its specification names a finish hook.
+pub(super) const HAS_HOOK: u8 = 4;
+/// It is a finish hook itself.
+pub(super) const IS_HOOK: u8 = 8;
+/// This one reads a copy of its submitter's standard input.
+pub(super) const READS_COPY: u8 = 16;
 
 /// One transaction being written.
 pub(super) struct Writer<'c> {
@@ -79,10 +89,14 @@ pub(super) struct Writer<'c> {
     pub(super) run: Option<Run>,
     pub(super) todo: VecDeque<Todo>,
     pub(super) budget: usize,
+    /// What runs when a task has ended.
+    pub(super) hooks: &'c Hooks,
     /// Tasks whose first attempt ends in this transaction.
     pub(super) ending: HashSet<u64>,
     /// Those of them that have started in it, and when: their rows are written once, at the end.
     pub(super) begun: HashMap<u64, u64>,
+    /// By how many the open tasks of groups have changed.
+    pub(super) group_counts: BTreeMap<u32, i64>,
 }
 
 /// An error of ours in the middle of SQLite's.
@@ -102,7 +116,7 @@ pub(super) fn class_of(code: u8) -> Option<Class> {
 }
 
 impl<'c> Writer<'c> {
-    fn new(conn: &'c Connection, tag: u64, ledger: Ledger) -> Self {
+    fn new(conn: &'c Connection, tag: u64, ledger: Ledger, hooks: &'c Hooks) -> Self {
         Self {
             sql: Statements::new(conn),
             tag,
@@ -111,15 +125,22 @@ impl<'c> Writer<'c> {
             run: None,
             todo: VecDeque::new(),
             budget: BUDGET,
+            hooks,
             ending: HashSet::new(),
             begun: HashMap::new(),
+            group_counts: BTreeMap::new(),
         }
     }
 
     /// The row with this number.
     pub(super) fn row(&mut self, seq: u64) -> rusqlite::Result<Option<Row>> {
+        self.row_by(Sql::Row, seq, [seq])
+    }
+
+    /// The row that a statement about the one with this number answers with.
+    pub(super) fn row_by(&mut self, sql: Sql, seq: u64, params: impl Params) -> rusqlite::Result<Option<Row>> {
         let tag = self.tag;
-        self.sql.one(Sql::Row, [seq], |r| {
+        self.sql.one(sql, params, |r| {
             Ok(Row {
                 id: TaskId::new(r.get(8)?, tag, seq),
                 kind: stored(r, 0, RowKind::from_u8)?,
@@ -130,31 +151,50 @@ impl<'c> Writer<'c> {
                 not_before_us: r.get(5)?,
                 held: r.get(6)?,
                 flags: r.get(7)?,
+                group: r.get(9)?,
+                expires_us: r.get(10)?,
+                aged: r.get(11)?,
             })
         })
     }
 
     /// Tells the supervisor that a task can be dispatched.
     pub(super) fn now_ready(&mut self, row: &Row) {
-        self.applied.ready.push(NowReady { id: row.id, priority: row.priority, class: row.class });
+        self.applied.ready.push(NowReady { id: row.id, priority: row.priority, class: row.class, group: row.group });
     }
 
     fn op(&mut self, op: &Op) -> rusqlite::Result<()> {
         match op {
             Op::Submit(new) => self.submit(new),
             Op::Expand { header, to } => self.expand(header.seq(), *to),
-            Op::Started { id, attempt, worker, at_us } => self.started(*id, *attempt, *worker, *at_us),
+            Op::Started { id, attempt, worker, claimed_us, at_us } => {
+                self.started(*id, *attempt, *worker, (*claimed_us, *at_us))
+            }
             Op::Progress { id, percent, message, at_us } => self.progress(*id, *percent, message.as_deref(), *at_us),
+            Op::Suspended { id, attempt, on, at_us } => self.suspended(*id, *attempt, *on, *at_us),
             Op::Finished(end) => self.finished(end),
             Op::Cancel { id, keep, reason, at_us } => self.cancel(id.seq(), keep, reason, *at_us),
             Op::Retry { id, at_us } => self.retry(id.seq(), *at_us),
             Op::Wake { now_us, limit } => self.wake(*now_us, *limit),
+            Op::Hold { id, keep, at_us } => self.hold(id.seq(), keep, *at_us),
+            Op::Release { id, at_us } => self.release(id.seq(), *at_us),
+            // That there are too many groups was found out before; nothing is changed then.
+            Op::Group { change, at_us } => self.change_group(change, *at_us).map(drop),
+            Op::Expire { due, keep, at_us } => self.expire(due, keep, *at_us),
+            Op::Age { now_us, after_us, from, keep, limit } => self.age(*now_us, *after_us, *from, keep, *limit),
             Op::WorkerStarted(worker) => self.worker_started(worker),
             Op::WorkerUnhealthy { id, at_us } => self.worker_unhealthy(*id, *at_us),
             Op::WorkerStopped { id, at_us, completed, failed, failure } => {
                 self.worker_stopped(*id, *at_us, (*completed, *failed), failure.as_deref())
             }
-            Op::PoolEvent { kind, at_us, data } => self.pool_event(*kind, *at_us, data.as_deref()),
+            Op::WorkerEvent { kind, worker, at_us, data } => {
+                let draft = Draft { worker: Some(*worker), data: data.as_deref(), ..Draft::default() };
+                self.event_once(*kind, *at_us, &draft)
+            }
+            Op::PoolEvent { kind, at_us, data } => {
+                self.event_once(*kind, *at_us, &Draft { data: data.as_deref(), ..Draft::default() })
+            }
+            Op::Pause { pause, at_us } => self.pause(pause.as_ref(), *at_us),
             Op::Continue => self.load_todo(),
         }?;
         self.work_off()
@@ -163,10 +203,12 @@ impl<'c> Writer<'c> {
     /// Writes what was gathered on the way: the last submissions' event, work left over, the ledger.
     pub(super) fn close(&mut self) -> rusqlite::Result<()> {
         self.save_todo()?;
+        self.save_group_counts()?;
         self.flush_run()?;
-        let Ledger { batch, next_seq, next_event, last_ms, counts } = self.ledger;
+        let Ledger { batch, next_seq, next_event, last_ms, counts, blocked } = self.ledger;
         let Counts { pending, completed, failed, cancelled, timeout } = counts;
-        let numbers = params![batch, next_seq, next_event, last_ms, pending, completed, failed, cancelled, timeout];
+        let numbers =
+            params![batch, next_seq, next_event, last_ms, pending, completed, failed, cancelled, timeout, blocked];
         self.sql.run(Sql::SaveLedger, numbers)?;
         Ok(())
     }
@@ -175,7 +217,8 @@ impl<'c> Writer<'c> {
 impl Store {
     /// Applies `ops` in order, in one durable transaction: on return all of it is on disk, on an error nothing is,
     /// or its fate is unknown until `reopen`. After an error that asks for it, call `reopen` and apply the same
-    /// operations again, alone and in the same order.
+    /// operations again, alone and in the same order; whoever asked for some of them and was refused meanwhile may be left
+    /// out. The first answer after `reopen` has in it what the failed batch did, if that was found on disk.
     ///
     /// # Errors
     /// See `StoreError`. A refused submission is no error: it is in `Applied::rejected`.
@@ -184,9 +227,18 @@ impl Store {
         if let Some(done) = self.settled.take_if(|done| done.print == print) {
             return Ok(done.applied);
         }
-        self.transaction(print, |writer| {
+        let applied = self.transaction(print, |writer| {
             writer.ending = first_attempts_that_end(ops);
             ops.iter().try_for_each(|op| writer.op(op))
+        })?;
+        // The batch was found on disk, and comes again without what clients had asked in it. Applied again it does nothing,
+        // so what it did the first time is answered now: somebody may wait for an end in it.
+        Ok(match self.settled.take() {
+            None => applied,
+            Some(mut done) => {
+                done.applied.absorb(applied);
+                done.applied
+            }
         })
     }
 
@@ -201,7 +253,7 @@ impl Store {
         };
         let mut ledger = self.ledger;
         ledger.batch += 1;
-        let mut writer = Writer::new(conn, self.tag, ledger);
+        let mut writer = Writer::new(conn, self.tag, ledger, &self.hooks);
         let written = writer.sql.run(Sql::Begin, []).and_then(|_| work(&mut writer)).and_then(|()| writer.close());
         let committed = match written {
             Ok(()) => writer.sql.run(Sql::Commit, []).map_err(|e| (true, e)),

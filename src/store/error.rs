@@ -143,6 +143,12 @@ pub enum SubmitError {
     /// A dependency names a later entry, or one that does not exist.
     #[error("dependency on entry {0}, which is not an earlier one of the same request")]
     UnknownEntry(u32),
+    /// A dependency names a task that nobody looked up.
+    #[error("no task '{0}' to depend on")]
+    UnknownName(String),
+    /// Another task that has not ended has the key.
+    #[error("task {1} has the key '{0}' and has not ended")]
+    KeyExists(String, TaskId),
     /// An array without members would never end.
     #[error("the array has no members")]
     EmptyArray,
@@ -158,6 +164,15 @@ pub enum SubmitError {
     /// The id belongs to another queue.
     #[error("{0} is an id of another queue")]
     ForeignId(TaskId),
+    /// The group's name or limit is none.
+    #[error("{0}")]
+    Group(String),
+    /// A further group would be too many.
+    #[error("group '{0}' would be one more than the {max} that a queue may have", max = super::GROUPS_MAX)]
+    TooManyGroups(String),
+    /// Its start deadline comes before it may start.
+    #[error("it would expire before it may start")]
+    ExpiresBeforeStart,
     /// The specification does not become JSON.
     #[error("the specification cannot be stored: {0}")]
     Spec(String),

@@ -1,8 +1,9 @@
 //! The queue's events: their kinds, how they are written inside a transaction, and how they are read back.
 //!
 //! Owner: the store, which alone gives out their numbers: strictly increasing, never used twice, also after pruning.
-//! A run of submissions is one row that stands for as many events; the reader takes it apart. Deliberately absent:
-//! following. Whoever follows asks again from the last number seen.
+//! A run of submissions is one row that stands for as many events, and the row of a start stands for the claim before it
+//! as well; the reader takes them apart. Deliberately absent: following. Whoever follows asks again from the last number
+//! seen.
 
 use acode_worker::task::{TaskId, WorkerId};
 use rusqlite::params;
@@ -51,7 +52,7 @@ kinds! {
     TaskTimeout = 9, "task-timeout";
     /// A task was cancelled; with a `count`, so many untouched members of an array.
     TaskCancelled = 10, "task-cancelled";
-    /// A worker registered.
+    /// A worker is ready to work.
     WorkerStarted = 11, "worker-started";
     /// A worker deregistered.
     WorkerStopped = 12, "worker-stopped";
@@ -63,11 +64,11 @@ kinds! {
     PoolStarted = 15, "pool-started";
     /// A supervisor let go of the queue.
     PoolStopped = 16, "pool-stopped";
-    /// The pool was told to have another number of workers.
+    /// The pool was told to have another number of workers. Written by older versions only.
     PoolScaled = 17, "pool-scaled";
-    /// The pool takes no further tasks until the machine has room again.
+    /// A person has the pool start no further tasks.
     PoolPaused = 18, "pool-paused";
-    /// It takes tasks again.
+    /// A person lets it start tasks again.
     PoolResumed = 19, "pool-resumed";
     /// The configuration was read again.
     PoolReloaded = 20, "pool-reloaded";
@@ -77,6 +78,53 @@ kinds! {
     QueueHealed = 22, "queue-healed";
     /// Old tasks were removed; `count` says how many.
     QueuePruned = 23, "queue-pruned";
+    /// A worker has answered a health check that somebody asked for.
+    WorkerHeartbeat = 24, "worker-heartbeat";
+    /// A worker was made.
+    WorkerCreated = 25, "worker-created";
+    /// A worker's process has ended.
+    WorkerExited = 26, "worker-exited";
+    /// Something went wrong with a worker, or with the making of one.
+    WorkerError = 27, "worker-error";
+    /// A worker is being replaced by a fresh one.
+    WorkerRecycled = 28, "worker-recycled";
+    /// The pool is to have more workers.
+    PoolScaledUp = 29, "pool-scaled-up";
+    /// The pool is to have fewer workers.
+    PoolScaledDown = 128, "pool-scaled-down";
+    /// The queue is nearly full, so submitters wait; or the machine lacks something, so no task is started.
+    BackpressureOn = 40, "backpressure-on";
+    /// That is over.
+    BackpressureOff = 41, "backpressure-off";
+    /// A worker claimed a task. Never stored by itself: the row of the start stands for both.
+    TaskAssigned = 30, "task-assigned";
+    /// The pool's metrics, now and then, while tasks run.
+    MetricsUpdated = 31, "metrics-updated";
+    /// A person holds a task, or all of an array: it is not started.
+    TaskHeld = 50, "task-held";
+    /// It may be started again.
+    TaskReleased = 51, "task-released";
+    /// A running task's processes were stopped where they are.
+    TaskSuspended = 60, "task-suspended";
+    /// They go on.
+    TaskResumed = 61, "task-resumed";
+}
+
+/// For how many events, with consecutive numbers, a row stands: `width` in SQL.
+macro_rules! width {
+    () => {
+        "CASE kind WHEN 1 THEN coalesce(count, 1) WHEN 3 THEN 1 + (count IS NOT NULL) ELSE 1 END"
+    };
+}
+pub(super) use width;
+
+/// For how many events a row of this kind and count stands.
+fn width_of(kind: EventKind, count: Option<u64>) -> u64 {
+    match (kind, count) {
+        (EventKind::TaskSubmitted, Some(count)) => count.max(1),
+        (EventKind::TaskStarted, Some(_)) => 2,
+        _ => 1,
+    }
 }
 
 impl EventKind {
@@ -135,7 +183,7 @@ impl Writer<'_> {
     pub(super) fn event(&mut self, kind: EventKind, at_us: u64, draft: &Draft<'_>) -> rusqlite::Result<()> {
         self.flush_run()?;
         let seq = self.ledger.next_event;
-        self.ledger.next_event += 1;
+        self.ledger.next_event += width_of(kind, draft.count);
         self.insert_event(seq, kind, at_us, draft)
     }
 
@@ -181,19 +229,19 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Writes an event of the pool, unless the youngest events have it already.
-    pub(super) fn pool_event(&mut self, kind: EventKind, at_us: u64, data: Option<&str>) -> rusqlite::Result<()> {
-        if !self.was_told(kind, at_us, data)? {
-            self.event(kind, at_us, &Draft { data, ..Draft::default() })?;
-        }
-        Ok(())
+    /// Writes an event of the pool or of one of its workers, unless the youngest events have it already.
+    pub(super) fn event_once(&mut self, kind: EventKind, at_us: u64, draft: &Draft<'_>) -> rusqlite::Result<()> {
+        if self.was_told(kind, at_us, draft)? { Ok(()) } else { self.event(kind, at_us, draft) }
     }
 
     /// Whether the same event was written a short while ago, by a batch that is applied again.
-    pub(super) fn was_told(&mut self, kind: EventKind, at_us: u64, data: Option<&str>) -> rusqlite::Result<bool> {
+    fn was_told(&mut self, kind: EventKind, at_us: u64, draft: &Draft<'_>) -> rusqlite::Result<bool> {
         const LOOK_BACK: u64 = 4_096;
         let since = self.ledger.next_event.saturating_sub(LOOK_BACK);
-        Ok(self.sql.one(Sql::SameEvent, params![since, at_us, kind.code(), data], |_| Ok(()))?.is_some())
+        let worker = draft.worker.map(|w| w.to_u128().to_be_bytes());
+        let worker = worker.as_ref().map(<[u8; 16]>::as_slice);
+        let same = params![since, at_us, kind.code(), draft.data, worker];
+        Ok(self.sql.one(Sql::SameEvent, same, |_| Ok(()))?.is_some())
     }
 }
 
@@ -232,12 +280,19 @@ impl Store {
     pub fn last_event_before(&self, at_us: u64) -> Result<u64, StoreError> {
         self.read(|conn| {
             // Times hardly ever go back with the numbers, and there is no index on them: from the youngest back.
-            let mut rows = conn.prepare_cached("SELECT seq, at_us, coalesce(count, 1) FROM event ORDER BY seq DESC")?;
+            let sql = concat!("SELECT seq, at_us, kind, count, ", width!(), " FROM event ORDER BY seq DESC");
+            let mut rows = conn.prepare_cached(sql)?;
             let mut rows = rows.query([])?;
             while let Some(row) = rows.next()? {
-                if row.get::<_, u64>(1)? < at_us {
-                    let (seq, count): (u64, u64) = (row.get(0)?, row.get(2)?);
-                    return Ok(seq + count.max(1) - 1);
+                let (seq, then_us, kind, width): (u64, u64, u8, u64) =
+                    (row.get(0)?, row.get(1)?, row.get(2)?, row.get(4)?);
+                if then_us < at_us {
+                    return Ok(seq + width - 1);
+                }
+                let waited: Option<u64> = row.get(3)?;
+                let claimed_before = waited.is_some_and(|waited| then_us.saturating_sub(waited) < at_us);
+                if kind == EventKind::TaskStarted.code() && claimed_before {
+                    return Ok(seq);
                 }
             }
             Ok(0)
@@ -262,7 +317,7 @@ impl Store {
         })
     }
 
-    /// Adds what lies above `since`: the event itself, or those that a run of submissions stands for.
+    /// Adds what lies above `since`: the event itself, or those that a run of submissions or a start stands for.
     fn take_apart(&self, event: Event, since: u64, limit: usize, found: &mut Vec<Event>) {
         match (event.kind, event.task, event.count) {
             (EventKind::TaskSubmitted, Some(first), Some(count)) => {
@@ -272,6 +327,13 @@ impl Store {
                     let task = Some(TaskId::from_u128(first.to_u128() + u128::from(n)));
                     found.push(Event { seq: event.seq + n, task, count: None, ..event.clone() });
                 }
+            }
+            (EventKind::TaskStarted, _, Some(waited)) => {
+                let claimed_us = event.at_us.saturating_sub(waited);
+                let assigned = Event { kind: EventKind::TaskAssigned, at_us: claimed_us, count: None, ..event.clone() };
+                let started = Event { seq: event.seq + 1, count: None, ..event };
+                let room = limit - found.len();
+                found.extend([assigned, started].into_iter().filter(|event| event.seq > since).take(room));
             }
             _ if event.seq > since => found.push(event),
             _ => {}

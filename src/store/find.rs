@@ -1,4 +1,4 @@
-//! Finding a task by the beginning of its id, as people type it.
+//! Finding a task by the beginning of its id, its name or its key, as people type it.
 //!
 //! Owner: the store. A prefix is a range of ids, so of times and, when it is long enough, of numbers; times never
 //! decrease with the number, so the range of numbers is found by bisection on the primary key, without an index.
@@ -6,7 +6,7 @@
 use acode_worker::task::TaskId;
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{FindError, Store};
+use super::{FindError, Store, StoreError};
 
 /// Characters of a ULID, five bits each.
 const LENGTH: usize = 26;
@@ -68,6 +68,46 @@ impl Store {
     pub fn find_by_number(&self, seq: u64) -> Result<TaskId, FindError> {
         let found = self.read(|conn| self.some_between(conn, seq, seq))?;
         found.first().copied().ok_or_else(|| FindError::NotFound(seq.to_string()))
+    }
+
+    /// The youngest task or array that was given this name.
+    ///
+    /// # Errors
+    /// There is none, or the queue could not be read.
+    pub fn find_by_name(&self, name: &str) -> Result<TaskId, FindError> {
+        let sql = "SELECT submitted_ms, seq FROM task INDEXED BY task_name WHERE name = ?1 AND name IS NOT NULL
+            ORDER BY seq DESC LIMIT 1";
+        self.one(sql, name)?.ok_or_else(|| FindError::NotFound(name.to_owned()))
+    }
+
+    /// The task or array that has this key and has not ended.
+    ///
+    /// # Errors
+    /// The queue could not be read.
+    pub fn key_holder(&self, key: &str) -> Result<Option<TaskId>, StoreError> {
+        let sql = "SELECT submitted_ms, seq FROM task INDEXED BY task_key WHERE key = ?1 AND key IS NOT NULL
+            AND state = 0";
+        self.one(sql, key)
+    }
+
+    /// The key of a task or array, and whose it is: a member's is its array's.
+    ///
+    /// # Errors
+    /// The queue could not be read.
+    pub fn key_of(&self, id: TaskId) -> Result<Option<(TaskId, String)>, StoreError> {
+        self.read(|conn| {
+            let owner = self.template(conn, id.seq())?.map_or(id, |array| array.id);
+            let mut key = conn.prepare_cached("SELECT key FROM task WHERE seq = ?1")?;
+            let key = key.query_row([owner.seq()], |r| r.get::<_, Option<String>>(0)).optional()?.flatten();
+            Ok(key.map(|key| (owner, key)))
+        })
+    }
+
+    fn one(&self, sql: &str, text: &str) -> Result<Option<TaskId>, StoreError> {
+        self.read(|conn| {
+            let mut found = conn.prepare_cached(sql)?;
+            found.query_row([text], |r| Ok(self.id(r.get(0)?, r.get(1)?))).optional()
+        })
     }
 
     /// Up to two different tasks with numbers from `from` to `to`.

@@ -12,6 +12,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::apply::{RowKind, class_of, stored};
 use super::life::{ATTEMPT_BITS, attempt_key};
+use super::order::BY_PERSON;
 use super::{Store, StoreError};
 
 /// Rows that one page looks at, so that a rare state does not hold up the supervisor.
@@ -69,6 +70,16 @@ pub struct TaskRecord {
     pub blockers: u32,
     /// When it may start, in microseconds of Unix time; 0 for now.
     pub not_before_us: u64,
+    /// Whether a person holds it.
+    pub held: bool,
+    /// Since when it has been ready, or held, in microseconds of Unix time; 0 for since its submission.
+    pub ready_us: u64,
+    /// When it must have started, in microseconds of Unix time; 0 for whenever.
+    pub expires_us: u64,
+    /// The number of its limit group; 0 for none.
+    pub group_id: u32,
+    /// The name of that group.
+    pub group: Option<String>,
     /// Whether an attempt was started whose end is not recorded.
     pub running: bool,
     /// Number of the last attempt.
@@ -77,6 +88,8 @@ pub struct TaskRecord {
     pub failures: u32,
     /// Attempts that ended with their worker.
     pub losses: u32,
+    /// Attempts that ran out of memory.
+    pub ooms: u32,
     /// When the last attempt was started, in microseconds of Unix time.
     pub started_us: Option<u64>,
     /// When it ended for good.
@@ -93,6 +106,12 @@ pub struct TaskRecord {
     pub progress_percent: Option<f64>,
     /// And in words.
     pub progress_message: Option<String>,
+    /// What no other task that has not ended may have.
+    pub key: Option<String>,
+    /// If a dependency cancelled it: that one, and the end that this goes back to; while they are kept.
+    pub cause: Option<(TaskId, TaskId)>,
+    /// If it is a finish hook: the task that had ended, while that is kept.
+    pub hook_of: Option<TaskId>,
 }
 
 /// One attempt, as it is kept.
@@ -146,7 +165,9 @@ pub struct Page {
 
 const COLUMNS: &str = "task.seq, kind, state, task.spec, priority, class, blockers, not_before_us, running, attempts,
     failures, losses, task.started_us, task.finished_us, result, reason, progress_percent, progress_message,
-    submitted_ms, attempt.key, attempt.verdict, attempt.error";
+    submitted_ms, attempt.key, attempt.verdict, attempt.error, task.key, broke, root, hook_of,
+    task.held, task.ready_us, task.expires_us, task.grp,
+    ooms, (SELECT name FROM grp WHERE id = task.grp) AS group_name";
 
 impl Store {
     /// The record of a task, an array or a member, touched or not.
@@ -244,6 +265,23 @@ impl Store {
         })
     }
 
+    /// The files that tasks read which keep a copy of their submitter's standard input; each only once the queue is
+    /// asked, and never of a task that was forgotten.
+    ///
+    /// # Errors
+    /// The queue could not be read.
+    pub fn copies_in_use(&self) -> Result<Vec<String>, StoreError> {
+        self.read(|conn| {
+            let mut statement = conn
+                .prepare_cached("SELECT spec FROM task INDEXED BY task_copy WHERE flags & 16 AND spec IS NOT NULL")?;
+            let specs = statement.query_map([], |r| {
+                let text: String = r.get(0)?;
+                serde_json::from_str::<TaskSpec>(&text).map_err(|e| bad_json(0, e))
+            })?;
+            specs.filter_map(|spec| spec.map(|spec| spec.stdin).transpose()).collect()
+        })
+    }
+
     fn record(&self, conn: &Connection, r: &Row<'_>) -> rusqlite::Result<TaskRecord> {
         let seq: u64 = r.get(0)?;
         let spec: Option<String> = r.get(3)?;
@@ -275,6 +313,7 @@ impl Store {
             attempts: r.get(9)?,
             failures: r.get(10)?,
             losses: r.get(11)?,
+            ooms: r.get("ooms")?,
             started_us: r.get(12)?,
             finished_us: r.get(13)?,
             verdict,
@@ -283,6 +322,20 @@ impl Store {
             reason: r.get(15)?,
             progress_percent: r.get(16)?,
             progress_message: r.get(17)?,
+            key: r.get(22)?,
+            cause: match (r.get(23)?, r.get(24)?) {
+                (Some(broke), Some(root)) => id_of(self, conn, broke)?.zip(id_of(self, conn, root)?),
+                (Some(_) | None, _) => None,
+            },
+            hook_of: match r.get(25)? {
+                Some(seq) => id_of(self, conn, seq)?,
+                None => None,
+            },
+            held: r.get::<_, u8>("held")? & BY_PERSON != 0,
+            ready_us: r.get("ready_us")?,
+            expires_us: r.get("expires_us")?,
+            group_id: r.get("grp")?,
+            group: r.get("group_name")?,
         })
     }
 
@@ -306,6 +359,12 @@ impl Store {
             ..header
         }))
     }
+}
+
+/// The id of the task with this number, if it is kept.
+pub(super) fn id_of(store: &Store, conn: &Connection, seq: u64) -> rusqlite::Result<Option<TaskId>> {
+    let mut row = conn.prepare_cached("SELECT submitted_ms FROM task WHERE seq = ?1")?;
+    row.query_row([seq], |r| Ok(store.id(r.get(0)?, seq))).optional()
 }
 
 fn bad_json(at: usize, e: serde_json::Error) -> rusqlite::Error {

@@ -7,10 +7,11 @@ use acode_worker::task::{Isolation, TaskId, TaskState, TreeGuard, Verdict, Worke
 use rusqlite::params;
 
 use super::EventKind;
-use super::apply::{HAS_DEPENDENCIES, HAS_DEPENDENTS, Row, RowKind, Writer, defect};
+use super::apply::{HAS_DEPENDENCIES, Row, RowKind, Writer, defect};
 use super::deps::Todo;
 use super::events::Draft;
 use super::op::{AttemptEnd, Next, WorkerRecord};
+use super::order::BY_PERSON;
 use super::statements::Sql;
 use super::submit::outcome;
 
@@ -38,7 +39,13 @@ fn event_of(state: TaskState) -> Option<EventKind> {
 }
 
 impl Writer<'_> {
-    pub(super) fn started(&mut self, id: TaskId, attempt: u32, worker: WorkerId, at_us: u64) -> rusqlite::Result<()> {
+    pub(super) fn started(
+        &mut self,
+        id: TaskId,
+        attempt: u32,
+        worker: WorkerId,
+        (claimed_us, at_us): (Option<u64>, u64),
+    ) -> rusqlite::Result<()> {
         let seq = id.seq();
         let new = if attempt == 1 && self.ending.contains(&seq) {
             // A short task's row is written once, with its end, and enters no index in between.
@@ -50,7 +57,9 @@ impl Writer<'_> {
         if !new {
             return Ok(());
         }
-        let draft = Draft { task: Some(id), attempt: Some(attempt), worker: Some(worker), ..Draft::default() };
+        // How long ago the claim was makes two events of the row: see `take_apart`.
+        let count = claimed_us.map(|claimed_us| at_us.saturating_sub(claimed_us));
+        let draft = Draft { task: Some(id), count, attempt: Some(attempt), worker: Some(worker), data: None };
         self.event(EventKind::TaskStarted, at_us, &draft)
     }
 
@@ -66,6 +75,15 @@ impl Writer<'_> {
         }
         let data = serde_json::json!({ "percent": percent, "message": message }).to_string();
         self.event(EventKind::TaskProgress, at_us, &Draft { task: Some(id), data: Some(&data), ..Draft::default() })
+    }
+
+    /// Tells that a running attempt was suspended or goes on; a fact of the live pool that only its events outlive.
+    pub(super) fn suspended(&mut self, id: TaskId, attempt: u32, on: bool, at_us: u64) -> rusqlite::Result<()> {
+        let kind = if on { EventKind::TaskSuspended } else { EventKind::TaskResumed };
+        // Two tasks may be suspended at the same moment, so the event says which by itself.
+        let data = format!(r#"{{"number":{}}}"#, id.seq());
+        let draft = Draft { task: Some(id), attempt: Some(attempt), data: Some(&data), ..Draft::default() };
+        self.event_once(kind, at_us, &draft)
     }
 
     /// Records the end of an attempt, once, and moves the task on if it still waits for that.
@@ -87,25 +105,38 @@ impl Writer<'_> {
             worker: Some(end.worker),
             data: data.as_deref(),
         };
-        let (kind, not_before_us, failures, losses) = match end.next {
+        let (kind, not_before_us, failures, losses, ooms) = match end.next {
             Next::Final(state) => {
                 let kind = event_of(state).ok_or_else(|| defect("an end in a state that is not final"))?;
                 let failed = matches!(state, TaskState::Failed | TaskState::Timeout);
                 let (result, reason) = (&end.result, &end.reason);
                 let (seq, state_code) = (row.id.seq(), state as u8);
-                let change = params![seq, state_code, end.finished_us, end.attempt, failed, result, reason, begun];
+                let (lost, oom) = match end.verdict {
+                    Verdict::WorkerLost => (1, 0),
+                    Verdict::OutOfMemory => (0, 1),
+                    Verdict::Exited { .. }
+                    | Verdict::Signalled { .. }
+                    | Verdict::TimedOut
+                    | Verdict::OverLimit { .. }
+                    | Verdict::Cancelled
+                    | Verdict::NotStarted { .. } => (0, 0),
+                };
+                let failed = failed && lost + oom == 0;
+                let change =
+                    params![seq, state_code, end.finished_us, end.attempt, failed, result, reason, begun, lost, oom];
                 self.sql.run(Sql::End, change)?;
                 self.event(kind, end.finished_us, &draft)?;
                 return self.ended(&row, state, end.finished_us);
             }
-            Next::RetryAt(at) => (EventKind::TaskRetried, at, 1, 0),
-            Next::Requeue => (EventKind::TaskRequeued, 0, 0, 0),
-            Next::RequeueLost => (EventKind::TaskRequeued, 0, 0, 1),
+            Next::RetryAt(at) => (EventKind::TaskRetried, at, 1, 0, 0),
+            Next::Requeue => (EventKind::TaskRequeued, 0, 0, 0, 0),
+            Next::CrashedAt { at_us, oom } => (EventKind::TaskRequeued, at_us, 0, u8::from(!oom), u8::from(oom)),
         };
-        self.sql.run(Sql::Again, params![row.id.seq(), not_before_us, end.attempt, failures, losses, begun])?;
+        let (seq, now_us) = (row.id.seq(), end.finished_us);
+        self.sql.run(Sql::Again, params![seq, not_before_us, end.attempt, failures, losses, begun, now_us, ooms])?;
         self.event(kind, end.finished_us, &draft)?;
         if not_before_us == 0 {
-            self.now_ready(&row);
+            self.now_ready(&row.unaged());
         }
         Ok(())
     }
@@ -153,13 +184,16 @@ impl Writer<'_> {
     /// What follows from the end of a task, whatever ended it: counts, dependents, its array.
     pub(super) fn ended(&mut self, row: &Row, state: TaskState, at_us: u64) -> rusqlite::Result<()> {
         self.applied.ended.push((row.id, state));
-        if row.flags & HAS_DEPENDENTS != 0 {
-            self.todo.push_back(Todo::TellDependents { blocker: row.id.seq(), at_us });
+        self.ledger.blocked = self.ledger.blocked.saturating_sub(u64::from(row.blockers > 0));
+        self.hook(row, state, at_us)?;
+        // Who waits for it is looked up only while anybody waits at all: being waited for leaves no mark in a row.
+        if self.ledger.blocked > 0 {
+            self.todo.push_back(Todo::TellDependents { blocker: row.id.seq(), after: 0, at_us });
         }
         match row.kind {
-            RowKind::Task => self.ledger.counts.shift(TaskState::Pending, state, 1),
+            RowKind::Task => self.shift(row.group, TaskState::Pending, state, 1),
             RowKind::Member => {
-                self.ledger.counts.shift(TaskState::Pending, state, 1);
+                self.shift(row.group, TaskState::Pending, state, 1);
                 let Some(array) = self.array_of(row.id.seq())? else { return Ok(()) };
                 let (failed, cancelled) = member_shares(state);
                 self.sql.run(Sql::MemberEnded, params![array.seq, failed, cancelled])?;
@@ -187,6 +221,13 @@ impl Writer<'_> {
 
     /// Lets a person's wish bring back what has ended.
     pub(super) fn retry(&mut self, seq: u64, at_us: u64) -> rusqlite::Result<()> {
+        // A key may have been given to another task meanwhile; that of an array is its members' as well.
+        let array = self.array_of(seq)?.map(|array| array.seq);
+        for keyed in array.into_iter().chain([seq]) {
+            if self.sql.one(Sql::KeyRival, [keyed], |_| Ok(()))?.is_some() {
+                return Ok(());
+            }
+        }
         match self.row(seq)? {
             Some(row) => match row.kind {
                 RowKind::Header => self.retry_array(&row, at_us),
@@ -199,15 +240,16 @@ impl Writer<'_> {
     pub(super) fn retry_row(&mut self, row: &Row, at_us: u64) -> rusqlite::Result<()> {
         let seq = row.id.seq();
         let unmet = if row.state.is_final() { self.open_blockers(row)? } else { row.blockers };
-        if self.sql.run(Sql::Revive, params![seq, unmet])? == 0 {
+        if self.sql.run(Sql::Revive, params![seq, unmet, at_us])? == 0 {
             return Ok(());
         }
+        self.ledger.blocked += u64::from(unmet > 0);
         self.event(EventKind::TaskRetried, at_us, &Draft { task: Some(row.id), ..Draft::default() })?;
         match row.kind {
             RowKind::Header => {}
-            RowKind::Task => self.ledger.counts.shift(row.state, TaskState::Pending, 1),
+            RowKind::Task => self.shift(row.group, row.state, TaskState::Pending, 1),
             RowKind::Member => {
-                self.ledger.counts.shift(row.state, TaskState::Pending, 1);
+                self.shift(row.group, row.state, TaskState::Pending, 1);
                 if let Some(array) = self.array_of(seq)? {
                     let (failed, cancelled) = member_shares(row.state);
                     self.sql.run(Sql::MemberRevived, params![array.seq, failed, cancelled])?;
@@ -215,8 +257,8 @@ impl Writer<'_> {
                 }
             }
         }
-        if unmet == 0 && row.held == 0 {
-            self.now_ready(row);
+        if unmet == 0 && row.held & !BY_PERSON == 0 {
+            self.now_ready(&row.unaged());
         }
         Ok(())
     }
@@ -241,14 +283,11 @@ impl Writer<'_> {
         }
         let data = serde_json::json!({ "slot": slot, "pid": pid, "mode": mode }).to_string();
         let draft = Draft { worker: Some(worker.id), data: Some(&data), ..Draft::default() };
-        self.event(EventKind::WorkerStarted, *started_us, &draft)
+        self.event(EventKind::WorkerCreated, *started_us, &draft)
     }
 
     pub(super) fn worker_unhealthy(&mut self, id: WorkerId, at_us: u64) -> rusqlite::Result<()> {
-        if self.was_told(EventKind::WorkerUnhealthy, at_us, None)? {
-            return Ok(());
-        }
-        self.event(EventKind::WorkerUnhealthy, at_us, &Draft { worker: Some(id), ..Draft::default() })
+        self.event_once(EventKind::WorkerUnhealthy, at_us, &Draft { worker: Some(id), ..Draft::default() })
     }
 
     pub(super) fn worker_stopped(
@@ -271,8 +310,8 @@ impl Writer<'_> {
     pub(super) fn wake(&mut self, now_us: u64, limit: u32) -> rusqlite::Result<()> {
         let due: Vec<u64> = self.sql.all(Sql::Due, params![now_us, limit], |r| r.get(0))?;
         for seq in due {
-            self.sql.run(Sql::Undelay, [seq])?;
-            if let Some(row) = self.row(seq)?.filter(|row| row.blockers == 0 && row.held == 0) {
+            self.sql.run(Sql::Undelay, params![seq, now_us])?;
+            if let Some(row) = self.row(seq)?.filter(Row::is_ready) {
                 self.now_ready(&row);
             }
         }

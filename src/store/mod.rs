@@ -5,8 +5,9 @@
 //! stored: after a crash everything unfinished is simply pending. Deliberately absent: a clock, threads, retries of
 //! failed writes. Invariant: memory follows the disk; nothing here is changed before its commit.
 //!
-//! `op` is the data that comes in and goes out, `apply` the transaction; `submit`, `life`, `cancel` and `deps` are what
-//! it does; `queue`, `history`, `find` and `events` read; `prune` forgets.
+//! `op` is the data that comes in and goes out, `apply` the transaction; `submit`, `life`, `cancel`, `deps`, `order` and
+//! `groups` are what it does, and `hooks` what follows an end; `queue`, `history`, `find` and `events` read; `prune`
+//! forgets, `pause` remembers.
 
 mod apply;
 mod cancel;
@@ -14,10 +15,14 @@ mod deps;
 mod error;
 mod events;
 mod find;
+mod groups;
 mod history;
+mod hooks;
 mod life;
 mod migrate;
 mod op;
+mod order;
+mod pause;
 mod prune;
 mod queue;
 mod statements;
@@ -28,16 +33,19 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use acode_worker::task::{Class, DependencyKind, Priority, TaskId, WorkerId};
+use acode_worker::task::{DependencyKind, TaskId, WorkerId};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 pub use error::{FindError, StoreError, SubmitError};
 pub use events::{Event, EventKind};
+pub use groups::{GROUPS_MAX, Group, GroupChange};
 pub use history::{ArrayRecord, AttemptRecord, ListFilter, Page, TaskKind, TaskRecord};
-pub use op::{Applied, AttemptEnd, Counts, NewTask, Next, NowReady, Op, WorkerRecord, later};
+pub use hooks::Hooks;
+pub use op::{Applied, AttemptEnd, Counts, NewTask, Next, NowReady, Op, Pause, WorkerRecord, later};
+pub use order::AgePlace;
 pub use prune::{Pruned, Retention};
-pub use queue::{Entry, ReadyTask};
+pub use queue::{Entry, ReadyTask, Stream};
 
 use apply::{InDoubt, Ledger};
 use statements::Statements;
@@ -46,6 +54,9 @@ use statements::Statements;
 pub const FILE_NAME: &str = "queue.db";
 /// How long another owner's lock is waited for. Short: the instance lock has settled the question before.
 const BUSY: Duration = Duration::from_millis(200);
+/// What the path of a copy of somebody's standard input contains: its folder in the state directory, and the
+/// beginning of its name.
+pub const COPY_MARK: &str = "/stdin/stdin-";
 /// Room for the statements of the read path, on top of those of the write path.
 const READ_STATEMENTS: usize = 24;
 
@@ -65,8 +76,32 @@ pub trait Queue {
     fn check(&self, entries: &[NewTask]) -> Result<Result<(), (TaskId, SubmitError)>, StoreError>;
     /// See [`Store::counts`].
     fn counts(&self) -> Counts;
+    /// See [`Store::blocked`].
+    fn blocked(&self) -> u64;
+    /// See [`Store::set_hooks`].
+    fn set_hooks(&mut self, hooks: Hooks);
+    /// See [`Store::has_dependents`].
+    fn has_dependents(&self, id: TaskId) -> Result<bool, StoreError>;
+    /// See [`Store::key_holder`].
+    fn key_holder(&self, key: &str) -> Result<Option<TaskId>, StoreError>;
+    /// See [`Store::key_of`].
+    fn key_of(&self, id: TaskId) -> Result<Option<(TaskId, String)>, StoreError>;
+    /// See [`Store::hooks_of`].
+    fn hooks_of(&self, id: TaskId, limit: usize) -> Result<Vec<TaskId>, StoreError>;
+    /// See [`Store::find_by_name`].
+    fn find_by_name(&self, name: &str) -> Result<TaskId, FindError>;
     /// See [`Store::ready`].
-    fn ready(&self, lane: (Priority, Class), after: u64, limit: usize) -> Result<Vec<ReadyTask>, StoreError>;
+    fn ready(&self, stream: Stream, after: u64, limit: usize) -> Result<Vec<ReadyTask>, StoreError>;
+    /// See [`Store::ahead`].
+    fn ahead(&self, stream: Stream, seq: u64, limit: u64) -> Result<u64, StoreError>;
+    /// See [`Store::groups`].
+    fn groups(&self) -> Result<Vec<Group>, StoreError>;
+    /// See [`Store::open_in_group`].
+    fn open_in_group(&self, group: u32, limit: usize) -> Result<Vec<TaskId>, StoreError>;
+    /// See [`Store::next_expiry`].
+    fn next_expiry(&self) -> Result<Option<u64>, StoreError>;
+    /// See [`Store::expired`].
+    fn expired(&self, now_us: u64, limit: usize) -> Result<Vec<u64>, StoreError>;
     /// See [`Store::next_delayed`].
     fn next_delayed(&self) -> Result<Option<u64>, StoreError>;
     /// See [`Store::interrupted`].
@@ -87,8 +122,12 @@ pub trait Queue {
     fn dependencies(&self, id: TaskId, limit: usize) -> Result<Vec<(TaskId, DependencyKind, bool)>, StoreError>;
     /// See [`Store::events`].
     fn events(&self, since: u64, limit: usize) -> Result<Vec<Event>, StoreError>;
+    /// See [`Store::last_event`].
+    fn last_event(&self) -> u64;
     /// See [`Store::last_event_before`].
     fn last_event_before(&self, at_us: u64) -> Result<u64, StoreError>;
+    /// See [`Store::copies_in_use`].
+    fn copies_in_use(&self) -> Result<Vec<String>, StoreError>;
     /// See [`Store::segments_in_use`].
     fn segments_in_use(&self) -> Result<Vec<(WorkerId, u64)>, StoreError>;
 }
@@ -100,6 +139,7 @@ pub struct Store {
     conn: Option<Connection>,
     tag: u64,
     ledger: Ledger,
+    hooks: Hooks,
     /// Set by an error after which the connection is not to be trusted.
     broken: bool,
     in_doubt: Option<InDoubt>,
@@ -117,7 +157,8 @@ impl Store {
         let mut conn = connect(&path)?;
         prepare(&mut conn, &path)?;
         let (tag, ledger) = load(&conn).map_err(|e| StoreError::sort(&path, e))?;
-        Ok(Self { path, conn: Some(conn), tag, ledger, broken: false, in_doubt: None, settled: None })
+        let hooks = Hooks::default();
+        Ok(Self { path, conn: Some(conn), tag, ledger, hooks, broken: false, in_doubt: None, settled: None })
     }
 
     /// Drops the connection and opens a new one, after an error that asked for it. Everything in the write-ahead log is
@@ -141,8 +182,15 @@ impl Store {
         }
         ledger.next_seq = ledger.next_seq.max(self.ledger.next_seq);
         ledger.last_ms = ledger.last_ms.max(self.ledger.last_ms);
-        self.settled = self.in_doubt.take_if(|doubt| doubt.batch == ledger.batch).or(self.settled.take());
-        self.in_doubt = None;
+        let found = self.in_doubt.take().filter(|doubt| doubt.batch == ledger.batch);
+        self.settled = match (self.settled.take(), found) {
+            (Some(owed), Some(mut found)) => {
+                let later = std::mem::replace(&mut found.applied, owed.applied);
+                found.applied.absorb(later);
+                Some(found)
+            }
+            (owed, found) => found.or(owed),
+        };
         self.ledger = ledger;
         self.conn = Some(conn);
         self.broken = false;
@@ -171,6 +219,16 @@ impl Store {
     /// How many tasks are in which state. Costs nothing.
     pub fn counts(&self) -> Counts {
         self.ledger.counts
+    }
+
+    /// How many tasks and arrays have not ended and wait for others. Costs nothing.
+    pub fn blocked(&self) -> u64 {
+        self.ledger.blocked
+    }
+
+    /// Says what runs from now on when a task has ended.
+    pub fn set_hooks(&mut self, hooks: Hooks) {
+        self.hooks = hooks;
     }
 
     /// The database's path.
@@ -208,8 +266,44 @@ impl Queue for Store {
     fn counts(&self) -> Counts {
         Self::counts(self)
     }
-    fn ready(&self, lane: (Priority, Class), after: u64, limit: usize) -> Result<Vec<ReadyTask>, StoreError> {
-        Self::ready(self, lane, after, limit)
+    fn blocked(&self) -> u64 {
+        Self::blocked(self)
+    }
+    fn set_hooks(&mut self, hooks: Hooks) {
+        Self::set_hooks(self, hooks);
+    }
+    fn has_dependents(&self, id: TaskId) -> Result<bool, StoreError> {
+        Self::has_dependents(self, id)
+    }
+    fn key_holder(&self, key: &str) -> Result<Option<TaskId>, StoreError> {
+        Self::key_holder(self, key)
+    }
+    fn key_of(&self, id: TaskId) -> Result<Option<(TaskId, String)>, StoreError> {
+        Self::key_of(self, id)
+    }
+    fn hooks_of(&self, id: TaskId, limit: usize) -> Result<Vec<TaskId>, StoreError> {
+        Self::hooks_of(self, id, limit)
+    }
+    fn find_by_name(&self, name: &str) -> Result<TaskId, FindError> {
+        Self::find_by_name(self, name)
+    }
+    fn ready(&self, stream: Stream, after: u64, limit: usize) -> Result<Vec<ReadyTask>, StoreError> {
+        Self::ready(self, stream, after, limit)
+    }
+    fn ahead(&self, stream: Stream, seq: u64, limit: u64) -> Result<u64, StoreError> {
+        Self::ahead(self, stream, seq, limit)
+    }
+    fn groups(&self) -> Result<Vec<Group>, StoreError> {
+        Self::groups(self)
+    }
+    fn open_in_group(&self, group: u32, limit: usize) -> Result<Vec<TaskId>, StoreError> {
+        Self::open_in_group(self, group, limit)
+    }
+    fn next_expiry(&self) -> Result<Option<u64>, StoreError> {
+        Self::next_expiry(self)
+    }
+    fn expired(&self, now_us: u64, limit: usize) -> Result<Vec<u64>, StoreError> {
+        Self::expired(self, now_us, limit)
     }
     fn next_delayed(&self) -> Result<Option<u64>, StoreError> {
         Self::next_delayed(self)
@@ -241,8 +335,14 @@ impl Queue for Store {
     fn events(&self, since: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
         Self::events(self, since, limit)
     }
+    fn last_event(&self) -> u64 {
+        Self::last_event(self)
+    }
     fn last_event_before(&self, at_us: u64) -> Result<u64, StoreError> {
         Self::last_event_before(self, at_us)
+    }
+    fn copies_in_use(&self) -> Result<Vec<String>, StoreError> {
+        Self::copies_in_use(self)
     }
     fn segments_in_use(&self) -> Result<Vec<(WorkerId, u64)>, StoreError> {
         Self::segments_in_use(self)
@@ -280,7 +380,7 @@ fn prepare(conn: &mut Connection, path: &Path) -> Result<(), StoreError> {
 /// The queue's tag and numbers, as they are on disk.
 fn load(conn: &Connection) -> rusqlite::Result<(u64, Ledger)> {
     let tag = conn.query_row("SELECT value FROM meta WHERE key = 'tag'", [], |r| r.get(0))?;
-    let columns = "batch, next_seq, next_event, last_ms, pending, completed, failed, cancelled, timeout";
+    let columns = "batch, next_seq, next_event, last_ms, pending, completed, failed, cancelled, timeout, blocked";
     let ledger = conn.query_row(&format!("SELECT {columns} FROM ledger WHERE id = 1"), [], |r| {
         Ok(Ledger {
             batch: r.get(0)?,
@@ -294,6 +394,7 @@ fn load(conn: &Connection) -> rusqlite::Result<(u64, Ledger)> {
                 cancelled: r.get(7)?,
                 timeout: r.get(8)?,
             },
+            blocked: r.get(9)?,
         })
     })?;
     Ok((tag, ledger))

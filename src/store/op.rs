@@ -6,10 +6,12 @@
 use std::sync::Arc;
 
 use acode_worker::task::{
-    Array, Blocker, Class, DependencyKind, Isolation, OutputRef, Priority, Submission, TaskId, TaskState, TreeGuard,
-    Usage, Verdict, WorkerId,
+    Array, Blocker, Class, DependencyKind, GroupWish, Isolation, OutputRef, Priority, Submission, TaskId, TaskState,
+    TreeGuard, Usage, Verdict, WorkerId,
 };
 
+use super::groups::{Group, GroupChange};
+use super::order::AgePlace;
 use super::{EventKind, SubmitError};
 
 /// One accepted submission, in the form that is stored.
@@ -27,27 +29,52 @@ pub struct NewTask {
     pub class: Class,
     /// When it may start at the earliest, in microseconds of Unix time; 0 for now.
     pub not_before_us: u64,
+    /// When it must have started, in microseconds of Unix time; 0 for whenever.
+    pub expires_us: u64,
+    /// Whether it is held until a person releases it.
+    pub held: bool,
+    /// Its limit group.
+    pub group: Option<GroupWish>,
     /// Its members, if it is an array.
     pub array: Option<Array>,
     /// What it waits for.
     pub dependencies: Vec<(TaskId, DependencyKind)>,
+    /// The name that it was given.
+    pub name: Option<String>,
+    /// What no other task that has not ended may have.
+    pub key: Option<String>,
+    /// Whether its specification names a finish hook.
+    pub hooked: bool,
 }
 
 impl NewTask {
     /// Makes the stored form of `submission`. `earlier` are the ids of the same request's entries before this one.
     ///
     /// # Errors
-    /// The array is empty or too large, a dependency names no earlier entry, or the specification is no JSON.
+    /// The array is empty or too large, a dependency names no earlier entry, or a task by a text that was not looked up,
+    /// the group has no proper name, it would expire before it may start, or the specification is no JSON.
     pub fn new(id: TaskId, at_us: u64, submission: Submission, earlier: &[TaskId]) -> Result<Self, SubmitError> {
         if let Some(array) = &submission.array {
             check_size(array)?;
         }
-        let resolve = |on: Blocker| match on {
-            Blocker::Id(id) => Ok(id),
-            Blocker::Entry(n) => earlier.get(n as usize).copied().ok_or(SubmitError::UnknownEntry(n)),
+        if let Some(group) = &submission.group {
+            group.validate().map_err(SubmitError::Group)?;
+        }
+        let delayed_us = submission.delay_ms.map_or(0, |ms| later(at_us, ms));
+        // A time that has passed is no reason to enter a delay.
+        let not_before_us = submission.not_before_us.filter(|time| *time > at_us).unwrap_or(0).min(LAST_US);
+        let not_before_us = delayed_us.max(not_before_us);
+        let expires_us = submission.expires_us.map_or(0, |time| time.clamp(1, LAST_US));
+        if expires_us > 0 && expires_us <= not_before_us {
+            return Err(SubmitError::ExpiresBeforeStart);
+        }
+        let resolve = |on: &Blocker| match on {
+            Blocker::Id(id) => Ok(*id),
+            Blocker::Entry(n) => earlier.get(*n as usize).copied().ok_or(SubmitError::UnknownEntry(*n)),
+            Blocker::Task(name) => Err(SubmitError::UnknownName(name.clone())),
         };
         let dependencies =
-            submission.dependencies.iter().map(|d| Ok((resolve(d.on)?, d.when))).collect::<Result<_, _>>()?;
+            submission.dependencies.iter().map(|d| Ok((resolve(&d.on)?, d.when))).collect::<Result<_, _>>()?;
         let spec_json = serde_json::to_string(&submission.spec).map_err(|e| SubmitError::Spec(e.to_string()))?;
         Ok(Self {
             id,
@@ -55,9 +82,15 @@ impl NewTask {
             spec_json,
             priority: submission.spec.priority,
             class: submission.spec.class,
-            not_before_us: submission.delay_ms.map_or(0, |ms| later(at_us, ms)),
+            not_before_us,
+            expires_us,
+            held: submission.hold,
+            group: submission.group,
             array: submission.array,
             dependencies,
+            hooked: !submission.spec.on_finish.is_empty(),
+            name: submission.spec.name,
+            key: submission.key.map(|key| key.text),
         })
     }
 
@@ -67,9 +100,11 @@ impl NewTask {
     }
 }
 
+/// The last moment that the database has a number for.
+const LAST_US: u64 = i64::MAX as u64;
+
 /// So many milliseconds after a moment in microseconds, or the last moment that the database has a number for.
 pub fn later(at_us: u64, ms: u64) -> u64 {
-    const LAST_US: u64 = i64::MAX as u64;
     at_us.saturating_add(ms.saturating_mul(1_000)).min(LAST_US)
 }
 
@@ -96,8 +131,13 @@ pub enum Next {
     RetryAt(u64),
     /// The attempt was nobody's fault (the pool stopped): queued again, not counted as a failure.
     Requeue,
-    /// Its worker died under it: queued again, counted as a loss.
-    RequeueLost,
+    /// It crashed: tried again at this time in microseconds, counted as a loss or as out of memory.
+    CrashedAt {
+        /// When.
+        at_us: u64,
+        /// Whether it ran out of memory; else its worker died under it.
+        oom: bool,
+    },
 }
 
 /// The end of one attempt: its record, and what follows for the task.
@@ -160,6 +200,15 @@ pub struct WorkerRecord {
     pub failed: u64,
 }
 
+/// That a person has the pool pause.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Pause {
+    /// Why, in that person's words.
+    pub reason: Option<String>,
+    /// Since when, in microseconds of Unix time.
+    pub since_us: u64,
+}
+
 /// One change of the queue.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Op {
@@ -180,6 +229,19 @@ pub enum Op {
         attempt: u32,
         /// Who runs it.
         worker: WorkerId,
+        /// When that one claimed it, if it said so.
+        claimed_us: Option<u64>,
+        /// When.
+        at_us: u64,
+    },
+    /// The processes of a running attempt were stopped where they are, or go on.
+    Suspended {
+        /// The task.
+        id: TaskId,
+        /// Number of the attempt, from 1.
+        attempt: u32,
+        /// Whether they were stopped.
+        on: bool,
         /// When.
         at_us: u64,
     },
@@ -222,7 +284,52 @@ pub enum Op {
         /// The most to wake.
         limit: u32,
     },
-    /// A worker registers.
+    /// A person holds a pending task, member or array: it is not started before it is released.
+    Hold {
+        /// The task, member or array.
+        id: TaskId,
+        /// Numbers (`seq`) of tasks that a worker may hold. They are left alone.
+        keep: Arc<[u64]>,
+        /// When.
+        at_us: u64,
+    },
+    /// A person takes that back; of an array for all of its members.
+    Release {
+        /// The task, member or array.
+        id: TaskId,
+        /// When.
+        at_us: u64,
+    },
+    /// A person changes a limit group, or makes one.
+    Group {
+        /// What is to become of which.
+        change: GroupChange,
+        /// When.
+        at_us: u64,
+    },
+    /// Start deadlines have passed: those tasks end as cancelled that have not started.
+    Expire {
+        /// Numbers (`seq`) of tasks and arrays.
+        due: Arc<[u64]>,
+        /// Those of them that a worker holds: they have started.
+        keep: Arc<[u64]>,
+        /// When.
+        at_us: u64,
+    },
+    /// Tasks that have been ready for long move up by one priority.
+    Age {
+        /// The time.
+        now_us: u64,
+        /// For how long a task must have been ready, in microseconds, for each priority that it moves up.
+        after_us: u64,
+        /// Where to begin to look.
+        from: AgePlace,
+        /// Numbers (`seq`) of tasks that a worker holds: they wait no longer.
+        keep: Arc<[u64]>,
+        /// The most tasks to look at.
+        limit: u32,
+    },
+    /// A worker is made, and registers.
     WorkerStarted(Box<WorkerRecord>),
     /// A worker's heartbeat has stopped.
     WorkerUnhealthy {
@@ -244,6 +351,17 @@ pub enum Op {
         /// Why, if it did not stop by itself.
         failure: Option<String>,
     },
+    /// Something happened to a worker that only the events tell.
+    WorkerEvent {
+        /// What.
+        kind: EventKind,
+        /// Which worker.
+        worker: WorkerId,
+        /// When.
+        at_us: u64,
+        /// More about it, as JSON.
+        data: Option<String>,
+    },
     /// Something happened to the pool as a whole.
     PoolEvent {
         /// What.
@@ -252,6 +370,13 @@ pub enum Op {
         at_us: u64,
         /// More about it, as JSON.
         data: Option<String>,
+    },
+    /// A person has the pool start no further task, or lets it start tasks again. Outlives the supervisor.
+    Pause {
+        /// Why it pauses; none to go on.
+        pause: Option<Pause>,
+        /// When.
+        at_us: u64,
     },
     /// Goes on with work that one transaction was too small for (`Applied::more`).
     Continue,
@@ -273,7 +398,15 @@ impl Op {
             Self::WorkerStopped { id, at_us, .. } => (9, id.to_u128(), *at_us),
             Self::PoolEvent { kind, at_us, .. } => (10, kind.code().into(), *at_us),
             Self::Continue => (11, 0, 0),
+            Self::Suspended { id, at_us, on, .. } => (60 + u8::from(!on), id.to_u128(), *at_us),
             Self::WorkerUnhealthy { id, at_us } => (12, id.to_u128(), *at_us),
+            Self::Pause { pause, at_us } => (40, pause.is_some().into(), *at_us),
+            Self::WorkerEvent { worker, at_us, .. } => (13, worker.to_u128(), *at_us),
+            Self::Hold { id, at_us, .. } => (50, id.to_u128(), *at_us),
+            Self::Release { id, at_us } => (51, id.to_u128(), *at_us),
+            Self::Group { change, at_us } => (52, change.name.len() as u128, *at_us),
+            Self::Expire { due, at_us, .. } => (53, due.first().copied().unwrap_or(0).into(), *at_us),
+            Self::Age { now_us, from, .. } => (54, from.seq.into(), *now_us),
         }
     }
 }
@@ -287,18 +420,29 @@ pub struct NowReady {
     pub priority: Priority,
     /// Its class.
     pub class: Class,
+    /// Its limit group; 0 for none.
+    pub group: u32,
 }
 
 /// What a batch did, beyond what the operations themselves say. Valid only because it was committed.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Applied {
-    /// Tasks and arrays that became ready in another way than by being submitted: woken, retried, requeued, unblocked.
+    /// Tasks and arrays that became ready in another way than by being submitted: woken, retried, requeued, unblocked,
+    /// released, moved up; and those of a limit group, also by being submitted.
     pub ready: Vec<NowReady>,
     /// Everything that reached a final state, with those cancelled by a dependency. Untouched members of a cancelled
     /// array are not listed: the array stands for them.
     pub ended: Vec<(TaskId, TaskState)>,
+    /// The same counted by state, with the untouched members of arrays, and without the arrays themselves.
+    pub settled: Counts,
     /// Submissions refused, with the reason; nothing of them was written.
     pub rejected: Vec<(TaskId, SubmitError)>,
+    /// Groups that are new or changed, as they are now but for `open`.
+    pub groups: Vec<Group>,
+    /// Tasks that have moved up by one priority; they are in `ready` too, with the new one.
+    pub aged: Vec<TaskId>,
+    /// Where to go on letting tasks age, if `Op::Age` has not seen all.
+    pub age_next: Option<AgePlace>,
     /// Whether work is left that was too much for one transaction: apply `Op::Continue` soon.
     pub more: bool,
 }
@@ -308,7 +452,14 @@ impl Applied {
     pub fn absorb(&mut self, later: Self) {
         self.ready.extend(later.ready);
         self.ended.extend(later.ended);
+        for state in TaskState::ALL.into_iter().filter(|state| state.is_final()) {
+            let mut more = later.settled;
+            *self.settled.of(state) += *more.of(state);
+        }
         self.rejected.extend(later.rejected);
+        self.groups.extend(later.groups);
+        self.aged.extend(later.aged);
+        self.age_next = later.age_next.or(self.age_next);
         self.more |= later.more;
     }
 }

@@ -7,7 +7,7 @@ use acode_worker::task::TaskState;
 use rusqlite::params;
 
 use super::apply::{HAS_DEPENDENCIES, RowKind, Writer, stored};
-use super::events::Draft;
+use super::events::{Draft, width};
 use super::life::attempt_key;
 use super::statements::Sql;
 use super::{EventKind, Store, StoreError};
@@ -78,10 +78,11 @@ impl Store {
             let worker = oldest("SELECT min(stopped_us) FROM worker")?;
             let event =
                 oldest("SELECT at_us FROM event WHERE seq = (SELECT min(seq) FROM event) UNION ALL SELECT NULL")?;
-            let first = oldest(
-                "SELECT min(seq + CASE WHEN kind = 1 THEN coalesce(count, 1) ELSE 1 END) FROM event
-                WHERE seq = (SELECT min(seq) FROM event)",
-            )?;
+            let first = oldest(concat!(
+                "SELECT min(seq + ",
+                width!(),
+                ") FROM event WHERE seq = (SELECT min(seq) FROM event)"
+            ))?;
             let surplus = policy.max_events.map(|max| self.ledger.next_event.saturating_sub(max));
             Ok(older(before(policy.max_age_us), task)
                 || older(before(policy.max_age_us), worker)

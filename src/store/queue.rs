@@ -1,6 +1,6 @@
 //! What is ready, in which order, and with which specification.
 //!
-//! Owner: the dispatcher, which asks lane by lane and remembers how far it got. An array's place in its lane is that of
+//! Owner: the dispatcher, which asks stream by stream and remembers how far it got. An array's place in its stream is that of
 //! its next untouched member: the touched ones come before it, in order. Deliberately absent: what is handed out at the
 //! moment. For the store a running task is pending, and so ready.
 
@@ -39,7 +39,19 @@ pub enum Entry {
     },
 }
 
-/// One entry of a lane.
+/// The part of a lane that belongs to one limit group. Within it the order is that of submission; who wants the order of
+/// the whole lane merges its streams by place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Stream {
+    /// Urgency.
+    pub priority: Priority,
+    /// Which workers may take it.
+    pub class: Class,
+    /// The group's number; 0 for the tasks of no group.
+    pub group: u32,
+}
+
+/// One entry of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadyTask {
     /// Its id.
@@ -52,6 +64,10 @@ pub struct ReadyTask {
     pub failures: u32,
     /// Attempts that ended with their worker.
     pub losses: u32,
+    /// Since when only its turn is missing, in microseconds of Unix time.
+    pub ready_us: u64,
+    /// Attempts that ran out of memory.
+    pub ooms: u32,
     /// What it is.
     pub entry: Entry,
 }
@@ -64,7 +80,9 @@ struct Raw {
     attempts: u32,
     failures: u32,
     losses: u32,
+    ready_us: u64,
     spec: Option<String>,
+    ooms: u32,
 }
 
 /// An array that members are rendered from.
@@ -77,36 +95,36 @@ pub(super) struct Template {
     spec: TaskSpec,
 }
 
-const COLUMNS: &str = "seq, kind, submitted_ms, attempts, failures, losses, spec";
+const COLUMNS: &str = "seq, kind, submitted_ms, attempts, failures, losses, spec, ready_us, ooms";
 const IS_READY: &str = "state = 0 AND blockers = 0 AND not_before_us = 0 AND held = 0";
 
 impl Store {
-    /// The ready entries of a lane behind place `after` (0: from the front), in order, at most `limit`. They end at an
+    /// The ready entries of a stream behind place `after` (0: from the front), in order, at most `limit`. They end at an
     /// array: nothing behind it may overtake its untouched members. `Op::Expand` it, and go on from its place.
     ///
     /// # Errors
     /// The queue could not be read.
-    pub fn ready(&self, lane: (Priority, Class), after: u64, limit: usize) -> Result<Vec<ReadyTask>, StoreError> {
-        let (priority, class) = (lane.0 as u8, lane.1 as u8);
+    pub fn ready(&self, stream: Stream, after: u64, limit: usize) -> Result<Vec<ReadyTask>, StoreError> {
+        let (priority, class, group) = (stream.priority as u8, stream.class as u8, stream.group);
         self.read(|conn| {
             let mut templates = HashMap::new();
             // The array in whose numbers `after` lies comes before it by number, but perhaps not by place.
             let sql = format!(
                 "SELECT {COLUMNS} FROM task WHERE seq = (SELECT seq FROM array WHERE seq <= ?1 ORDER BY seq DESC LIMIT 1)
-                 AND priority = ?2 AND class = ?3 AND {IS_READY}"
+                 AND priority = ?2 AND class = ?3 AND grp = ?4 AND {IS_READY}"
             );
-            let start = conn.prepare_cached(&sql)?.query_row(params![after, priority, class], raw).optional()?;
+            let start = conn.prepare_cached(&sql)?.query_row(params![after, priority, class, group], raw).optional()?;
             let mut waiting = match start {
                 Some(raw) => Some(self.ready_task(conn, raw, &mut templates)?).filter(|array| array.place >= after),
                 None => None,
             };
             let sql = format!(
-                "SELECT {COLUMNS} FROM task INDEXED BY task_ready WHERE {IS_READY} AND priority = ?1 AND class = ?2 AND grp = 0
-                 AND seq > ?3 ORDER BY seq LIMIT ?4"
+                "SELECT {COLUMNS} FROM task INDEXED BY task_ready WHERE {IS_READY} AND priority = ?1 AND class = ?2 AND grp = ?3
+                 AND seq > ?4 ORDER BY seq LIMIT ?5"
             );
             let mut statement = conn.prepare_cached(&sql)?;
             // One more row than asked for: an array is read before the members that come before it.
-            let mut rows = statement.query(params![priority, class, after, limit.saturating_add(1)])?;
+            let mut rows = statement.query(params![priority, class, group, after, limit.saturating_add(1)])?;
             let mut found = Vec::new();
             while found.len() < limit {
                 let Some(row) = rows.next()? else { break };
@@ -185,7 +203,7 @@ impl Store {
         raw: Raw,
         templates: &mut HashMap<u64, Template>,
     ) -> rusqlite::Result<ReadyTask> {
-        let Raw { seq, kind, ms, attempts, failures, losses, spec } = raw;
+        let Raw { seq, kind, ms, attempts, failures, losses, ready_us, ooms, spec } = raw;
         let (entry, place) = match kind {
             RowKind::Task => (Entry::Task { spec_json: spec.unwrap_or_default() }, seq),
             RowKind::Header => {
@@ -214,7 +232,8 @@ impl Store {
                 (Entry::Member { array: template.id, index, spec_json }, seq)
             }
         };
-        Ok(ReadyTask { id: self.id(ms, seq), place, attempts, failures, losses, entry })
+        let ready_us = if ready_us == 0 { ms.saturating_mul(1_000) } else { ready_us };
+        Ok(ReadyTask { id: self.id(ms, seq), place, attempts, failures, losses, ready_us, ooms, entry })
     }
 
     /// The array whose numbers cover `seq`.
@@ -269,5 +288,7 @@ fn raw(r: &rusqlite::Row<'_>) -> rusqlite::Result<Raw> {
         failures: r.get(4)?,
         losses: r.get(5)?,
         spec: r.get(6)?,
+        ready_us: r.get(7)?,
+        ooms: r.get(8)?,
     })
 }

@@ -1,7 +1,7 @@
 -- Version 1 of the queue's database. One owner at a time; see mod.rs.
 -- Times: *_us are microseconds, *_ms milliseconds of Unix time. Zero costs no byte in a row, NULL costs none either.
 
--- Facts that never change after creation: 'tag' (the queue's 40 random bits), 'created_ms'.
+-- Facts about the queue as a whole: 'tag' (its 40 random bits, for ever), 'paused' (JSON, only while it is, by hand).
 CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
 
 -- One row, rewritten by every transaction: so opening never counts, and numbers are never given out twice.
@@ -79,7 +79,8 @@ CREATE TABLE attempt (
 -- How many kept attempts begin in a journal segment.
 CREATE TABLE segment (worker BLOB, segment INTEGER, uses INTEGER NOT NULL, PRIMARY KEY (worker, segment)) WITHOUT ROWID;
 
--- One row may stand for 'count' events with consecutive numbers (submissions).
+-- One row may stand for 'count' events with consecutive numbers (submissions), or for two (a start that knows its claim:
+-- 'count' is then the microseconds between them).
 CREATE TABLE event (
   seq INTEGER PRIMARY KEY, at_us INTEGER NOT NULL, kind INTEGER NOT NULL,
   task INTEGER, task_ms INTEGER, count INTEGER, attempt INTEGER, worker BLOB, data TEXT

@@ -2,6 +2,7 @@
 //!
 //! Owner: `apply`. Deliberately absent: statements of the read path, which stand where they are used.
 
+use super::events::width;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Row};
 
 macro_rules! statements {
@@ -17,25 +18,31 @@ statements! {
     Begin = "BEGIN IMMEDIATE";
     Commit = "COMMIT";
     SaveLedger = "UPDATE ledger SET batch=?1, next_seq=?2, next_event=?3, last_ms=?4, pending=?5, completed=?6,
-        failed=?7, cancelled=?8, timeout=?9 WHERE id=1";
+        failed=?7, cancelled=?8, timeout=?9, blocked=?10 WHERE id=1";
     InsertEvent = "INSERT INTO event(seq, at_us, kind, task, task_ms, count, attempt, worker, data)
         VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
-    SameEvent = "SELECT 1 FROM event WHERE seq >= ?1 AND at_us = ?2 AND kind = ?3 AND data IS ?4 LIMIT 1";
+    SameEvent = "SELECT 1 FROM event WHERE seq >= ?1 AND at_us = ?2 AND kind = ?3 AND data IS ?4 AND worker IS ?5 LIMIT 1";
 
-    InsertTask = "INSERT OR IGNORE INTO task(seq, kind, state, priority, class, blockers, not_before_us, flags,
+    InsertPlain = "INSERT OR IGNORE INTO task(seq, kind, state, priority, class, blockers, not_before_us, flags,
         submitted_ms, spec) VALUES(?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+    InsertTask = "INSERT OR IGNORE INTO task(seq, kind, state, priority, class, blockers, not_before_us, flags,
+        submitted_ms, spec, name, key, grp, held, expires_us, aged)
+        VALUES(?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
     InsertArray = "INSERT INTO array(seq, count, first, open) VALUES(?1, ?2, ?3, ?2)";
     InsertItem = "INSERT INTO array_item(header, idx, text) VALUES(?1, ?2, ?3)";
     InsertDep = "INSERT OR IGNORE INTO dep(blocker, dependent, kind, met) VALUES(?1, ?2, ?3, ?4)";
-    MarkBlocker = "UPDATE task SET flags = flags | 1 WHERE seq = ?1";
 
-    Row = "SELECT kind, state, priority, class, blockers, not_before_us, held, flags, submitted_ms FROM task
-        WHERE seq = ?1";
+    KeyHolder = "SELECT seq, submitted_ms FROM task WHERE key = ?1 AND key IS NOT NULL AND state = 0";
+    KeyRival = "SELECT other.key FROM task AS own JOIN task AS other ON other.key = own.key AND other.key IS NOT NULL
+        AND other.state = 0 WHERE own.seq = ?1 AND own.key IS NOT NULL AND own.state <> 0";
+
+    Row = "SELECT kind, state, priority, class, blockers, not_before_us, held, flags, submitted_ms,
+        grp, expires_us, aged FROM task WHERE seq = ?1";
     ArrayOf = "SELECT seq, count, cursor, stopped, open, failed, cancelled, unborn FROM array WHERE seq <= ?1
         ORDER BY seq DESC LIMIT 1";
 
     Start = "UPDATE task SET attempts = ?2, running = 1, started_us = ?3, progress_percent = NULL,
-        progress_message = NULL WHERE seq = ?1 AND state = 0 AND attempts < ?2";
+        progress_message = NULL, expires_us = 0 WHERE seq = ?1 AND state = 0 AND attempts < ?2";
     NeverStarted = "SELECT 1 FROM task WHERE seq = ?1 AND state = 0 AND attempts = 0";
     Progress = "UPDATE task SET progress_percent = ?2, progress_message = ?3 WHERE seq = ?1 AND state = 0
         AND (progress_percent IS NOT ?2 OR progress_message IS NOT ?3)";
@@ -43,41 +50,73 @@ statements! {
         ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)";
     UseSegment = "INSERT INTO segment VALUES(?1, ?2, 1) ON CONFLICT DO UPDATE SET uses = uses + 1";
     End = "UPDATE task SET state = ?2, finished_us = ?3, running = 0, attempts = max(attempts, ?4),
-        failures = failures + ?5, result = ?6, reason = ?7, started_us = coalesce(?8, started_us)
+        failures = failures + ?5, result = ?6, reason = ?7, started_us = coalesce(?8, started_us),
+        losses = losses + ?9, ooms = ooms + ?10
         WHERE seq = ?1 AND state = 0";
     Again = "UPDATE task SET not_before_us = ?2, running = 0, attempts = max(attempts, ?3), failures = failures + ?4,
-        losses = losses + ?5, started_us = coalesce(?6, started_us) WHERE seq = ?1 AND state = 0";
+        losses = losses + ?5, started_us = coalesce(?6, started_us), ready_us = ?7, ooms = ooms + ?8, priority = priority + aged, aged = 0,
+        expires_us = CASE WHEN ?6 IS NULL THEN expires_us ELSE 0 END WHERE seq = ?1 AND state = 0";
     EndArray = "UPDATE task SET state = ?2, finished_us = ?3 WHERE seq = ?1 AND state = 0";
-    Revive = "UPDATE task SET state = 0, finished_us = NULL, running = 0, failures = 0, losses = 0, result = NULL,
-        reason = NULL, not_before_us = 0, blockers = ?2 WHERE seq = ?1 AND state >= 3";
-    ReviveArray = "UPDATE task SET state = 0, finished_us = NULL, reason = NULL, held = ?2 WHERE seq = ?1";
+    Revive = "UPDATE task SET state = 0, finished_us = NULL, running = 0, failures = 0, losses = 0, ooms = 0, result = NULL,
+        reason = NULL, broke = NULL, root = NULL, not_before_us = 0, blockers = ?2, ready_us = ?3, expires_us = 0, held = held & ~1,
+        priority = priority + aged, aged = 0 WHERE seq = ?1 AND state >= 3";
+    ReviveArray = "UPDATE task SET state = 0, finished_us = NULL, reason = NULL, broke = NULL, root = NULL,
+        held = (held & 1) | ?2 WHERE seq = ?1";
 
     Due = "SELECT seq FROM task INDEXED BY task_delayed WHERE state = 0 AND not_before_us > 0 AND not_before_us <= ?1
         ORDER BY not_before_us LIMIT ?2";
-    Undelay = "UPDATE task SET not_before_us = 0 WHERE seq = ?1 AND state = 0";
+    Undelay = "UPDATE task SET not_before_us = 0, ready_us = CASE WHEN held & 1 THEN ready_us ELSE ?2 END
+        WHERE seq = ?1 AND state = 0";
 
     ExpandTo = "UPDATE array SET cursor = ?2 WHERE seq = ?1";
-    Hold = "UPDATE task SET held = ?2 WHERE seq = ?1";
+    Hold = "UPDATE task SET held = held | ?2, expires_us = 0 WHERE seq = ?1";
+    HoldByPerson = "UPDATE task SET held = held | 1, ready_us = ?2 WHERE seq = ?1 AND state = 0 AND held & 1 = 0";
+    ReleaseByPerson = "UPDATE task SET held = held & ~1, ready_us = ?2 WHERE seq = ?1 AND state = 0 AND held & 1 = 1";
+    HeldBetween = "SELECT seq FROM task INDEXED BY task_held WHERE state = 0 AND held = 1 AND seq >= ?1 AND seq <= ?2
+        ORDER BY seq LIMIT ?3";
+    Unexpire = "UPDATE task SET expires_us = 0 WHERE seq = ?1";
+    ReadyFrom = "SELECT seq, submitted_ms, ready_us, aged FROM task INDEXED BY task_ready WHERE state = 0
+        AND blockers = 0 AND not_before_us = 0 AND held = 0 AND priority = ?1 AND class = ?2 AND grp = ?3 AND seq > ?4
+        ORDER BY seq LIMIT ?5";
+    NextGroup = "SELECT grp FROM task INDEXED BY task_ready WHERE state = 0 AND blockers = 0 AND not_before_us = 0
+        AND held = 0 AND priority = ?1 AND class = ?2 AND grp > ?3 ORDER BY grp LIMIT 1";
+    MoveUp = "UPDATE task SET priority = priority - 1, aged = aged + 1 WHERE seq = ?1 AND state = 0 AND priority > 0";
+
+    GroupByName = "SELECT id, max, held_us FROM grp WHERE name = ?1";
+    CountGroups = "SELECT count(*) FROM grp";
+    InsertGroup = "INSERT INTO grp(name) VALUES(?1) RETURNING id";
+    SaveGroup = "UPDATE grp SET max = ?2, held_us = ?3 WHERE id = ?1";
+    CountOpen = "UPDATE grp SET open = max(0, open + ?2) WHERE id = ?1";
     MemberEnded = "UPDATE array SET open = open - 1, failed = failed + ?2, cancelled = cancelled + ?3 WHERE seq = ?1";
     MemberRevived = "UPDATE array SET open = open + 1, failed = failed - ?2, cancelled = cancelled - ?3 WHERE seq = ?1";
     StopArray = "UPDATE array SET stopped = 1, unborn = ?2, open = open - ?2, cancelled = cancelled + ?2 WHERE seq = ?1";
-    StopHeader = "UPDATE task SET held = 2, not_before_us = 0, reason = ?2 WHERE seq = ?1";
+    StopHeader = "UPDATE task SET held = 2, not_before_us = 0, expires_us = 0, reason = ?2 WHERE seq = ?1";
     UnstopArray = "UPDATE array SET stopped = 0, unborn = 0, open = open + unborn, cancelled = cancelled - unborn WHERE seq = ?1";
     Born = "UPDATE array SET open = open + 1, cancelled = cancelled - 1, unborn = unborn - 1 WHERE seq = ?1";
     SetBlockers = "UPDATE task SET blockers = ?2 WHERE seq = ?1";
     RowsBetween = "SELECT count(*) FROM task WHERE seq >= ?1 AND seq <= ?2";
     ReadyBetween = "SELECT seq FROM task INDEXED BY task_ready WHERE state = 0 AND blockers = 0 AND not_before_us = 0
-        AND held = 0 AND priority = ?1 AND class = ?2 AND grp = 0 AND seq >= ?3 AND seq <= ?4";
+        AND held = 0 AND priority = ?1 AND class = ?2 AND grp = ?3 AND seq >= ?4 AND seq <= ?5";
     DelayedBetween = "SELECT seq FROM task INDEXED BY task_delayed WHERE state = 0 AND not_before_us > 0
         AND seq >= ?1 AND seq <= ?2";
     EndedBetween = "SELECT seq, state FROM task WHERE seq >= ?1 AND seq <= ?2 AND state <> 0 LIMIT ?3";
 
-    Unmet = "SELECT dependent, kind FROM dep WHERE blocker = ?1 AND met = 0 LIMIT ?2";
-    Meet = "UPDATE OR REPLACE dep SET met = 1 WHERE blocker = ?1 AND met = 0 AND dependent = ?2 AND kind = ?3";
-    Unblock = "UPDATE task SET blockers = blockers - 1 WHERE seq = ?1 AND state = 0 AND blockers > 0";
-    Block = "UPDATE OR REPLACE dep SET met = 0 WHERE dependent = ?1 AND met = 1
+    Unmet = "SELECT dependent, kind FROM dep WHERE blocker = ?1 AND dependent > ?2 AND met = 0 LIMIT ?3";
+    Meet = "UPDATE dep SET met = 1 WHERE blocker = ?1 AND dependent > ?2 AND dependent <= ?3 AND met = 0";
+    Unblock = "UPDATE task SET blockers = blockers - 1,
+        ready_us = CASE WHEN blockers = 1 AND held & 1 = 0 THEN ?2 ELSE ready_us END
+        WHERE seq = ?1 AND state = 0 AND blockers > 0
+        RETURNING kind, state, priority, class, blockers, not_before_us, held, flags, submitted_ms, grp, expires_us, aged";
+    Cause = "SELECT root FROM task WHERE seq = ?1 AND root IS NOT NULL";
+    SetCause = "UPDATE task SET broke = ?2, root = ?3 WHERE seq = ?1 AND state >= 3";
+
+    HookFacts = "SELECT spec, attempts, started_us, reason FROM task WHERE seq = ?1";
+    LastVerdict = "SELECT verdict, error FROM attempt WHERE key = ?1";
+    SetHook = "UPDATE task SET hook_of = ?2 WHERE seq = ?1";
+
+    Block = "UPDATE dep SET met = 0 WHERE dependent = ?1 AND met = 1
         AND EXISTS (SELECT 1 FROM task WHERE task.seq = dep.blocker AND task.state = 0)";
-    Settle = "UPDATE OR REPLACE dep SET met = 1 WHERE dependent = ?1 AND met = 0
+    Settle = "UPDATE dep SET met = 1 WHERE dependent = ?1 AND met = 0
         AND NOT EXISTS (SELECT 1 FROM task WHERE task.seq = dep.blocker AND task.state = 0)";
     CountUnmet = "SELECT count(*) FROM dep JOIN task ON task.seq = dep.blocker WHERE dependent = ?1 AND met = 0
         AND task.state = 0";
@@ -85,6 +124,9 @@ statements! {
     LoadTodo = "SELECT kind, seq, pos, at_us FROM todo LIMIT ?1";
     DropTodo = "DELETE FROM todo WHERE kind = ?1 AND seq = ?2";
     AnyTodo = "SELECT 1 FROM todo LIMIT 1";
+
+    SetMeta = "INSERT INTO meta(key, value) VALUES(?1, ?2) ON CONFLICT DO UPDATE SET value = ?2 WHERE value IS NOT ?2";
+    DropMeta = "DELETE FROM meta WHERE key = ?1";
 
     WorkerStarted = "INSERT OR IGNORE INTO worker(id, slot, pid, start_ticks, boot_id, mode, started_us)
         VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)";
@@ -104,8 +146,8 @@ statements! {
     DropAttempts = "DELETE FROM attempt WHERE key >= ?1 AND key <= ?2";
     DropEvents = "DELETE FROM event WHERE seq IN (SELECT seq FROM event WHERE at_us < ?1
         AND seq <= (SELECT min(seq) FROM event) + ?2 ORDER BY seq LIMIT ?2)";
-    DropSurplusEvents = "DELETE FROM event WHERE seq IN (SELECT seq FROM event WHERE seq < ?1 AND seq + coalesce(
-        CASE WHEN kind = 1 THEN count END, 1) <= ?1 ORDER BY seq LIMIT ?2)";
+    DropSurplusEvents = concat!("DELETE FROM event WHERE seq IN (SELECT seq FROM event WHERE seq < ?1 AND seq + ",
+        width!(), " <= ?1 ORDER BY seq LIMIT ?2)");
     DropWorkers = "DELETE FROM worker WHERE id IN (SELECT id FROM worker WHERE stopped_us < ?1 LIMIT ?2)";
 }
 

@@ -6,14 +6,14 @@
 use std::collections::HashSet;
 
 use acode_worker::task::{Array, Class, DependencyKind, Priority, TaskId, TaskState};
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
-use super::apply::{HAS_DEPENDENCIES, Row, RowKind, Writer};
+use super::apply::{HAS_DEPENDENCIES, HAS_HOOK, READS_COPY, Row, RowKind, Writer, stored};
 use super::deps::{Condition, condition};
 use super::events::Draft;
 use super::op::{NewTask, check_size};
 use super::statements::Sql;
-use super::{EventKind, Store, StoreError, SubmitError};
+use super::{COPY_MARK, EventKind, Store, StoreError, SubmitError};
 
 /// The changing part of an array.
 #[derive(Debug, Clone, Copy)]
@@ -48,7 +48,7 @@ impl Writer<'_> {
 
     /// Accepts one task or array, or notes why not.
     pub(super) fn submit(&mut self, new: &NewTask) -> rusqlite::Result<()> {
-        if let Err(why) = self.admissible(new) {
+        if let Some(why) = self.inadmissible(new)? {
             self.applied.rejected.push((new.id, why));
             return Ok(());
         }
@@ -72,7 +72,7 @@ impl Writer<'_> {
                     unmet.insert((on.seq(), kind));
                 }
                 Condition::Met => {}
-                Condition::Impossible => doomed = doomed.or(Some((on, kind, blocker.state))),
+                Condition::Impossible => doomed = doomed.or(Some((blocker, kind))),
             }
             edges.push((on.seq(), kind));
         }
@@ -82,21 +82,27 @@ impl Writer<'_> {
         for (blocker, kind) in edges {
             let open = unmet.contains(&(blocker, kind));
             self.sql.run(Sql::InsertDep, params![blocker, new.id.seq(), kind as u8, !open])?;
-            if open {
-                self.sql.run(Sql::MarkBlocker, [blocker])?;
-            }
         }
         match doomed {
-            Some((on, kind, state)) => self.cancel_dependent(new.id.seq(), on, kind, state, new.at_us),
+            Some((blocker, kind)) => self.cancel_dependent(new.id.seq(), &blocker, kind, new.at_us),
             None => Ok(()),
         }
     }
 
-    fn admissible(&self, new: &NewTask) -> Result<(), SubmitError> {
+    /// Why a submission cannot be accepted, if so.
+    fn inadmissible(&mut self, new: &NewTask) -> rusqlite::Result<Option<SubmitError>> {
         if new.id.queue() != self.tag {
-            return Err(SubmitError::ForeignId(new.id));
+            return Ok(Some(SubmitError::ForeignId(new.id)));
         }
-        new.array.as_ref().map_or(Ok(()), check_size)
+        if let Some(key) = &new.key {
+            let tag = self.tag;
+            let holder = self.sql.one(Sql::KeyHolder, [key], |r| Ok(TaskId::new(r.get(1)?, tag, r.get(0)?)))?;
+            // Its own, if it comes a second time.
+            if let Some(holder) = holder.filter(|holder| *holder != new.id) {
+                return Ok(Some(SubmitError::KeyExists(key.clone(), holder)));
+            }
+        }
+        Ok(new.array.as_ref().and_then(|array| check_size(array).err()))
     }
 
     /// What a dependency is on, if it can be depended on.
@@ -115,17 +121,50 @@ impl Writer<'_> {
     }
 
     /// Writes the rows of a task or array; false if they were there already.
-    fn insert_task(&mut self, new: &NewTask, blockers: usize, flags: u8) -> rusqlite::Result<bool> {
+    pub(super) fn insert_task(&mut self, new: &NewTask, blockers: usize, flags: u8) -> rusqlite::Result<bool> {
         let (seq, ms) = (new.id.seq(), new.id.millis());
+        let group = match &new.group {
+            None => 0,
+            Some(wish) => match self.group_of(wish)? {
+                Ok(group) => group,
+                Err(why) => {
+                    self.applied.rejected.push((new.id, why));
+                    return Ok(false);
+                }
+            },
+        };
         let kind = if new.array.is_some() { RowKind::Header } else { RowKind::Task };
         let (priority, class) = (new.priority as u8, new.class as u8);
-        let spec = Some(new.spec_json.as_str());
-        let row = params![seq, kind as u8, priority, class, blockers, new.not_before_us, flags, ms, spec];
-        if self.sql.run(Sql::InsertTask, row)? == 0 {
+        let (spec, name, key) = (Some(new.spec_json.as_str()), new.name.as_deref(), new.key.as_deref());
+        let flags = flags | if new.hooked { HAS_HOOK } else { 0 };
+        // A mark in something else than the file's path does no harm: the sweep reads the path.
+        let flags = flags | if new.spec_json.contains(COPY_MARK) { READS_COPY } else { 0 };
+        let (held, expires_us) = (new.held, new.expires_us);
+        let (kind, delay) = (kind as u8, new.not_before_us);
+        // What most tasks do not use costs them nothing.
+        let plain = group == 0 && !held && expires_us == 0 && name.is_none() && key.is_none();
+        let inserted = if plain {
+            self.sql.run(Sql::InsertPlain, params![seq, kind, priority, class, blockers, delay, flags, ms, spec])?
+        } else {
+            #[rustfmt::skip]
+            let row = params![
+                seq, kind, priority, class, blockers, delay, flags, ms, spec, name, key, group, held, expires_us, 0
+            ];
+            self.sql.run(Sql::InsertTask, row)?
+        };
+        if inserted == 0 {
             return Ok(false);
         }
+        self.ledger.blocked += u64::from(blockers > 0);
         self.ledger.next_seq = self.ledger.next_seq.max(seq + new.span());
         self.ledger.last_ms = self.ledger.last_ms.max(ms);
+        self.count_open(group, i64::try_from(new.span()).map_or(0, |span| (span - 1).max(1)));
+        if group != 0
+            && let Some(row) = self.row(seq)?.filter(Row::is_ready)
+        {
+            // The supervisor cannot know the number of a group that has just come into being.
+            self.now_ready(&row);
+        }
         let Some(array) = &new.array else {
             self.ledger.counts.pending += 1;
             self.submitted(new.id, new.at_us)?;
@@ -171,7 +210,24 @@ impl Writer<'_> {
         let (priority, class): (Priority, Class) = (header.priority, header.class);
         let ms = header.id.millis();
         let none: Option<&str> = None;
-        let row = params![seq, RowKind::Member as u8, priority as u8, class as u8, 0, 0, 0, ms, none];
+        let (group, expires_us, aged) = (header.group, header.expires_us, header.aged);
+        let row = params![
+            seq,
+            RowKind::Member as u8,
+            priority as u8,
+            class as u8,
+            0,
+            0,
+            0,
+            ms,
+            none,
+            none,
+            none,
+            group,
+            0,
+            expires_us,
+            aged
+        ];
         Ok(self.sql.run(Sql::InsertTask, row)? > 0)
     }
 }
@@ -205,11 +261,15 @@ impl Store {
 
     /// Why nothing can depend on this id, if so.
     fn refuses(&self, on: TaskId) -> Result<Option<SubmitError>, StoreError> {
-        Ok(match self.get(on)? {
-            Some(found) => match found.kind {
-                super::TaskKind::Task | super::TaskKind::Array(_) => None,
-                super::TaskKind::Member { .. } => Some(SubmitError::MemberDependency(on)),
-            },
+        // Not the whole record: a task may wait for a hundred thousand others.
+        let kind = self.read(|conn| {
+            let mut row = conn.prepare_cached("SELECT kind FROM task WHERE seq = ?1 AND submitted_ms = ?2")?;
+            row.query_row([on.seq(), on.millis()], |r| stored(r, 0, RowKind::from_u8)).optional()
+        })?;
+        Ok(match kind.filter(|_| on.queue() == self.tag) {
+            Some(RowKind::Task | RowKind::Header) => None,
+            Some(RowKind::Member) => Some(SubmitError::MemberDependency(on)),
+            None if self.get(on)?.is_some() => Some(SubmitError::MemberDependency(on)),
             None => Some(SubmitError::UnknownDependency(on)),
         })
     }

@@ -8,6 +8,7 @@ use std::io::{self, ErrorKind};
 
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 
 use crate::wire::{Call, CallError, Inbox, Outbox, Request, check_peer};
@@ -32,6 +33,8 @@ struct Client {
     outbox: Outbox,
     /// A call with several replies is going on: what follows it has to wait.
     streaming: bool,
+    /// A call waits for room in the queue: what follows it has to wait.
+    waiting: bool,
     /// It was not read from because it did not take its replies; what it has sent meanwhile is announced no more.
     stalled: bool,
     /// Nothing more is read; it is closed when its replies are out.
@@ -39,6 +42,10 @@ struct Client {
     /// Whether the poll tells when it can be written to. Only while replies wait: else every reply that is taken would
     /// wake the loop once more.
     awaits_room: bool,
+    /// Since when it has taken nothing although its outbox is full, in nanoseconds of the monotonic clock.
+    stuck_ns: Option<u64>,
+    /// When it is closed even if it has not taken its last reply.
+    until_ns: Option<u64>,
 }
 
 /// All connections.
@@ -62,6 +69,11 @@ impl Clients {
     /// Follows a changed configuration.
     pub fn set_max(&mut self, max: usize) {
         self.max = max;
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> u32 {
+        u32::try_from(self.all.len()).unwrap_or(u32::MAX)
     }
 
     /// The listening socket.
@@ -96,8 +108,18 @@ impl Clients {
             check_peer(&stream).err().map(|error| CallError::PermissionDenied { reason: error.to_string() })
         };
         let (inbox, outbox) = (Inbox::new(), Outbox::new());
-        let mut client =
-            Client { stream, inbox, outbox, streaming: false, stalled: false, closing: false, awaits_room: false };
+        let mut client = Client {
+            stream,
+            inbox,
+            outbox,
+            streaming: false,
+            waiting: false,
+            stalled: false,
+            closing: false,
+            awaits_room: false,
+            stuck_ns: None,
+            until_ns: None,
+        };
         if let Some(refusal) = refusal {
             // Its buffer is empty, so this fits; if not, the closed connection says enough.
             let _ = client.outbox.error(&refusal);
@@ -131,7 +153,7 @@ impl Clients {
         let client = self.all.get_mut(&id)?;
         let mut reads = 0;
         loop {
-            if client.streaming || client.closing {
+            if client.streaming || client.waiting || client.closing {
                 return None;
             }
             client.stalled = client.outbox.is_full();
@@ -195,11 +217,54 @@ impl Clients {
         }
     }
 
+    /// Sends a reply of a stream that was written down before, after which another one follows.
+    pub fn reply_encoded(&mut self, id: ClientId, message: &Outbox) {
+        let Some(client) = self.all.get_mut(&id) else { return };
+        client.streaming = true;
+        if client.outbox.append(message).is_err() {
+            client.closing = true;
+        }
+    }
+
+    /// Since when a client has taken nothing of a full outbox, if so.
+    pub fn stuck_since_ns(&self, id: ClientId) -> Option<u64> {
+        self.all.get(&id)?.stuck_ns
+    }
+
+    /// Ends a client's connection with this error behind all that waits for it, at the latest at this time.
+    pub fn cut_off(&mut self, id: ClientId, error: &CallError, until_ns: u64) {
+        let Some(client) = self.all.get_mut(&id) else { return };
+        client.outbox.last_word(error);
+        client.streaming = false;
+        client.closing = true;
+        client.until_ns = Some(until_ns);
+    }
+
     /// Keeps a client's next calls waiting although it has had no reply yet.
     pub fn hold(&mut self, id: ClientId) {
         if let Some(client) = self.all.get_mut(&id) {
             client.streaming = true;
         }
+    }
+
+    /// Keeps a client's next calls waiting until `let_go`, whatever it is answered meanwhile to earlier ones.
+    pub fn keep_waiting(&mut self, id: ClientId) {
+        if let Some(client) = self.all.get_mut(&id) {
+            client.waiting = true;
+        }
+    }
+
+    /// Ends that.
+    pub fn let_go(&mut self, id: ClientId) {
+        if let Some(client) = self.all.get_mut(&id) {
+            client.waiting = false;
+            self.hot.insert(id);
+        }
+    }
+
+    /// Whether nobody is there any more to be told how a call came out.
+    pub fn is_gone(&self, id: ClientId) -> bool {
+        self.all.get(&id).is_none_or(|client| client.closing || has_hung_up(&client.stream))
     }
 
     /// Whether the client takes another reply of a stream now.
@@ -208,11 +273,15 @@ impl Clients {
     }
 
     /// Sends what can be sent, and closes what is to be closed. Gives the connections that are gone.
-    pub fn flush(&mut self, registry: &Registry) -> Vec<ClientId> {
+    pub fn flush(&mut self, registry: &Registry, now_ns: u64) -> Vec<ClientId> {
         let mut gone = Vec::new();
         for (id, client) in &mut self.all {
+            let waiting = client.outbox.pending();
             let written = client.outbox.write_to(&mut client.stream);
+            let stuck = client.outbox.is_full() && client.outbox.pending() == waiting;
+            client.stuck_ns = if stuck { client.stuck_ns.or(Some(now_ns)) } else { None };
             match &written {
+                Ok(_) if client.until_ns.is_some_and(|until| now_ns >= until) => gone.push(*id),
                 Ok(true) if client.closing => gone.push(*id),
                 // What was not read because the replies piled up may be read now.
                 Ok(true) if client.stalled => drop(self.hot.insert(*id)),
@@ -239,8 +308,13 @@ impl Clients {
         gone
     }
 
-    /// Notices clients in the middle of a stream that have hung up: nobody reads from them otherwise.
+    /// Notices clients that have hung up in the middle of a stream, or while they wait: nobody reads from them otherwise.
     pub fn check_streaming(&mut self, id: ClientId) {
+        if let Some(client) = self.all.get_mut(&id).filter(|client| client.waiting) {
+            // What it has sent meanwhile stays in the kernel, so that it is slowed, too.
+            client.closing |= has_hung_up(&client.stream);
+            return;
+        }
         let Some(client) = self.all.get_mut(&id).filter(|client| client.streaming) else { return };
         match client.inbox.read_from(&mut client.stream) {
             Ok(0) => client.closing = true,
@@ -249,6 +323,14 @@ impl Clients {
             Err(_) => client.closing = true,
         }
     }
+}
+
+/// Whether the peer has closed its whole end, with or without having been read to the end.
+fn has_hung_up(stream: &UnixStream) -> bool {
+    use std::os::fd::AsFd;
+    let mut fds = [PollFd::new(stream.as_fd(), PollFlags::empty())];
+    let polled = poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0);
+    polled && fds[0].revents().is_some_and(|seen| seen.intersects(PollFlags::POLLHUP | PollFlags::POLLERR))
 }
 
 /// Makes the listening socket at `path`, open to its owner only. One that a dead supervisor left is replaced; the

@@ -7,11 +7,12 @@
 use acode_worker::failpoint;
 use acode_worker::sys::clock;
 use acode_worker::task::TaskId;
+use acode_worker::wire::Order;
 
 use super::Supervisor;
 use super::clients::ClientId;
 use super::ledger::After;
-use crate::store::{Applied, EventKind, Op, StoreError};
+use crate::store::{Applied, EventKind, Op, StoreError, SubmitError};
 use crate::wire::{CallError, reply};
 
 /// How long to wait between two attempts to open the database anew, in nanoseconds.
@@ -30,6 +31,12 @@ pub struct Broken {
     since_us: u64,
     /// When to try again, in nanoseconds of the monotonic clock.
     retry_ns: u64,
+}
+
+/// When to open the database anew after an error now. An attempt that is planned stays planned: questions that cannot be
+/// answered meanwhile are errors too, and who asks often enough would keep the queue from healing.
+pub fn next_try_ns(planned_ns: Option<u64>, now_ns: u64) -> u64 {
+    planned_ns.unwrap_or(now_ns.saturating_add(HEAL_NS))
 }
 
 impl Supervisor {
@@ -59,10 +66,12 @@ impl Supervisor {
             return true;
         }
         failpoint!("supervisor.before-commit");
+        let began_ns = clock::monotonic_ns();
         match self.store.apply(self.ledger.ops()) {
             Ok(applied) => {
                 failpoint!("supervisor.after-commit");
-                self.expanding = Default::default();
+                self.observer.registry.commits.observe((clock::monotonic_ns() - began_ns) / 1_000);
+                self.desk.has_expanded();
                 let afters = self.ledger.committed();
                 self.follow_commit(&applied, afters);
                 true
@@ -101,7 +110,7 @@ impl Supervisor {
             }
         }
         if expands {
-            self.expanding = Default::default();
+            self.desk.has_expanded();
         }
         let afters = self.ledger.committed();
         self.follow_commit(&total, afters);
@@ -116,22 +125,25 @@ impl Supervisor {
                 After::Accepted { client, ids } => self.accept(client, ids, applied),
                 After::Cancelled { client, reply } => self.clients.reply(client, &reply, false),
                 After::Retried { client, reply } => self.clients.reply(client, &reply, false),
+                After::Paused { client, pause } => self.paused_by_hand(client, pause),
+                After::Told { client, reply, .. } => self.clients.reply(client, &reply, false),
                 After::Refused { client, why } => self.clients.error(client, &CallError::Internal { reason: why }),
             }
         }
-        for ready in &applied.ready {
-            let lane = acode_worker::claim::Lane { priority: ready.priority, class: ready.class };
-            self.desk.expect(lane, ready.id.seq());
-        }
-        if applied.more {
-            self.record(Op::Continue);
-        }
+        self.follow_order(applied);
+        self.books().committed(applied);
         self.next_wake_us = self.store.next_delayed().unwrap_or(None);
+        self.next_expiry_us = self.store.next_expiry().unwrap_or(None);
         self.note_ends(&applied.ended);
+        self.observer.registry.settled(applied.settled, self.now_ns);
         self.streams_dirty = true;
     }
 
     fn release(&mut self, seq: u64) {
+        if let Some(row) = self.desk.get(seq).and_then(|active| active.discard_by) {
+            failpoint!("supervisor.before-discard");
+            self.crew.order(row, &Order::Discard { number: seq });
+        }
         if let Some(ticket) = self.clear_from_desk(seq) {
             self.producer.release(ticket);
         }
@@ -139,12 +151,8 @@ impl Supervisor {
 
     /// Takes a task off the desk, with the file that was written for it; gives its slot.
     pub(super) fn clear_from_desk(&mut self, seq: u64) -> Option<acode_worker::claim::Ticket> {
-        let active = self.desk.take(seq)?;
-        if let Some(path) = active.spilled {
-            // What stays is removed with its folder when the pool stops.
-            let _ = std::fs::remove_file(path);
-        }
-        Some(active.ticket)
+        self.jobserver.forget(seq);
+        Some(self.filling().clear(seq)?.ticket)
     }
 
     fn accept(&mut self, client: ClientId, ids: Vec<TaskId>, applied: &Applied) {
@@ -155,7 +163,12 @@ impl Supervisor {
         match refused {
             None => self.clients.reply(client, &reply::Submitted { ids }, false),
             Some((entry, why)) => {
-                let error = CallError::InvalidSubmission { entry: Some(entry), reason: why.to_string() };
+                let error = match why {
+                    SubmitError::KeyExists(key, task) => {
+                        CallError::KeyExists { key: key.clone(), task: task.to_string() }
+                    }
+                    _ => CallError::InvalidSubmission { entry: Some(entry), reason: why.to_string() },
+                };
                 self.clients.error(client, &error);
             }
         }
@@ -169,7 +182,9 @@ impl Supervisor {
         }
         let now_us = crate::requests::now_us();
         let since_us = self.broken.as_ref().map_or(now_us, |broken| broken.since_us);
-        self.broken = Some(Broken { why: why.clone(), since_us, retry_ns: clock::monotonic_ns() + HEAL_NS });
+        let planned_ns = self.broken.as_ref().map(|broken| broken.retry_ns);
+        let retry_ns = next_try_ns(planned_ns, clock::monotonic_ns());
+        self.broken = Some(Broken { why: why.clone(), since_us, retry_ns });
         let refusal = CallError::QueueUnavailable { reason: why };
         for after in self.ledger.without_requests() {
             match after {
@@ -177,19 +192,23 @@ impl Supervisor {
                 After::Accepted { client, .. }
                 | After::Cancelled { client, .. }
                 | After::Retried { client, .. }
+                | After::Paused { client, .. }
+                | After::Told { client, .. }
                 | After::Refused { client, .. } => self.clients.error(client, &refusal),
             }
         }
         // What was taken out of the table for a cancellation that did not happen has to be found again.
-        self.expect_everything();
+        self.desk.expect_everything();
     }
 
     /// Tries to open the database anew, if it is broken and time for that.
     pub(super) fn heal(&mut self) {
-        let Some(broken) = &self.broken else { return };
-        if clock::monotonic_ns() < broken.retry_ns {
+        let Some(broken) = &mut self.broken else { return };
+        let now_ns = clock::monotonic_ns();
+        if now_ns < broken.retry_ns {
             return;
         }
+        broken.retry_ns = next_try_ns(None, now_ns);
         let since_us = broken.since_us;
         let data = Some(serde_json::json!({ "why": broken.why }).to_string());
         if let Err(error) = self.store.reopen() {
@@ -216,5 +235,18 @@ impl Supervisor {
             self.next_wake_us = None;
             self.record(Op::Wake { now_us, limit: WAKE_MAX });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_that_is_planned_is_not_put_off_by_errors_that_come_before_it() {
+        let planned = next_try_ns(None, 100);
+        assert_eq!(planned, 100 + HEAL_NS);
+        assert_eq!(next_try_ns(Some(planned), planned - 1), planned);
+        assert_eq!(next_try_ns(Some(planned), planned + HEAL_NS), planned, "it is due, and stays due");
     }
 }

@@ -7,16 +7,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use acode_worker::failpoint;
-use acode_worker::task::{TaskId, TaskState};
+use acode_worker::task::{Submission, TaskId, TaskState};
 use acode_worker::wire::Order;
 
 use super::Supervisor;
 use super::clients::ClientId;
-use super::desk::{Phase, served};
+use super::desk::Phase;
+use super::followers::Follower;
 use super::ledger::After;
-use super::streams::{Awaited, Follower, Waiter};
+use super::pause;
+use super::streams::{Awaited, Waiter};
 use crate::records;
-use crate::requests::{self, RequestError};
+use crate::requests::{self, Admitted, RequestError};
 use crate::store::{Op, StoreError, TaskKind};
 use crate::wire::reply::{self, Waited};
 use crate::wire::request::{self, Events, List, Logs, Stop, Submit, Wait};
@@ -31,7 +33,7 @@ impl Supervisor {
     pub(super) fn answer(&mut self, client: ClientId, call: Call) {
         let Call { request, more, oneway } = call;
         // What is done for nobody in particular is done, and answered to nobody.
-        let client = if oneway { ClientId::NOBODY } else { client };
+        let (client, connection) = (if oneway { ClientId::NOBODY } else { client }, client);
         if oneway && matches!(request, Request::Wait(_) | Request::Events(_)) {
             return;
         }
@@ -39,38 +41,50 @@ impl Supervisor {
         if !matches!(request, Request::Submit(_)) && !self.ledger.is_empty() {
             self.commit();
         }
-        if let Err(error) = self.try_answer(client, request, more) {
+        if let Err(error) = self.try_answer(client, connection, request, more) {
             let error = self.refusal(error);
-            self.clients.error(client, &error);
+            self.answer_error(client, &error);
         }
     }
 
-    fn try_answer(&mut self, client: ClientId, request: Request, more: bool) -> Result<(), RequestError> {
+    /// Answers with an error, behind the answers to earlier calls, which may wait for a commit.
+    pub(super) fn answer_error(&mut self, client: ClientId, error: &CallError) {
+        if !self.ledger.is_empty() {
+            self.commit();
+        }
+        self.clients.error(client, error);
+    }
+
+    fn try_answer(
+        &mut self,
+        client: ClientId,
+        connection: ClientId,
+        request: Request,
+        more: bool,
+    ) -> Result<(), RequestError> {
         match request {
-            Request::Submit(submit) => self.submit(client, submit)?,
+            Request::Submit(submit) => self.submit(client, connection, submit)?,
             Request::Resolve(resolve) => {
                 let ids = requests::resolve_all(&*self.store, &resolve.ids)?;
                 self.clients.reply(client, &reply::Resolved { ids }, false);
             }
             Request::Cancel(cancel) => self.cancel(client, &cancel)?,
+            Request::Suspend(suspend) => self.suspend(client, &suspend.ids)?,
+            Request::Continue(wanted) => self.let_go_on(client, &wanted.ids)?,
             Request::Retry(retry) => self.retry(client, &retry)?,
-            Request::Show(show) => {
-                let id = requests::resolve(&*self.store, &show.id)?;
-                let record = self.task_record(requests::stored(&*self.store, id)?)?;
-                let task = requests::with_attempts(&*self.store, record)?;
-                self.clients.reply(client, &reply::Shown { task }, false);
+            Request::Hold(hold) => self.hold(client, &hold)?,
+            Request::Release(release) => self.release_held(client, &release)?,
+            Request::Groups(_) => {
+                let groups = self.group_records()?;
+                self.clients.reply(client, &reply::Groups { groups }, false);
             }
+            Request::LimitGroup(limit) => self.limit_group(client, limit)?,
+            Request::Show(show) => self.show(client, &show)?,
             Request::List(list) => {
                 let listed = self.list(&list)?;
                 self.clients.reply(client, &listed, false);
             }
-            Request::Why(why) => {
-                let id = requests::resolve(&*self.store, &why.id)?;
-                let stored = requests::stored(&*self.store, id)?;
-                let verdict = stored.verdict.clone();
-                let reply = requests::why(self.task_record(stored)?, verdict.as_ref());
-                self.clients.reply(client, &reply, false);
-            }
+            Request::Why(why) => self.why(client, &why)?,
             Request::Wait(wait) => self.wait(client, &wait, more)?,
             Request::Events(events) => self.events(client, &events, more)?,
             Request::Logs(logs) => {
@@ -85,8 +99,17 @@ impl Supervisor {
                 let workers = self.workers();
                 self.clients.reply(client, &reply::WorkersReply { workers }, false);
             }
+            Request::Metrics(wanted) => {
+                let metrics = self.metrics_record();
+                let text = wanted.text.then(|| self.metrics_text().to_owned());
+                self.clients.reply(client, &reply::MetricsReply { metrics, text }, false);
+            }
             Request::Scale(scale) => self.scale(client, scale.count)?,
-            Request::Stop(stop) => self.stop(client, &stop, more),
+            Request::Autoscale(_) => self.autoscale(client)?,
+            Request::Check(_) => self.check(client)?,
+            Request::Stop(stop) => self.stop(client, &stop, more)?,
+            Request::Pause(asked) => self.pause(client, &asked)?,
+            Request::Resume(_) => self.resume(client)?,
             Request::Prune(prune) => {
                 let pruned = self.prune_now(&prune)?;
                 self.clients.reply(client, &pruned, false);
@@ -96,19 +119,42 @@ impl Supervisor {
                 self.clients.reply(client, &pong, false);
             }
             Request::GetInfo(_) => self.clients.reply(client, &reply::ServiceInfo::own(), false),
-            Request::GetInterfaceDescription(of) => {
-                if of.interface != INTERFACE {
-                    return Err(CallError::InterfaceNotFound { interface: of.interface }.into());
-                }
-                let description = DESCRIPTION.to_owned();
-                self.clients.reply(client, &reply::InterfaceDescription { description }, false);
-            }
+            Request::GetInterfaceDescription(of) => self.describe(client, of)?,
         }
         Ok(())
     }
 
+    fn show(&mut self, client: ClientId, show: &request::Show) -> Result<(), RequestError> {
+        let id = requests::resolve(&*self.store, &show.id)?;
+        let record = self.task_record(requests::stored(&*self.store, id)?)?;
+        let task = requests::with_attempts(&*self.store, record)?;
+        self.clients.reply(client, &reply::Shown { task }, false);
+        Ok(())
+    }
+
+    fn why(&mut self, client: ClientId, why: &request::Why) -> Result<(), RequestError> {
+        let id = requests::resolve(&*self.store, &why.id)?;
+        let stored = requests::stored(&*self.store, id)?;
+        let reply = requests::why(&*self.store, stored, |stored| {
+            let mut record = self.task_record(stored)?;
+            self.count_ahead(&mut record)?;
+            Ok(record)
+        })?;
+        self.clients.reply(client, &reply, false);
+        Ok(())
+    }
+
+    fn describe(&mut self, client: ClientId, of: request::GetInterfaceDescription) -> Result<(), RequestError> {
+        if of.interface != INTERFACE {
+            return Err(CallError::InterfaceNotFound { interface: of.interface }.into());
+        }
+        let description = DESCRIPTION.to_owned();
+        self.clients.reply(client, &reply::InterfaceDescription { description }, false);
+        Ok(())
+    }
+
     /// What a client is told; a queue that cannot be read or written begins to heal.
-    fn refusal(&mut self, error: RequestError) -> CallError {
+    pub(super) fn refusal(&mut self, error: RequestError) -> CallError {
         match error {
             RequestError::Call(error) => error,
             RequestError::Store(error) => {
@@ -121,30 +167,51 @@ impl Supervisor {
     }
 
     /// Refuses what needs the queue to be written while it cannot be.
-    fn writable(&self) -> Result<(), CallError> {
+    pub(super) fn writable(&self) -> Result<(), CallError> {
         match &self.broken {
             Some(broken) => Err(CallError::QueueUnavailable { reason: broken.why.clone() }),
             None => Ok(()),
         }
     }
 
-    fn submit(&mut self, client: ClientId, submit: Submit) -> Result<(), RequestError> {
+    fn submit(&mut self, client: ClientId, connection: ClientId, submit: Submit) -> Result<(), RequestError> {
         if self.is_stopping() {
             return Err(CallError::Draining.into());
         }
         self.writable()?;
-        let queued = self.store.counts().pending + self.ledger.submitted();
-        let tasks = requests::admit(&mut *self.store, submit.tasks, self.config.queue.max_tasks, queued)?;
-        if tasks.iter().any(|task| !task.dependencies.is_empty()) {
-            // A dependency may be on something in the batch, and a bad one must refuse the whole request.
+        match self.let_in(client, connection, submit)? {
+            Some(tasks) => self.take_in(client, tasks),
+            None => Ok(()),
+        }
+    }
+
+    /// How many tasks the queue will hold when the batch is committed.
+    pub(super) fn queued(&self) -> u64 {
+        self.store.counts().pending + self.ledger.submitted()
+    }
+
+    /// Puts the entries of a submission into the batch.
+    pub(super) fn take_in(&mut self, client: ClientId, tasks: Vec<Submission>) -> Result<(), RequestError> {
+        let looks_up = requests::looks_up(&tasks);
+        if looks_up {
+            // A dependency may be on something in the batch, which may have the same key as well; and what is wrong must
+            // refuse the whole request.
             self.commit();
+            self.writable()?;
+        }
+        let queued = self.queued();
+        let admitted = requests::admit(&mut *self.store, tasks, self.config.queue.max_tasks, queued)?;
+        let Admitted { tasks, ids } = admitted;
+        if looks_up {
             requests::check_dependencies(&*self.store, &tasks)?;
         }
-        let ids = tasks.iter().map(|task| task.id).collect();
         for task in tasks {
             let lane = acode_worker::claim::Lane { priority: task.priority, class: task.class };
-            // What it is refused for now, or delayed by, shows when the lane is read.
-            self.desk.expect(lane, task.id.seq());
+            // What it is refused for now, or delayed by, shows when the lane is read. The number of its group shows after
+            // the commit.
+            if task.group.is_none() {
+                self.desk.expect(lane, 0, task.id.seq());
+            }
             self.ledger.submit(task, self.now_ns);
         }
         self.ledger.then(After::Accepted { client, ids });
@@ -154,9 +221,12 @@ impl Supervisor {
 
     fn cancel(&mut self, client: ClientId, cancel: &request::Cancel) -> Result<(), RequestError> {
         self.writable()?;
-        let ids = requests::resolve_all(&*self.store, &cancel.ids)?;
+        let (ids, more) = match &cancel.group {
+            None => (requests::resolve_all(&*self.store, &cancel.ids)?, false),
+            Some(group) => requests::open_in_group(&*self.store, group)?,
+        };
         let reason = cancel.reason.clone().unwrap_or_else(|| "cancelled by request".to_owned());
-        let mut done = reply::Cancelled::default();
+        let mut done = reply::Cancelled { more, ..reply::Cancelled::default() };
         for id in ids {
             let record = requests::stored(&*self.store, id)?;
             if record.state.is_final() {
@@ -167,7 +237,7 @@ impl Supervisor {
                 TaskKind::Array(array) => id.seq() + array.count,
                 TaskKind::Task | TaskKind::Member { .. } => id.seq(),
             };
-            let keep = self.cancel_active(id.seq(), last, &reason);
+            let keep = self.cancel_active((id.seq(), last), &reason, cancel.now);
             if keep.is_empty() || last > id.seq() {
                 let at_us = requests::now_us();
                 self.record(Op::Cancel { id, keep: Arc::from(keep), reason: reason.clone(), at_us });
@@ -180,21 +250,21 @@ impl Supervisor {
 
     /// Takes the tasks with these numbers back from the table, and has those ended that a worker holds; gives the
     /// numbers of the latter.
-    fn cancel_active(&mut self, first: u64, last: u64, reason: &str) -> Vec<u64> {
+    fn cancel_active(&mut self, (first, last): (u64, u64), reason: &str, now: bool) -> Vec<u64> {
         let seqs = self.desk.iter().map(|active| active.id.seq());
         let concerned: Vec<u64> = seqs.filter(|seq| (first..=last).contains(seq)).collect();
         let mut held = Vec::new();
         for seq in concerned {
-            let Some(active) = self.desk.get_mut(seq) else { continue };
-            let ticket = active.ticket;
-            if active.phase == Phase::Published && self.producer.retract(ticket) {
-                self.clear_from_desk(seq);
+            if self.filling().take_back(seq).is_some() {
                 continue;
             }
+            let Some(active) = self.desk.get_mut(seq) else { continue };
+            let ticket = active.ticket;
             active.cancelled.get_or_insert_with(|| reason.to_owned());
+            active.cancel_now |= now;
             held.push(seq);
             if let Some(row) = self.producer.holder(ticket) {
-                self.crew.order(row, &Order::Cancel { ticket });
+                self.crew.order(row, &Order::Cancel { ticket, now });
             }
         }
         held
@@ -203,7 +273,9 @@ impl Supervisor {
     fn retry(&mut self, client: ClientId, retry: &request::Retry) -> Result<(), RequestError> {
         self.writable()?;
         let mut done = reply::Retried::default();
-        for id in requests::resolve_all(&*self.store, &retry.ids)? {
+        let ids = requests::resolve_all(&*self.store, &retry.ids)?;
+        requests::check_revival(&*self.store, &ids)?;
+        for id in ids {
             let record = requests::stored(&*self.store, id)?;
             if requests::may_retry(record.state) {
                 let at_us = requests::now_us();
@@ -289,19 +361,13 @@ impl Supervisor {
         if events.follow && !more {
             return Err(CallError::InvalidParameter { parameter: "follow: needs more".to_owned() }.into());
         }
-        let since = events.since.map(|stamp| u64::try_from(stamp.micros()).unwrap_or(0));
-        let after = match (events.after, since) {
-            (Some(after), _) => after,
-            (None, Some(since)) => self.store.last_event_before(since)?,
-            (None, None) => 0,
-        };
+        let after = requests::events_from(&*self.store, events)?;
         if more {
             self.begin_following(Follower { client, after, follow: events.follow });
             return Ok(());
         }
         let limit = events.limit.unwrap_or(MAX_LIST).min(MAX_LIST) as usize;
-        let found = self.store.events(after, limit)?;
-        let batch = reply::EventBatch { events: found.into_iter().map(records::event).collect() };
+        let (batch, _) = requests::events_page(&*self.store, after, limit)?;
         self.clients.reply(client, &batch, false);
         Ok(())
     }
@@ -349,12 +415,28 @@ impl Supervisor {
         if self.is_stopping() {
             return Err(CallError::Draining.into());
         }
-        let (before, target) = self.scale_to(count);
+        let (before, target) = self.scale_by_hand(count);
         self.clients.reply(client, &reply::Scaled { before, target }, false);
         Ok(())
     }
 
-    fn stop(&mut self, client: ClientId, stop: &Stop, more: bool) {
+    fn autoscale(&mut self, client: ClientId) -> Result<(), RequestError> {
+        if self.is_stopping() {
+            return Err(CallError::Draining.into());
+        }
+        let (before, target) = self.scale_by_load()?;
+        self.clients.reply(client, &reply::Scaled { before, target }, false);
+        Ok(())
+    }
+
+    fn stop(&mut self, client: ClientId, stop: &Stop, more: bool) -> Result<(), RequestError> {
+        if let (StopMode::WhenEmpty, Some(pause)) = (stop.mode, self.pauses.by_hand()) {
+            let why = pause::words(pause);
+            let reason = format!(
+                "the pool is paused {why}, so its queue would never become empty (end that first: acode worker resume)"
+            );
+            return Err(CallError::Refused { reason }.into());
+        }
         match stop.mode {
             StopMode::Drain => self.drain(stop.timeout_ms),
             StopMode::Force => self.force(),
@@ -365,10 +447,6 @@ impl Supervisor {
         if more {
             self.begin_watching_stop(client);
         }
-    }
-
-    /// Looks for tasks in every lane again.
-    pub(super) fn expect_everything(&mut self) {
-        served().for_each(|lane| self.desk.expect(lane, 1));
+        Ok(())
     }
 }

@@ -50,6 +50,8 @@ pub struct Hand {
     pub completed: u64,
     /// Attempts that ended otherwise.
     pub failed: u64,
+    /// Whether it was said that it has done its share.
+    pub worn: bool,
     /// When its doorbell was last rung, in nanoseconds of the monotonic clock.
     pub rung_ns: u64,
     /// Holds the process.
@@ -145,6 +147,7 @@ impl Crew {
             born_us,
             completed: 0,
             failed: 0,
+            worn: false,
             rung_ns: 0,
             pidfd,
             reports,
@@ -281,6 +284,11 @@ fn reap(pid: i32) -> bool {
 }
 
 impl Hand {
+    /// Whether its process has ended.
+    pub fn is_dead(&self) -> bool {
+        self.dead
+    }
+
     fn flush(&mut self) {
         while !self.unsent.is_empty() {
             match nix::unistd::write(&self.orders, &self.unsent) {

@@ -29,6 +29,9 @@ const RESPAWN_DELAY_MAX_MS: u64 = 5_000;
 /// A worker that lived so many milliseconds did not fail early.
 const SETTLED_MS: u64 = 1_000;
 
+/// One in so many workers may be on its way out or in at a time for being worn, and always one.
+const RECYCLED_SHARE: u16 = 4;
+
 /// What the pool does as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -55,11 +58,17 @@ enum Life {
     Starting,
     /// Working.
     Live,
-    /// Told to leave after its task.
-    Leaving,
+    /// Told to leave after its task. `recycled` if a fresh one is to follow: until it has left, it holds its place, so that
+    /// there are never more workers with a task than were wanted.
+    Leaving { recycled: bool },
     /// Killed; its end is awaited. `ours` if that was no fault of its own or its task's.
     Killed { ours: bool },
 }
+
+/// Told to leave, and nobody is to follow.
+const DISMISSED: Life = Life::Leaving { recycled: false };
+/// Told to leave, and a fresh one is to follow.
+const RECYCLED: Life = Life::Leaving { recycled: true };
 
 /// A worker, as far as decisions need it.
 #[derive(Debug, Clone)]
@@ -72,6 +81,17 @@ struct Member {
     /// The later of its last heartbeat and the last moment at which it could not have been seen.
     seen_ms: u64,
     busy: bool,
+    /// Why it is to be replaced, when it is its turn.
+    worn: Option<Wear>,
+}
+
+/// Why a worker is replaced by a fresh one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wear {
+    /// It has done so many tasks.
+    Tasks(u64),
+    /// It uses so many bytes of memory.
+    Memory(u64),
 }
 
 /// What has happened.
@@ -89,6 +109,18 @@ pub enum Event {
     },
     /// A worker is gone, with all of its task's processes.
     Gone {
+        /// Which.
+        row: u16,
+    },
+    /// A worker has done its share, and is to be replaced between two tasks.
+    Worn {
+        /// Which.
+        row: u16,
+        /// What wore it.
+        wear: Wear,
+    },
+    /// A worker was asked whether it is well, and did not answer in time.
+    Unanswered {
         /// Which.
         row: u16,
     },
@@ -123,6 +155,13 @@ pub enum Action {
     Dismiss {
         /// Which.
         row: u16,
+    },
+    /// Tell a worker to leave after its task, because a fresh one is to take its place.
+    Recycle {
+        /// Which.
+        row: u16,
+        /// Why.
+        wear: Wear,
     },
     /// Tell a worker to end its task and give it back.
     TakeBack {
@@ -225,8 +264,13 @@ impl Fleet {
             Life::Starting => Status::Starting,
             Life::Live if member.busy => Status::Busy,
             Life::Live => Status::Idle,
-            Life::Leaving | Life::Killed { .. } => Status::Stopping,
+            Life::Leaving { .. } | Life::Killed { .. } => Status::Stopping,
         })
+    }
+
+    /// How many of the workers that stay, or are to be followed by a fresh one, have a task.
+    pub fn busy(&self) -> usize {
+        self.members.values().filter(|member| member.busy && (stays(member) || member.life == RECYCLED)).count()
     }
 
     /// Follows an event at `now_ms`, and adds to `actions` what to do.
@@ -244,6 +288,8 @@ impl Fleet {
             }
             Event::Ready { row } => self.ready(row),
             Event::Gone { row } => self.gone(row, actions),
+            Event::Worn { row, wear } => self.worn(row, wear),
+            Event::Unanswered { row } => self.unanswered(row, actions),
             Event::Scale { target } => self.target = target,
             Event::Drain { patience_ms } => self.drain(patience_ms),
             Event::Force => self.mode = Mode::Killing,
@@ -265,8 +311,15 @@ impl Fleet {
 
     fn born(&mut self, row: u16) {
         let now = self.now_ms;
-        let member =
-            Member { life: Life::Starting, unhealthy: false, born_ms: now, told_ms: 0, seen_ms: now, busy: false };
+        let member = Member {
+            life: Life::Starting,
+            unhealthy: false,
+            born_ms: now,
+            told_ms: 0,
+            seen_ms: now,
+            busy: false,
+            worn: None,
+        };
         self.members.insert(row, member);
     }
 
@@ -276,8 +329,27 @@ impl Fleet {
             member.seen_ms = self.now_ms;
             match member.life {
                 Life::Starting => member.life = Life::Live,
-                Life::Live | Life::Leaving | Life::Killed { .. } => {}
+                Life::Live | Life::Leaving { .. } | Life::Killed { .. } => {}
             }
+        }
+    }
+
+    fn worn(&mut self, row: u16, wear: Wear) {
+        if let Some(member) = self.members.get_mut(&row) {
+            member.worn.get_or_insert(wear);
+        }
+    }
+
+    fn unanswered(&mut self, row: u16, actions: &mut Vec<Action>) {
+        let Some(member) = self.members.get_mut(&row) else { return };
+        match member.life {
+            Life::Live | Life::Leaving { .. } => {
+                member.unhealthy = true;
+                member.life = Life::Killed { ours: false };
+                actions.push(Action::Kill { row, why: KillReason::Silent });
+            }
+            // The one has until its boot timeout, the other is killed already.
+            Life::Starting | Life::Killed { .. } => {}
         }
     }
 
@@ -291,7 +363,7 @@ impl Fleet {
             Life::Killed { ours: false } if lived_ms < self.rules.boot_timeout_ms + SETTLED_MS => {
                 self.respawn_at_ms = self.now_ms + RESPAWN_DELAY_MS;
             }
-            Life::Live | Life::Leaving | Life::Killed { .. } => {}
+            Life::Live | Life::Leaving { .. } | Life::Killed { .. } => {}
         }
     }
 
@@ -326,7 +398,7 @@ impl Fleet {
             let silent_ms = self.now_ms.saturating_sub(member.seen_ms);
             let (limit_ms, why) = match member.life {
                 Life::Starting => (self.rules.boot_timeout_ms, KillReason::NeverReady),
-                Life::Live | Life::Leaving => (self.rules.heartbeat_timeout_ms, KillReason::Silent),
+                Life::Live | Life::Leaving { .. } => (self.rules.heartbeat_timeout_ms, KillReason::Silent),
                 Life::Killed { .. } => continue,
             };
             if silent_ms > limit_ms {
@@ -360,30 +432,64 @@ impl Fleet {
         let staying = self.members.values().filter(|member| stays(member)).count();
         // One that was killed for its silence is replaced when it is gone with its task, and not before.
         let dying = self.members.values().filter(|m| m.life == Life::Killed { ours: false }).count();
+        let recycled = self.members.values().filter(|m| m.life == RECYCLED).count();
         let target = usize::from(self.target);
-        if staying + dying < target && self.now_ms >= self.respawn_at_ms {
+        let places = staying + dying + recycled;
+        if places < target && self.now_ms >= self.respawn_at_ms {
             // After a failure one at a time, until one has become ready.
-            let wanted = if self.boot_failures > 0 { 1 } else { target - staying - dying };
+            let wanted = if self.boot_failures > 0 { 1 } else { target - places };
             let free = (0..self.rules.rows).filter(|row| !self.members.contains_key(row));
             for row in free.take(wanted).collect::<Vec<_>>() {
                 self.born(row);
                 actions.push(Action::Bear { row });
             }
         }
-        if staying > target {
-            let mut leaving: Vec<_> =
-                self.members.iter().filter(|(_, m)| stays(m)).map(|(r, m)| (m.busy, *r)).collect();
-            // Idle ones first, and of these the highest rows, so that the low ones stay in use.
-            leaving.sort_by_key(|(busy, row)| (*busy, std::cmp::Reverse(*row)));
-            for (_, row) in leaving.into_iter().take(staying - target) {
-                self.dismiss(row, actions);
+        if staying + recycled > target {
+            self.make_fewer(staying + recycled - target, actions);
+        } else {
+            self.recycle(actions);
+        }
+    }
+
+    /// Has so many workers fewer.
+    fn make_fewer(&mut self, count: usize, actions: &mut Vec<Action>) {
+        // Those that leave anyway need no successor.
+        let mut spared = 0;
+        for member in self.members.values_mut().filter(|m| m.life == RECYCLED).take(count) {
+            member.life = DISMISSED;
+            spared += 1;
+        }
+        let mut leaving: Vec<_> = self.members.iter().filter(|(_, m)| stays(m)).map(|(r, m)| (m.busy, *r)).collect();
+        // Idle ones first, and of these the highest rows, so that the low ones stay in use.
+        leaving.sort_by_key(|(busy, row)| (*busy, std::cmp::Reverse(*row)));
+        for (_, row) in leaving.into_iter().take(count - spared) {
+            self.dismiss(row, actions);
+        }
+    }
+
+    /// Has worn workers leave, as many at a time as the pool can do without.
+    fn recycle(&mut self, actions: &mut Vec<Action>) {
+        let worn = self.members.iter().filter(|(_, m)| m.life == Life::Live);
+        let mut worn: Vec<_> = worn.filter_map(|(row, m)| Some((m.busy, *row, m.worn?))).collect();
+        // While workers cannot be made, one that is worn is better than none.
+        if worn.is_empty() || self.boot_failures > 0 {
+            return;
+        }
+        worn.sort_by_key(|(busy, row, _)| (*busy, *row));
+        let missing = self.members.values().filter(|m| m.life != Life::Live && m.life != DISMISSED).count();
+        let may_miss = usize::from(self.target / RECYCLED_SHARE).max(1);
+        for (_, row, wear) in worn.into_iter().take(may_miss.saturating_sub(missing)) {
+            if let Some(member) = self.members.get_mut(&row) {
+                member.life = RECYCLED;
+                member.told_ms = self.now_ms;
+                actions.push(Action::Recycle { row, wear });
             }
         }
     }
 
     fn dismiss(&mut self, row: u16, actions: &mut Vec<Action>) {
         if let Some(member) = self.members.get_mut(&row) {
-            member.life = Life::Leaving;
+            member.life = DISMISSED;
             member.told_ms = self.now_ms;
             actions.push(Action::Dismiss { row });
         }
@@ -399,7 +505,7 @@ impl Fleet {
     fn kill_all(&mut self, why: KillReason, actions: &mut Vec<Action>) {
         for (row, member) in &mut self.members {
             match member.life {
-                Life::Starting | Life::Live | Life::Leaving => {
+                Life::Starting | Life::Live | Life::Leaving { .. } => {
                     member.life = Life::Killed { ours: true };
                     actions.push(Action::Kill { row: *row, why });
                 }

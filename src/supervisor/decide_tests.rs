@@ -133,3 +133,80 @@ fn force_kills_at_once_even_while_draining() {
     story.tell(Event::Gone { row: 0 });
     assert!(story.fleet.is_done());
 }
+
+#[test]
+fn a_worn_worker_leaves_and_a_fresh_one_takes_its_place() {
+    let mut story = Story::of(2);
+    let wear = Wear::Tasks(5);
+    assert_eq!(story.tell(Event::Worn { row: 0, wear }), [Action::Recycle { row: 0, wear }]);
+    assert_eq!(story.fleet.status(0), Some(Status::Stopping));
+    // It may have a task yet, so a third worker would be one too many.
+    assert_eq!(story.after(100).tick(&[(0, WorkerState::Busy)]), []);
+    assert_eq!(story.tell(Event::Gone { row: 0 }), [Action::Bear { row: 0 }], "without a pause, however young it was");
+    story.tell(Event::Ready { row: 0 });
+    assert_eq!(story.tick(&[]), [], "the fresh one is not worn");
+}
+
+#[test]
+fn worn_workers_are_replaced_a_quarter_at_a_time_idle_ones_first() {
+    let mut story = Story::of(8);
+    story.tick(&[(0, WorkerState::Busy), (1, WorkerState::Idle)]);
+    let wear = Wear::Memory(1 << 30);
+    let mut told = Vec::new();
+    for row in 0..8 {
+        told.extend(story.tell(Event::Worn { row, wear }));
+    }
+    assert_eq!(told, [0, 1].map(|row| Action::Recycle { row, wear }), "two of eight, as they were told of");
+    assert_eq!(story.tell(Event::Gone { row: 1 }), [Action::Bear { row: 1 }]);
+    assert_eq!(story.tick(&[(2, WorkerState::Busy)]), [], "its successor is not ready");
+    assert_eq!(story.tell(Event::Ready { row: 1 }), [Action::Recycle { row: 3, wear }], "2 is busy, 3 is not");
+}
+
+#[test]
+fn one_at_a_time_is_replaced_in_a_small_pool() {
+    let mut story = Story::of(3);
+    let wear = Wear::Tasks(1);
+    assert_eq!(story.tell(Event::Worn { row: 2, wear }), [Action::Recycle { row: 2, wear }]);
+    assert_eq!(story.tell(Event::Worn { row: 0, wear }), []);
+    story.tell(Event::Gone { row: 2 });
+    assert_eq!(story.tell(Event::Ready { row: 2 }), [Action::Recycle { row: 0, wear }]);
+}
+
+#[test]
+fn a_worn_worker_counts_when_the_pool_shrinks_and_is_not_followed_then() {
+    let mut story = Story::of(2);
+    story.tell(Event::Worn { row: 0, wear: Wear::Tasks(1) });
+    assert_eq!(story.tell(Event::Scale { target: 1 }), [], "one leaves already");
+    assert_eq!(story.tell(Event::Gone { row: 0 }), []);
+}
+
+#[test]
+fn no_worker_is_replaced_while_none_can_be_made() {
+    let mut story = Story::of(2);
+    story.tell(Event::Scale { target: 3 });
+    story.tell(Event::BirthFailed { row: 2 });
+    assert_eq!(story.tell(Event::Worn { row: 0, wear: Wear::Tasks(1) }), []);
+}
+
+#[test]
+fn a_worker_that_does_not_answer_is_killed_and_replaced() {
+    let mut story = Story::of(1);
+    let kill = [Action::Kill { row: 0, why: KillReason::Silent }];
+    assert_eq!(story.after(5_000).tell(Event::Unanswered { row: 0 }), kill);
+    assert_eq!(story.fleet.status(0), Some(Status::Unhealthy));
+    assert_eq!(story.tell(Event::Unanswered { row: 0 }), [], "once");
+    assert!(!story.fleet.was_ours(0));
+    assert_eq!(story.tell(Event::Gone { row: 0 }), [Action::Bear { row: 0 }]);
+    assert_eq!(story.tell(Event::Unanswered { row: 0 }), [], "a newborn has until its boot timeout");
+}
+
+#[test]
+fn those_that_stay_and_work_are_counted() {
+    let mut story = Story::of(3);
+    story.tick(&[(0, WorkerState::Busy), (1, WorkerState::Idle), (2, WorkerState::Busy)]);
+    assert_eq!(story.fleet.busy(), 2);
+    story.tell(Event::Worn { row: 2, wear: Wear::Tasks(1) });
+    assert_eq!(story.fleet.busy(), 2, "its place is taken as long as it works");
+    story.tell(Event::Scale { target: 2 });
+    assert_eq!(story.fleet.busy(), 1, "one that leaves for good is no use for what is to come");
+}

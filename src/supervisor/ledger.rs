@@ -9,7 +9,7 @@ use std::sync::Arc;
 use acode_worker::task::{Array, TaskId};
 
 use super::clients::ClientId;
-use crate::store::{EventKind, NewTask, Op};
+use crate::store::{EventKind, NewTask, Op, Pause};
 use crate::wire::reply;
 
 /// The longest that a batch is kept open for more, in nanoseconds, while workers have enough to do.
@@ -45,6 +45,22 @@ pub enum After {
         client: ClientId,
         /// What was done.
         reply: reply::Retried,
+    },
+    /// A pause by hand, or its end, takes effect and is acknowledged.
+    Paused {
+        /// To whom.
+        client: ClientId,
+        /// Why it pauses; none if it goes on.
+        pause: Option<Pause>,
+    },
+    /// Another wish of a person is acknowledged.
+    Told {
+        /// To whom.
+        client: ClientId,
+        /// The tasks that it is about.
+        ids: Vec<TaskId>,
+        /// What is answered.
+        reply: serde_json::Value,
     },
     /// A wish that makes no sense to the queue is answered with an error.
     Refused {
@@ -82,9 +98,15 @@ impl Ledger {
         if self.is_empty() {
             self.opened_ns = now_ns;
         }
-        // Until its members are there, the lane behind an array is not filled.
-        self.urgent |= matches!(op, Op::Expand { .. });
+        // Until its members are there, the lane behind an array is not filled; and what was taken back from the table is not
+        // to be read again before the queue says why.
+        self.urgent |= matches!(op, Op::Expand { .. } | Op::Expire { .. } | Op::Age { .. });
         self.ops.push(op);
+    }
+
+    /// Asks for the commit of what was added: tasks wait for it.
+    pub fn hurry(&mut self) {
+        self.urgent = !self.is_empty();
     }
 
     /// Adds a submission; whoever sent it waits.
@@ -98,7 +120,12 @@ impl Ledger {
     pub fn then(&mut self, after: After) {
         self.urgent |= match &after {
             After::Release { .. } => false,
-            After::Accepted { .. } | After::Cancelled { .. } | After::Retried { .. } | After::Refused { .. } => true,
+            After::Accepted { .. }
+            | After::Cancelled { .. }
+            | After::Retried { .. }
+            | After::Paused { .. }
+            | After::Told { .. }
+            | After::Refused { .. } => true,
         };
         self.afters.push(after);
     }
@@ -152,15 +179,23 @@ impl Ledger {
             let (id, together) = match op {
                 Op::Submit(task) => (request_of.get(&task.id).copied(), true),
                 Op::Finished(end) => (Some(end.id), false),
-                Op::Cancel { id, .. } | Op::Retry { id, .. } => (Some(*id), false),
+                Op::Cancel { id, .. } | Op::Retry { id, .. } | Op::Hold { id, .. } | Op::Release { id, .. } => {
+                    (Some(*id), false)
+                }
                 Op::Expand { .. }
+                | Op::Suspended { .. }
                 | Op::Started { .. }
                 | Op::Progress { .. }
                 | Op::Wake { .. }
+                | Op::Group { .. }
+                | Op::Expire { .. }
+                | Op::Age { .. }
                 | Op::WorkerStarted(_)
                 | Op::WorkerUnhealthy { .. }
+                | Op::WorkerEvent { .. }
                 | Op::WorkerStopped { .. }
                 | Op::PoolEvent { .. }
+                | Op::Pause { .. }
                 | Op::Continue => (None, false),
             };
             match wishes.last_mut().filter(|last| together && id.is_some() && last.id == id) {
@@ -180,7 +215,8 @@ impl Ledger {
                 After::Accepted { client, ids } => (ids.first() == Some(&wish)).then_some(*client),
                 After::Cancelled { client, reply } => reply.cancelled.contains(&wish).then_some(*client),
                 After::Retried { client, reply } => reply.retried.contains(&wish).then_some(*client),
-                After::Refused { .. } => None,
+                After::Told { client, ids, .. } => ids.contains(&wish).then_some(*client),
+                After::Paused { .. } | After::Refused { .. } => None,
             };
             if let Some(client) = refused {
                 *after = After::Refused { client, why: why.to_owned() };
@@ -193,15 +229,26 @@ impl Ledger {
     /// stays, and is committed when the disk has healed.
     pub fn without_requests(&mut self) -> Vec<After> {
         self.ops.retain(|op| match op {
-            Op::Submit(_) | Op::Cancel { .. } | Op::Retry { .. } | Op::Progress { .. } => false,
+            Op::Submit(_)
+            | Op::Cancel { .. }
+            | Op::Retry { .. }
+            | Op::Hold { .. }
+            | Op::Release { .. }
+            | Op::Group { .. }
+            | Op::Pause { .. }
+            | Op::Progress { .. } => false,
             // They are told again when the queue is healed in earnest.
             Op::PoolEvent { kind: EventKind::QueueBroken | EventKind::QueueHealed, .. } => false,
             Op::Expand { .. }
+            | Op::Suspended { .. }
             | Op::Started { .. }
             | Op::Finished(_)
             | Op::Wake { .. }
+            | Op::Expire { .. }
+            | Op::Age { .. }
             | Op::WorkerStarted(_)
             | Op::WorkerUnhealthy { .. }
+            | Op::WorkerEvent { .. }
             | Op::WorkerStopped { .. }
             | Op::PoolEvent { .. }
             | Op::Continue => true,
@@ -210,9 +257,37 @@ impl Ledger {
         self.submitted = 0;
         let (kept, asked) = std::mem::take(&mut self.afters).into_iter().partition(|after| match after {
             After::Release { .. } => true,
-            After::Accepted { .. } | After::Cancelled { .. } | After::Retried { .. } | After::Refused { .. } => false,
+            After::Accepted { .. }
+            | After::Cancelled { .. }
+            | After::Retried { .. }
+            | After::Paused { .. }
+            | After::Told { .. }
+            | After::Refused { .. } => false,
         });
         self.afters = kept;
         asked
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_lingers_beside_busy_workers_unless_somebody_waits_for_it() {
+        let mut ledger = Ledger::default();
+        ledger.hurry();
+        assert!(!ledger.is_due(0, false) && ledger.due_in(0).is_none(), "there is nothing to commit");
+        ledger.add(Op::Continue, 100);
+        assert!(!ledger.is_due(100, true) && ledger.is_due(100, false));
+        assert_eq!(ledger.due_in(100), Some(LINGER_NS));
+        assert!(ledger.is_due(100 + LINGER_NS, true));
+        // The end of a task that others wait for.
+        ledger.hurry();
+        assert!(ledger.is_due(100, true));
+        assert_eq!(ledger.due_in(100), Some(0));
+        ledger.committed();
+        ledger.add(Op::Continue, 200);
+        assert!(!ledger.is_due(200, true), "and the next batch lingers again");
     }
 }

@@ -8,13 +8,18 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{Registry, fmt, reload};
+
 use crate::config::LogLevel;
 
-/// Where log lines go.
-#[derive(Debug, Clone, Default)]
+/// Where log lines go, and which of them.
+#[derive(Debug, Clone)]
 pub struct Log {
     path: Option<PathBuf>,
     file: Arc<Mutex<Option<File>>>,
+    level: reload::Handle<LevelFilter, Registry>,
 }
 
 impl Log {
@@ -24,25 +29,21 @@ impl Log {
     /// # Errors
     /// The file cannot be opened.
     pub fn start(level: LogLevel, path: Option<&Path>) -> io::Result<Self> {
-        let log = Self { path: path.map(Path::to_owned), file: Arc::default() };
+        let (filter, handle) = reload::Layer::new(filter_of(level));
+        let log = Self { path: path.map(Path::to_owned), file: Arc::default(), level: handle };
         log.reopen()?;
         let writer = log.clone();
-        let filter = match level {
-            LogLevel::Error => tracing::Level::ERROR,
-            LogLevel::Warn => tracing::Level::WARN,
-            LogLevel::Info => tracing::Level::INFO,
-            LogLevel::Debug => tracing::Level::DEBUG,
-            LogLevel::Trace => tracing::Level::TRACE,
-        };
-        let lines = tracing_subscriber::fmt()
-            .with_max_level(filter)
-            .with_ansi(false)
-            .with_target(false)
-            .with_writer(move || Line(writer.clone()))
-            .finish();
+        let lines = fmt::layer().with_ansi(false).with_target(false).with_writer(move || Line(writer.clone()));
+        let lines = Registry::default().with(filter).with(lines);
         // A library user may have a subscriber already: then it gets the lines.
         let _ = tracing::subscriber::set_global_default(lines);
         Ok(log)
+    }
+
+    /// Tells more or less from now on.
+    pub fn set_level(&self, level: LogLevel) {
+        // It fails only where somebody else's subscriber takes the lines, who decides about them then.
+        let _ = self.level.modify(|filter| *filter = filter_of(level));
     }
 
     /// Opens the file anew, after it was moved away.
@@ -55,6 +56,16 @@ impl Log {
             *self.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
         }
         Ok(())
+    }
+}
+
+fn filter_of(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
     }
 }
 

@@ -1,9 +1,13 @@
 //! The supervisor: the one process that owns the queue, the workers and the control socket of a pool.
 //!
-//! It is single-threaded and synchronous. `decide`, `judge` and `desk` are pure; `reactor` waits and lets each source
+//! It is single-threaded and synchronous. `decide`, `scaling`, `checkup`, `judge` and `desk` are pure; `reactor` waits and lets each source
 //! have its say; the other files are the supervisor's hands. What is here puts it together, in the order in which
 //! things must come into being: the nursery before anything else, the lock before the queue, the socket last.
 
+mod attempts;
+mod backlog;
+mod checks;
+mod checkup;
 mod clients;
 mod commit;
 mod control;
@@ -11,26 +15,45 @@ mod crew;
 mod decide;
 mod desk;
 mod dispatch;
+mod exposition;
+mod fill;
+mod followers;
+mod gauge;
+mod jobs;
+mod jobserver;
 mod judge;
 mod launch;
 mod ledger;
 mod log;
+mod metrics;
+mod observe;
+mod order;
+mod pause;
+mod pressure;
 mod prune;
 mod reactor;
 mod recover;
+mod resize;
 mod resources;
+mod scaling;
+mod scrape;
 mod settings;
+#[cfg(test)]
+mod sim;
+mod starting;
 mod stop;
 mod streams;
+mod suspend;
 mod views;
 mod workers;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use acode_worker::claim::{LANES, Producer};
+use acode_worker::claim::Producer;
 use acode_worker::failpoint;
 use acode_worker::nursery::Nursery;
 use acode_worker::task::WorkerId;
@@ -43,7 +66,7 @@ pub use launch::{Detached, Started, detach, lifeline};
 
 use crate::config::Config;
 use crate::rundir::{DirError, Dirs, InstanceLock, LockError};
-use crate::store::{Queue, StoreError};
+use crate::store::{Group, Queue, StoreError};
 
 /// The most rows of the claim table, which bounds how far a pool can be scaled while it runs.
 const MAX_ROWS: u32 = 1_024;
@@ -63,6 +86,15 @@ pub struct Launch {
     pub lifeline: Option<OwnedFd>,
     /// Whether it leaves the terminal: then its log goes to the state directory's file if the configuration names none.
     pub log_to_file: bool,
+}
+
+/// A pool that accepts work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Up {
+    /// The supervisor's process.
+    pub pid: u32,
+    /// Why it starts no task, if it was paused by hand before it was started.
+    pub paused: Option<String>,
 }
 
 /// Why a pool did not start, or ended other than by being told to.
@@ -93,6 +125,14 @@ pub enum PoolError {
     LimitsNotHeld {
         /// Which limits.
         names: String,
+    },
+    /// The metrics cannot be served where they shall be.
+    #[error("metrics.listen: {address} cannot be listened on")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The kernel's word.
+        source: io::Error,
     },
     /// Workers die before they are ready, again and again.
     #[error("workers do not start: {why}")]
@@ -138,28 +178,41 @@ struct Supervisor {
     nursery: Nursery,
     crew: crew::Crew,
     fleet: decide::Fleet,
+    scaler: scaling::Scaler,
+    checks: checks::Checks,
     producer: Producer,
     settings: WorkerSettings,
     policy: judge::Policy,
     cgroup: Option<PathBuf>,
     heard: Vec<Report>,
+    starting: starting::Starting,
     death_of: BTreeMap<u16, WaitStatus>,
     last_boot_failure: Option<String>,
 
     store: Box<dyn Queue>,
     ledger: ledger::Ledger,
     desk: desk::Desk,
-    /// Lanes in which members of an array come into being with the next commit.
-    expanding: [bool; LANES],
+    /// Where assignments go that are too large for a slot.
+    spill: PathBuf,
     broken: Option<commit::Broken>,
     next_wake_us: Option<u64>,
+    next_expiry_us: Option<u64>,
+    /// The limit groups, by number.
+    groups: BTreeMap<u32, Group>,
+    ageing: order::Ageing,
     next_tick_ns: u64,
     next_prune_ns: u64,
+
+    pauses: pause::Pauses,
+    backlog: backlog::Backlog,
+    jobserver: jobserver::Jobserver,
 
     streams: streams::Streams,
     /// Something was committed that a stream may have to tell.
     streams_dirty: bool,
     meter: resources::Meter,
+
+    observer: observe::Observer,
 
     stop_when_empty: bool,
     announced_stop: bool,
@@ -178,15 +231,21 @@ struct Supervisor {
 ///
 /// # Errors
 /// The pool did not start, or ended other than by being told to.
-pub fn serve(launch: Launch, ready: impl FnOnce(u32)) -> Result<(), PoolError> {
+pub fn serve(launch: Launch, ready: impl FnOnce(Up)) -> Result<(), PoolError> {
     // The nursery of a detached pool leaves the terminal at once, and so do its workers: whoever reads our output must not
     // wait for them.
     let begin: fn() = if launch.log_to_file { launch::leave_terminal } else { || {} };
     let nursery = Nursery::start(begin).map_err(PoolError::system("the nursery cannot be forked"))?;
     let mut supervisor = recover::build(launch, nursery)?;
+    supervisor.load_groups()?;
     supervisor.register().map_err(PoolError::system("the event loop cannot be set up"))?;
+    supervisor.serve_metrics()?;
     tracing::info!(pool = supervisor.config.pool.name, pid = std::process::id(), "pool started");
-    ready(std::process::id());
+    let paused = supervisor.pauses.by_hand().map(pause::words);
+    if let Some(why) = &paused {
+        tracing::info!("still paused {why}");
+    }
+    ready(Up { pid: std::process::id(), paused });
     let ran = supervisor.run();
     supervisor.close();
     ran.map_err(PoolError::system("the event loop failed"))?;
@@ -215,12 +274,37 @@ impl Supervisor {
     fn follow_config(&mut self, config: Config) {
         self.settings = settings::worker_settings(&config, &self.dirs);
         self.policy = settings::policy(&config);
-        self.fleet.set_rules(settings::rules(&config, self.producer.region().geometry().workers));
+        self.store.set_hooks(settings::hooks(&config));
+        let rows = self.producer.region().geometry().workers;
+        self.fleet.set_rules(settings::rules(&config, rows));
+        self.scaler.set_rules(scaling::Rules::of(&config.workers.scaling, rows));
         self.clients.set_max(config.control.max_connections as usize);
+        self.log.set_level(config.log.level);
+        self.pauses.set_limits(config.backpressure);
+        self.jobserver.set_slots(settings::job_slots(&config));
+        let moved = config.metrics.listen != self.config.metrics.listen;
         self.config = config;
+        if moved && let Err(error) = self.serve_metrics() {
+            tracing::error!(why = crate::error_chain(&error), "the metrics are not served");
+        }
+        self.follow_limits();
         let rows: Vec<u16> = self.crew.iter().map(|(row, _)| row).collect();
         let order = acode_worker::wire::Order::Configure(Box::new(self.settings.clone()));
         rows.into_iter().for_each(|row| self.crew.order(row, &order));
+        self.look_at_machine();
+    }
+
+    /// Serves the metrics where the configuration says, or nowhere.
+    fn serve_metrics(&mut self) -> Result<(), PoolError> {
+        let address = self.config.metrics.listen;
+        let listening = self.observer.scrape.listen(address, self.polls.urgent.registry());
+        if let (Err(source), Some(address)) = (listening, address) {
+            return Err(PoolError::Listen { address, source });
+        }
+        if let Some(address) = self.observer.scrape.address() {
+            tracing::info!(%address, "metrics are served");
+        }
+        Ok(())
     }
 
     /// Leaves nothing behind but the queue and the journal.
@@ -233,8 +317,9 @@ impl Supervisor {
             self.commit();
         }
         self.feed_streams();
-        let _ = self.clients.flush(self.polls.urgent.registry());
+        let _ = self.clients.flush(self.polls.urgent.registry(), self.now_ns);
         let _ = std::fs::remove_file(self.dirs.control_socket());
+        self.jobserver.close();
         failpoint!("supervisor.before-sweep");
         let _ = acode_worker::room::remove_tree(&self.dirs.rooms());
         let _ = acode_worker::room::remove_tree(&self.dirs.spill());

@@ -1,9 +1,11 @@
 //! Forgetting: finished tasks, events and journal segments beyond what is to be kept, a bounded bit at a time.
 
 use acode_worker::output;
+use acode_worker::wire::Order;
 
 use super::Supervisor;
 use crate::store::Retention;
+use crate::sweep;
 use crate::wire::reply::Pruned;
 use crate::wire::request::Prune;
 
@@ -32,6 +34,9 @@ impl Supervisor {
         };
         if !more {
             self.remove_segments();
+            if let Err(error) = self.sweep() {
+                return self.store_failed(&error);
+            }
         }
         self.next_prune_ns = self.now_ns.saturating_add(if more { NEXT_PASS_NS } else { interval_ns });
     }
@@ -62,6 +67,18 @@ impl Supervisor {
         })
     }
 
+    /// Has removed what lies about of tasks that are gone. A checkpoint directory may be large, so that is a worker's.
+    fn sweep(&mut self) -> Result<(), crate::store::StoreError> {
+        let idle = sweep::idle_checkpoints(&*self.store, &self.dirs.checkpoints())?;
+        let somebody = self.crew.iter().map(|(row, _)| row).next();
+        if let Some(row) = somebody {
+            for number in idle {
+                self.crew.order(row, &Order::Discard { number });
+            }
+        }
+        sweep::remove_unread_copies(&*self.store, &self.dirs.stdin())
+    }
+
     /// Prunes by hand.
     pub(super) fn prune_now(&mut self, request: &Prune) -> Result<Pruned, crate::store::StoreError> {
         let policy = crate::requests::retention(request);
@@ -74,6 +91,7 @@ impl Supervisor {
                 break;
             }
         }
+        self.sweep()?;
         Ok(Pruned { tasks, log_bytes: self.remove_segments() })
     }
 }

@@ -26,6 +26,10 @@ const NURSERY: Token = Token(2);
 const LIFELINE: Token = Token(3);
 /// Token of the inner poll, which holds the report pipes.
 const REPORTS: Token = Token(4);
+/// Token of the socket on which metrics are served.
+pub const METRICS: Token = Token(5);
+/// Tokens of who asks for metrics begin here.
+pub const SCRAPES: usize = 1 << 10;
 /// Tokens of workers' pidfds begin here.
 pub const PIDFDS: usize = 1 << 16;
 /// Tokens of connections begin here.
@@ -104,6 +108,7 @@ impl Supervisor {
         self.tick();
         while !self.is_finished() {
             self.dispatch();
+            self.share_jobs();
             let lingers = self.lingers();
             self.polls.listen_to_reports(!lingers)?;
             let timeout = self.timeout();
@@ -119,15 +124,17 @@ impl Supervisor {
             self.hear_reports()?;
             self.keep_time();
             self.commit_if_due();
+            self.serve_waiting();
             self.feed_streams();
             self.flush_clients();
         }
         Ok(())
     }
 
-    /// Whether the loop is keeping a batch open.
+    /// Whether the loop is keeping a batch open without listening. While tasks wait for others it listens, since the end
+    /// of one of those must not wait for the batch.
     fn lingers(&mut self) -> bool {
-        !self.ledger.is_empty() && self.workers_are_busy() && self.broken.is_none()
+        !self.ledger.is_empty() && self.workers_are_busy() && self.broken.is_none() && self.store.blocked() == 0
     }
 
     fn take_event(&mut self, token: Token) {
@@ -143,6 +150,8 @@ impl Supervisor {
                     self.clients.check_streaming(id);
                 }
             }
+            METRICS => self.observer.scrape.accept(self.polls.urgent.registry(), self.now_ns),
+            Token(number) if number < PIDFDS => self.serve_scrape(token),
             Token(number) => self.worker_died(u16::try_from(number - PIDFDS).unwrap_or(u16::MAX)),
         }
     }
@@ -162,8 +171,17 @@ impl Supervisor {
         self.clients.wake(id);
     }
 
+    /// Sees to somebody who asks for metrics.
+    fn serve_scrape(&mut self, token: Token) {
+        let Some(place) = self.observer.scrape.place(token) else { return };
+        if self.observer.scrape.wants_metrics(place) {
+            let text = self.metrics_text().to_owned();
+            self.observer.scrape.answer(place, &text);
+        }
+    }
+
     fn flush_clients(&mut self) {
-        for id in self.clients.flush(self.polls.urgent.registry()) {
+        for id in self.clients.flush(self.polls.urgent.registry(), self.now_ns) {
             self.forget_client(id);
         }
     }
@@ -191,7 +209,14 @@ impl Supervisor {
         if deadline || self.now_ns >= self.next_tick_ns {
             self.tick();
         }
+        if self.observer.scrape.has_more() {
+            self.observer.scrape.accept(self.polls.urgent.registry(), self.now_ns);
+        }
+        self.observer.scrape.expire(self.now_ns);
+        self.end_overdue_starts();
         self.wake_delayed();
+        self.tell_metrics();
+        self.expire_overdue();
         self.prune_if_due();
         self.stop_if_empty();
     }
@@ -203,23 +228,32 @@ impl Supervisor {
         self.next_tick_ns = self.now_ns + quarter_ns.clamp(*TICK_NS.start(), *TICK_NS.end());
         let rows = self.crew.iter().filter_map(|(row, _)| {
             let seen = self.producer.row(row)?;
-            Some((row, seen.heartbeat_ns / 1_000_000, seen.state))
+            // Who starts a task that must run in time has a limit of its own.
+            let beat_ns = if self.starting.excuses(row) { self.now_ns } else { seen.heartbeat_ns };
+            Some((row, beat_ns / 1_000_000, seen.state))
         });
         let rows = rows.collect();
         self.decide(Event::Tick { rows });
+        self.follow_load();
+        self.check_if_due();
         self.crew.flush();
+        self.look_at_machine();
+        self.let_age();
         self.heal();
     }
 
     /// How long to sleep at most.
     fn timeout(&mut self) -> Duration {
-        if self.clients.any_hot() {
+        if self.clients.any_hot() || self.observer.scrape.has_more() || self.streams.has_more() {
             return Duration::ZERO;
         }
         let now = clock::monotonic_ns();
         let mut until = self.next_tick_ns.saturating_sub(now);
         if let Some(at_ms) = self.fleet.next_deadline_ms() {
             until = until.min((at_ms * 1_000_000).saturating_sub(now));
+        }
+        if let Some(due_ns) = self.starting.next_ns() {
+            until = until.min(due_ns.saturating_sub(now));
         }
         if self.crew.has_unburied() {
             until = until.min(BURIAL_NS);
@@ -229,7 +263,15 @@ impl Supervisor {
         {
             until = until.min(due);
         }
-        if let Some(at_us) = self.next_wake_us {
+        if let Some(at_ns) = self.backlog.next_deadline_ns() {
+            until = until.min(at_ns.saturating_sub(now));
+        }
+        // What cannot be done now must not keep the loop from sleeping.
+        let writable = self.broken.is_none();
+        if let Some(at_ns) = self.desk.next_sort_ns().filter(|_| writable && self.fleet.is_open()) {
+            until = until.min(at_ns.saturating_sub(now));
+        }
+        if let Some(at_us) = self.next_wake_us.into_iter().chain(self.next_expiry_us).min().filter(|_| writable) {
             let us = at_us.saturating_sub(crate::requests::now_us());
             until = until.min(us.saturating_mul(1_000));
         }

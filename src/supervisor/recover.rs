@@ -19,18 +19,26 @@ use mio::Events;
 use nix::libc;
 use signal_hook_mio::v1_0::Signals;
 
+use super::backlog::Backlog;
+use super::checks::Checks;
 use super::clients::{Clients, listen};
 use super::crew::Crew;
 use super::decide::Fleet;
 use super::desk::{Desk, WINDOW};
+use super::jobserver::Jobserver;
 use super::ledger::Ledger;
 use super::log::Log;
+use super::observe::Observer;
+use super::pause::Pauses;
 use super::reactor::{CLIENTS, Polls};
 use super::resources::Meter;
+use super::scaling::{self, Scaler};
+use super::starting::Starting;
 use super::streams::Streams;
 use super::{Launch, MAX_ROWS, PoolError, Supervisor, settings};
 use crate::rundir::{Dirs, InstanceLock, WorkersLock};
-use crate::store::{AttemptEnd, EventKind, Next, Op, Store};
+use crate::store::{AttemptEnd, EventKind, Next, Op, Queue, Store, StoreError};
+use crate::sweep;
 
 /// How long old workers get to leave by themselves beyond their kill grace.
 const STRAGGLER_SLACK: Duration = Duration::from_secs(1);
@@ -54,55 +62,58 @@ pub(super) fn build(launch: Launch, nursery: Nursery) -> Result<Supervisor, Pool
     let Launch { dirs, config, reload, lifeline, log_to_file } = launch;
     dirs.prepare()?;
     let lock = InstanceLock::take(&dirs.lock())?;
-    let log_file = config.log.file.clone().or_else(|| log_to_file.then(|| dirs.log()));
-    let log = Log::start(config.log.level, log_file.as_deref()).map_err(PoolError::system("no log can be written"))?;
+    let log = start_log(&dirs, &config, log_to_file)?;
     check_limits(&config)?;
-    process::become_subreaper().map_err(PoolError::system("the supervisor cannot be a subreaper"))?;
-    let signals = Signals::new(SIGNALS).map_err(PoolError::system("signals cannot be followed"))?;
-    let boot_id = process::boot_id().map_err(PoolError::system("/proc is needed"))?;
-
-    let (store, cgroup) = recover(&dirs, &boot_id, config.workers.kill_grace)?;
+    let (signals, boot_id) = settle_process()?;
+    let (store, cgroup) = recover(&dirs, &boot_id, &config)?;
     let workers_lock = WorkersLock::new(dirs.workers_lock()).shared()?;
 
-    let rows = config.workers.max_count.clamp(config.workers.count, MAX_ROWS) as u16;
-    let region = Region::create(geometry(rows)).map_err(PoolError::system("the claim table cannot be made"))?;
-    let listener = listen(&dirs.control_socket()).map_err(PoolError::system("the control socket cannot be made"))?;
-    failpoint!("recover.after-listen");
-    let polls = Polls::new().map_err(PoolError::system("no event loop can be made"))?;
+    let (rows, region) = make_table(&config)?;
+    let clients = open_door(&dirs, &config)?;
     let now_ns = clock::monotonic_ns();
     let started_us = clock::unix_us();
-    let target = u16::try_from(config.workers.count).unwrap_or(u16::MAX).clamp(1, rows);
+    let by_load = scaling::Rules::of(&config.workers.scaling, rows);
     let supervisor = Supervisor {
         id: WorkerId::generate((started_us / 1_000) as u64).map_err(PoolError::system("no random id"))?,
         boot_id,
         started_us,
         started_ns: now_ns,
         now_ns,
-        polls,
+        polls: Polls::new().map_err(PoolError::system("no event loop can be made"))?,
         report_events: Events::with_capacity(256),
         signals,
-        clients: Clients::new(listener, CLIENTS, config.control.max_connections as usize),
+        clients,
         lifeline,
         crew: Crew::new(nursery.pid),
         nursery,
-        fleet: Fleet::new(settings::rules(&config, rows), target, now_ns / 1_000_000),
+        fleet: first_fleet(&config, rows, &by_load, now_ns / 1_000_000),
+        scaler: Scaler::new(by_load, now_ns / 1_000_000),
+        checks: Checks::default(),
         producer: Producer::new(Arc::new(region)),
         settings: settings::worker_settings(&config, &dirs),
         policy: settings::policy(&config),
         cgroup,
         heard: Vec::new(),
+        starting: Starting::default(),
         death_of: BTreeMap::new(),
         last_boot_failure: None,
         ledger: Ledger::default(),
         desk: Desk::default(),
-        expanding: Default::default(),
+        spill: dirs.spill(),
         broken: None,
         next_wake_us: store.next_delayed()?,
+        next_expiry_us: store.next_expiry()?,
+        groups: BTreeMap::new(),
+        ageing: super::order::Ageing::default(),
         next_tick_ns: 0,
         next_prune_ns: 0,
+        pauses: Pauses::new(store.pause()?, config.backpressure),
+        backlog: Backlog::default(),
+        jobserver: Jobserver::new(dirs.jobserver(), &config),
         streams: Streams::default(),
         streams_dirty: false,
         meter: Meter::default(),
+        observer: Observer::new(now_ns),
         stop_when_empty: false,
         announced_stop: false,
         interrupted: false,
@@ -116,6 +127,31 @@ pub(super) fn build(launch: Launch, nursery: Nursery) -> Result<Supervisor, Pool
         _lock: lock,
     };
     Ok(supervisor)
+}
+
+/// No worker yet, and the number of them to begin with.
+fn first_fleet(config: &crate::config::Config, rows: u16, by_load: &scaling::Rules, now_ms: u64) -> Fleet {
+    let count = u16::try_from(config.workers.count).unwrap_or(u16::MAX).clamp(1, rows);
+    Fleet::new(settings::rules(config, rows), by_load.begin_with(count), now_ms)
+}
+
+fn start_log(dirs: &Dirs, config: &crate::config::Config, to_file: bool) -> Result<Log, PoolError> {
+    let file = config.log.file.clone().or_else(|| to_file.then(|| dirs.log()));
+    Log::start(config.log.level, file.as_deref()).map_err(PoolError::system("no log can be written"))
+}
+
+/// Makes this process a supervisor's: it adopts orphans, and follows signals.
+fn settle_process() -> Result<(Signals, String), PoolError> {
+    process::become_subreaper().map_err(PoolError::system("the supervisor cannot be a subreaper"))?;
+    let signals = Signals::new(SIGNALS).map_err(PoolError::system("signals cannot be followed"))?;
+    Ok((signals, process::boot_id().map_err(PoolError::system("/proc is needed"))?))
+}
+
+/// Lets clients connect; they are heard when the loop runs.
+fn open_door(dirs: &Dirs, config: &crate::config::Config) -> Result<Clients, PoolError> {
+    let listener = listen(&dirs.control_socket()).map_err(PoolError::system("the control socket cannot be made"))?;
+    failpoint!("recover.after-listen");
+    Ok(Clients::new(listener, CLIENTS, config.control.max_connections as usize))
 }
 
 /// Says which configured limits nothing holds in this version, and refuses to start if they were to be held by killing.
@@ -140,6 +176,12 @@ fn check_limits(config: &crate::config::Config) -> Result<(), PoolError> {
     }
 }
 
+fn make_table(config: &crate::config::Config) -> Result<(u16, Region), PoolError> {
+    let rows = config.workers.max_count.clamp(config.workers.count, MAX_ROWS) as u16;
+    let region = Region::create(geometry(rows)).map_err(PoolError::system("the claim table cannot be made"))?;
+    Ok((rows, region))
+}
+
 fn geometry(rows: u16) -> Geometry {
     // Every lane may be full, and every worker may hold a slot whose end is not committed yet.
     let lanes = acode_worker::claim::LANES;
@@ -149,16 +191,18 @@ fn geometry(rows: u16) -> Geometry {
 
 /// Opens the queue and makes sure that nothing of an earlier supervisor runs or lies about; gives the queue, and the
 /// cgroup for tasks if there is one.
-fn recover(dirs: &Dirs, boot_id: &str, grace: Duration) -> Result<(Store, Option<PathBuf>), PoolError> {
+fn recover(dirs: &Dirs, boot_id: &str, config: &crate::config::Config) -> Result<(Store, Option<PathBuf>), PoolError> {
     let mut store = Store::open(&dirs.state)?;
+    store.set_hooks(settings::hooks(config));
     let cgroup = settings::cgroup_base(store.tag());
     failpoint!("recover.before-stragglers");
-    end_stragglers(&store, &WorkersLock::new(dirs.workers_lock()), boot_id, grace)?;
+    end_stragglers(&store, &WorkersLock::new(dirs.workers_lock()), boot_id, config.workers.kill_grace)?;
     failpoint!("recover.before-clearing");
     clear_left_overs(dirs, cgroup.as_deref(), &dirs.state.join("cgroup"))?;
     failpoint!("recover.before-put-back");
-    put_back_interrupted(&mut store)?;
+    put_back_interrupted(&mut store, crate::requests::now_us())?;
     failpoint!("recover.after-put-back");
+    sweep(&store, dirs)?;
     Ok((store, cgroup))
 }
 
@@ -228,9 +272,18 @@ fn kill_strays(rooms: &Path) -> Result<(), PoolError> {
     Ok(())
 }
 
+/// Removes what belongs to tasks that are gone: before there is a worker that could do it, and nobody waits yet.
+fn sweep(store: &Store, dirs: &Dirs) -> Result<(), PoolError> {
+    for number in sweep::idle_checkpoints(store, &dirs.checkpoints())? {
+        if let Err(error) = acode_worker::room::remove_checkpoint(&dirs.checkpoints(), number) {
+            tracing::warn!(%error, number, "a checkpoint directory cannot be removed");
+        }
+    }
+    Ok(sweep::remove_unread_copies(store, &dirs.stdin())?)
+}
+
 /// Records that attempts were interrupted, and that their tasks are pending; and that no worker lives.
-fn put_back_interrupted(store: &mut Store) -> Result<(), PoolError> {
-    let now_us = crate::requests::now_us();
+pub(super) fn put_back_interrupted(store: &mut dyn Queue, now_us: u64) -> Result<(), StoreError> {
     let mut ops = vec![Op::PoolEvent { kind: EventKind::PoolStarted, at_us: now_us, data: None }];
     for task in store.interrupted()? {
         tracing::warn!(id = %task.id, attempt = task.attempts, "attempt was interrupted: task put back");

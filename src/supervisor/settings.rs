@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use acode_worker::task::{Env, OutputCaps};
-use acode_worker::wire::WorkerSettings;
+use acode_worker::wire::{JobserverPlace, WorkerSettings};
 
 use super::decide::Rules;
 use super::judge::Policy;
 use crate::config::Config;
 use crate::rundir::Dirs;
+use crate::store::Hooks;
 
 /// With so many workers in a row that never became ready, the pool gives up.
 const MAX_BOOT_FAILURES: u32 = 5;
@@ -32,6 +33,7 @@ pub fn worker_settings(config: &Config, dirs: &Dirs) -> WorkerSettings {
         idle_heartbeat_interval_ms: millis(workers.heartbeat_timeout / 2),
         kill_grace_ms: millis(workers.kill_grace),
         timeout_ms: config.tasks.timeout.map(millis),
+        start_timeout_ms: config.tasks.start_timeout.map(millis),
         environment: environment(config),
         rlimits: workers.rlimits,
         umask: workers.umask,
@@ -39,7 +41,14 @@ pub fn worker_settings(config: &Config, dirs: &Dirs) -> WorkerSettings {
         segment_bytes: config.output.segment_bytes,
         rooms: dirs.rooms(),
         journal: dirs.journal(),
+        jobserver: JobserverPlace { fifo: dirs.jobserver(), slots: job_slots(config) },
+        checkpoints: dirs.checkpoints(),
     }
+}
+
+/// How many jobs run at once in all.
+pub fn job_slots(config: &Config) -> u32 {
+    config.jobserver.slots.unwrap_or_else(crate::config::usable_cpus)
 }
 
 /// The environment that tasks inherit: the allowed part of our own, and what is set for all.
@@ -62,9 +71,14 @@ pub fn rules(config: &Config, rows: u16) -> Rules {
     }
 }
 
+/// What runs when a task has ended.
+pub fn hooks(config: &Config) -> Hooks {
+    Hooks { pool: config.tasks.on_finish.clone(), timeout_ms: millis(config.tasks.on_finish_timeout) }
+}
+
 /// What an attempt's end is judged by, for a task that does not say otherwise.
 pub fn policy(config: &Config) -> Policy {
-    Policy { retry: config.tasks.retry, max_worker_losses: config.workers.max_worker_losses }
+    Policy { retry: config.tasks.retry, max_crashes: config.workers.max_worker_losses }
 }
 
 /// Where the worker leaves of this queue are made: under our own cgroup, in a folder that names the queue. `None`

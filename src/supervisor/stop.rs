@@ -4,7 +4,6 @@ use nix::libc;
 
 use super::Supervisor;
 use super::decide::Event;
-use super::desk::served;
 use crate::store::{EventKind, Op};
 
 impl Supervisor {
@@ -43,37 +42,11 @@ impl Supervisor {
         self.decide(Event::Force);
     }
 
-    /// Sets how many workers there shall be, within the bounds; gives what it was, and what it is.
-    pub(super) fn scale_to(&mut self, count: u32) -> (u32, u32) {
-        let before = u32::from(self.fleet.target());
-        let target = count.clamp(1, self.config.workers.max_count.min(self.max_rows()));
-        if target != before {
-            tracing::info!(before, target, "scaling");
-            self.record(Op::PoolEvent {
-                kind: EventKind::PoolScaled,
-                at_us: crate::requests::now_us(),
-                data: Some(format!(r#"{{"from":{before},"to":{target}}}"#)),
-            });
-        }
-        self.decide(Event::Scale { target: u16::try_from(target).unwrap_or(u16::MAX) });
-        (before, target)
-    }
-
-    fn scale_by(&mut self, step: i64) {
-        let wanted = i64::from(self.fleet.target()) + step;
-        self.scale_to(u32::try_from(wanted).unwrap_or(0));
-    }
-
     /// What is done once, when the way to a stop begins: nothing that is published shall be claimed any more.
     pub(super) fn begin_stop(&mut self) {
         self.announced_stop = true;
-        for lane in served() {
-            for ticket in self.producer.retract_lane(lane) {
-                if let Some(seq) = self.desk.by_ticket(ticket).map(|active| active.id.seq()) {
-                    self.clear_from_desk(seq);
-                }
-            }
-        }
+        self.retract_everything();
+        self.refuse_waiting();
         self.streams_dirty = true;
     }
 
@@ -95,10 +68,9 @@ impl Supervisor {
             }
         };
         let counted = config.workers.count != self.config.workers.count;
+        let before = self.scaler.mode();
         self.follow_config(config);
-        if counted {
-            self.scale_to(self.config.workers.count);
-        }
+        self.follow_counts(before, counted);
         self.record(Op::PoolEvent { kind: EventKind::PoolReloaded, at_us: crate::requests::now_us(), data: None });
         tracing::info!("configuration read again");
     }

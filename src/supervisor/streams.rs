@@ -1,4 +1,4 @@
-//! Calls that are answered more than once, or later: waiting for tasks, following events, watching a stop.
+//! Calls that are answered more than once, or later: waiting for tasks, watching a stop; `followers` has the events.
 //!
 //! All of them are fed from what was committed, never from what is about to be. A client that does not read is fed no
 //! more until it does. Deliberately absent: the calls' beginnings, which are in `control`.
@@ -9,16 +9,15 @@ use acode_worker::task::{TaskId, TaskState};
 
 use super::Supervisor;
 use super::clients::ClientId;
-use super::desk::Phase;
+use super::desk::{Active, Phase};
+use super::followers::Follower;
 use crate::records;
 use crate::store::{StoreError, TaskKind};
-use crate::wire::reply::{EventBatch, Waited};
+use crate::wire::reply::{RunningTask, Waited};
 use crate::wire::types::TaskCounts;
 
 /// The shortest time between two replies about progress, in nanoseconds.
 const PROGRESS_NS: u64 = 100_000_000;
-/// The most events of one reply.
-const EVENTS_PAGE: usize = 500;
 
 /// What is waited for.
 #[derive(Debug)]
@@ -39,6 +38,19 @@ pub enum Awaited {
     },
 }
 
+impl Awaited {
+    /// Whether the task with this number, which has not ended, is waited for.
+    fn concerns(&self, seq: u64) -> bool {
+        match self {
+            Self::All { .. } => true,
+            Self::These { open, arrays, .. } => {
+                let of_array = arrays.range(..=seq).next_back();
+                open.contains(&seq) || of_array.is_some_and(|(first, (_, count))| seq <= first + count)
+            }
+        }
+    }
+}
+
 /// One call of `Wait`.
 #[derive(Debug)]
 pub struct Waiter {
@@ -50,7 +62,7 @@ pub struct Waiter {
     pub awaited: Awaited,
     /// Those that did not complete, as far as they are to be named.
     pub unsuccessful: Vec<TaskId>,
-    told: Option<TaskCounts>,
+    told: Option<(TaskCounts, Vec<RunningTask>)>,
     told_ns: u64,
 }
 
@@ -78,24 +90,22 @@ impl Waiter {
     }
 }
 
-/// One call of `Events`.
-#[derive(Debug)]
-pub struct Follower {
-    /// Who follows.
-    pub client: ClientId,
-    /// The last event that was sent.
-    pub after: u64,
-    /// Whether it goes on when all are sent.
-    pub follow: bool,
-}
-
 /// All calls that are going on.
 #[derive(Debug, Default)]
 pub struct Streams {
     waiters: Vec<Waiter>,
-    followers: Vec<Follower>,
+    pub(super) followers: Vec<Follower>,
+    /// A follower would take more at once.
+    pub(super) hungry: bool,
     stop_watchers: Vec<ClientId>,
     next_look_ns: u64,
+}
+
+impl Streams {
+    /// Whether the loop has to come back at once.
+    pub fn has_more(&self) -> bool {
+        self.hungry
+    }
 }
 
 impl Supervisor {
@@ -106,13 +116,6 @@ impl Supervisor {
         self.streams_dirty = true;
     }
 
-    /// Begins to follow events.
-    pub(super) fn begin_following(&mut self, follower: Follower) {
-        self.clients.hold(follower.client);
-        self.streams.followers.push(follower);
-        self.streams_dirty = true;
-    }
-
     /// Begins to watch the stop.
     pub(super) fn begin_watching_stop(&mut self, client: ClientId) {
         self.streams.stop_watchers.push(client);
@@ -120,6 +123,7 @@ impl Supervisor {
 
     /// Forgets a client's calls.
     pub(super) fn forget_client(&mut self, client: ClientId) {
+        self.backlog.forget(client);
         self.streams.waiters.retain(|waiter| waiter.client != client);
         self.streams.followers.retain(|follower| follower.client != client);
         self.streams.stop_watchers.retain(|watcher| *watcher != client);
@@ -137,7 +141,7 @@ impl Supervisor {
         let nobody = self.streams.waiters.is_empty()
             && self.streams.followers.is_empty()
             && self.streams.stop_watchers.is_empty();
-        if nobody || !(self.streams_dirty || self.now_ns >= self.streams.next_look_ns) {
+        if nobody || !(self.streams_dirty || self.streams.hungry || self.now_ns >= self.streams.next_look_ns) {
             return;
         }
         self.streams_dirty = false;
@@ -185,15 +189,39 @@ impl Supervisor {
         let left = counts.pending + counts.assigned + counts.running;
         if left == 0 {
             let unsuccessful = std::mem::take(&mut waiter.unsuccessful);
-            self.clients.reply(waiter.client, &Waited { counts, unsuccessful }, false);
+            self.clients.reply(waiter.client, &Waited { counts, unsuccessful, running: Vec::new() }, false);
             return Ok(true);
         }
-        if waiter.more && due && waiter.told != Some(counts) && self.clients.has_room(waiter.client) {
-            self.clients.reply(waiter.client, &Waited { counts, unsuccessful: Vec::new() }, true);
-            waiter.told = Some(counts);
+        if !(waiter.more && due && self.clients.has_room(waiter.client)) {
+            return Ok(false);
+        }
+        let running = self.running_of(&waiter.awaited)?;
+        let told = (counts, running);
+        if waiter.told.as_ref() != Some(&told) {
+            let waited = Waited { counts, unsuccessful: Vec::new(), running: told.1.clone() };
+            self.clients.reply(waiter.client, &waited, true);
+            waiter.told = Some(told);
             waiter.told_ns = self.now_ns;
         }
         Ok(false)
+    }
+
+    /// The longest running ones of those that say how far they are.
+    fn running_of(&self, awaited: &Awaited) -> Result<Vec<RunningTask>, StoreError> {
+        let since = |active: &Active| match active.phase {
+            Phase::Running { started_us, .. } => Some(started_us),
+            Phase::Published | Phase::Ended => None,
+        };
+        let told = self.desk.iter().filter(|active| active.progress.is_some() && awaited.concerns(active.id.seq()));
+        let mut told: Vec<_> = told.filter_map(|active| Some((since(active)?, active))).collect();
+        told.sort_unstable_by_key(|(started_us, active)| (*started_us, active.id.seq()));
+        let mut running = Vec::new();
+        for (_, active) in told.into_iter().take(Waited::MAX_SHOWN) {
+            let (Some(progress), Some(stored)) = (&active.progress, self.store.get(active.id)?) else { continue };
+            let progress = records::progress(progress.percent, Some(progress.message.clone()));
+            running.push(RunningTask { id: active.id, name: stored.spec.display_name().to_owned(), progress });
+        }
+        Ok(running)
     }
 
     fn counts_for(&self, awaited: &Awaited) -> Result<TaskCounts, StoreError> {
@@ -216,10 +244,7 @@ impl Supervisor {
                         Some(TaskKind::Task | TaskKind::Member { .. }) | None => counts.completed += count,
                     }
                 }
-                self.mark_active(&mut counts, |seq| {
-                    let of_array = arrays.range(..=seq).next_back();
-                    open.contains(&seq) || of_array.is_some_and(|(first, (_, count))| seq <= first + count)
-                });
+                self.mark_active(&mut counts, |seq| awaited.concerns(seq));
                 Ok(counts)
             }
         }
@@ -236,48 +261,6 @@ impl Supervisor {
             *to += 1;
             counts.pending = counts.pending.saturating_sub(1);
         }
-    }
-
-    fn feed_followers(&mut self) -> Result<(), StoreError> {
-        let mut followers = std::mem::take(&mut self.streams.followers);
-        let mut failed = None;
-        followers.retain_mut(|follower| {
-            if failed.is_some() {
-                return true;
-            }
-            match self.feed_follower(follower) {
-                Ok(over) => !over,
-                // It is fed when the queue can be read again.
-                Err(error) => {
-                    failed = Some(error);
-                    true
-                }
-            }
-        });
-        self.streams.followers = followers;
-        failed.map_or(Ok(()), Err)
-    }
-
-    /// Sends one follower what is new; true if it has had all that it wants.
-    fn feed_follower(&mut self, follower: &mut Follower) -> Result<bool, StoreError> {
-        while self.clients.has_room(follower.client) {
-            let events = self.store.events(follower.after, EVENTS_PAGE)?;
-            let last = events.len() < EVENTS_PAGE;
-            if let Some(event) = events.last() {
-                follower.after = event.seq;
-            }
-            let over = last && !follower.follow;
-            if !events.is_empty() || over {
-                let batch = EventBatch { events: events.into_iter().map(crate::records::event).collect() };
-                self.clients.reply(follower.client, &batch, !over);
-            }
-            if last {
-                return Ok(over);
-            }
-        }
-        // The rest when the client has read this: the look that time brings about.
-        self.streams_dirty = true;
-        Ok(false)
     }
 
     fn feed_stop_watchers(&mut self) {

@@ -17,17 +17,14 @@ use crate::store::{self, StoreError};
 use crate::wire::SCHEMA;
 use crate::wire::Stamp;
 use crate::wire::types::{
-    PoolRecord, PoolState, QueueRecord, StatusRecord, TaskCounts, TaskRecord, Waiting, WorkerCounts, WorkerRecord,
-    WorkerStatus,
+    PauseRecord, PoolRecord, PoolState, QueueRecord, ScalingMode, StatusRecord, TaskCounts, TaskRecord, Waiting,
+    WorkerCounts, WorkerRecord, WorkerStatus,
 };
 
 impl Supervisor {
     /// `Status`.
     pub(super) fn status(&mut self) -> StatusRecord {
-        let mut pids: Vec<i32> = self.crew.iter().map(|(_, hand)| hand.pid).collect();
-        pids.push(nix::unistd::getpid().as_raw());
-        pids.push(self.nursery.pid);
-        pids.extend(self.crew.task_pids());
+        let pids = self.all_pids();
         let resources = self.meter.look(pids.into_iter(), self.now_ns, self.started_ns);
         StatusRecord {
             schema: SCHEMA,
@@ -36,6 +33,7 @@ impl Supervisor {
                 id: self.id.to_string(),
                 pid: std::process::id(),
                 state: self.pool_state(),
+                paused: self.pauses.record(),
                 mode: "process".to_owned(),
                 started_at: Stamp::from_micros(self.started_us),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -46,12 +44,25 @@ impl Supervisor {
             queue: QueueRecord {
                 accepting: self.broken.is_none() && !self.is_stopping(),
                 problem: self.broken.as_ref().map(|broken| broken.why.clone()),
+                limit: self.config.queue.max_tasks,
+                backpressure: self.backlog.record(),
             },
+            metrics_listen: self.observer.scrape.address().map(|address| address.to_string()),
         }
+    }
+
+    /// The pids of everything that belongs to the pool, as far as it can be seen.
+    pub(super) fn all_pids(&self) -> Vec<i32> {
+        let mut pids: Vec<i32> = self.crew.iter().map(|(_, hand)| hand.pid).collect();
+        pids.push(nix::unistd::getpid().as_raw());
+        pids.push(self.nursery.pid);
+        pids.extend(self.crew.task_pids());
+        pids
     }
 
     fn pool_state(&self) -> PoolState {
         match self.fleet.mode() {
+            Mode::Running if !self.pauses.is_open() => PoolState::Paused,
             Mode::Running if self.stop_when_empty => PoolState::Draining,
             Mode::Running => PoolState::Running,
             Mode::Draining { .. } => PoolState::Draining,
@@ -70,13 +81,15 @@ impl Supervisor {
         }
     }
 
-    fn worker_counts(&self) -> WorkerCounts {
-        let mut counts = WorkerCounts {
-            target: u32::from(self.fleet.target()),
-            min: 1,
-            max: self.config.workers.max_count.min(self.max_rows()),
-            ..WorkerCounts::default()
+    pub(super) fn worker_counts(&self) -> WorkerCounts {
+        let scaling = self.scaler.mode();
+        let by_load = self.scaler.rules();
+        let (min, max) = match scaling {
+            ScalingMode::Auto => (u32::from(by_load.min), u32::from(by_load.max)),
+            ScalingMode::Manual | ScalingMode::Off => (1, self.config.workers.max_count.min(self.max_rows())),
         };
+        let target = u32::from(self.fleet.target());
+        let mut counts = WorkerCounts { target, min, max, scaling, ..WorkerCounts::default() };
         let holding = self.holding();
         for (row, _) in self.crew.iter() {
             counts.active += 1;
@@ -92,13 +105,13 @@ impl Supervisor {
     }
 
     /// The workers that have claimed something, with what.
-    fn holding(&self) -> BTreeMap<u16, TaskId> {
+    pub(super) fn holding(&self) -> BTreeMap<u16, TaskId> {
         self.desk.iter().filter_map(|active| Some((self.producer.holder(active.ticket)?, active.id))).collect()
     }
 
     /// A worker's status: the fleet's word, and for idle or busy what the table says now. A claim counts from its very
     /// moment, which is a little before the worker says in its row that it is busy.
-    fn worker_status(&self, row: u16, holding: &BTreeMap<u16, TaskId>) -> WorkerStatus {
+    pub(super) fn worker_status(&self, row: u16, holding: &BTreeMap<u16, TaskId>) -> WorkerStatus {
         use acode_worker::claim::WorkerState;
         match self.fleet.status(row) {
             None => WorkerStatus::Stopped,
@@ -160,7 +173,11 @@ impl Supervisor {
     pub(super) fn task_record(&self, stored: store::TaskRecord) -> Result<TaskRecord, StoreError> {
         let live = self.desk.get(stored.id.seq());
         let waiting = match (stored.state, live.map(|active| active.phase)) {
-            (TaskState::Pending, None) => Some(self.waiting(&stored)?),
+            (TaskState::Pending, None) => {
+                let mut waiting = self.waiting(&stored)?;
+                requests::explain_retry(&mut waiting, &stored, Some(self.policy.retry.count));
+                Some(waiting)
+            }
             (TaskState::Pending, Some(Phase::Published)) => Some(Waiting::Queued { ahead: None }),
             _ => None,
         };
@@ -180,6 +197,10 @@ impl Supervisor {
             if record.state != TaskState::Pending {
                 record.waiting = None;
             }
+            if let Some(since) = active.suspended_us {
+                record.suspended = true;
+                record.suspended_at = Some(Stamp::from_micros(i64::try_from(since).unwrap_or(i64::MAX)));
+            }
             if let Some(progress) = &active.progress {
                 record.progress = Some(records::progress(progress.percent, Some(progress.message.clone())));
             }
@@ -198,9 +219,16 @@ impl Supervisor {
         if stored.class == acode_worker::task::Class::Docker {
             return Ok(Waiting::NoWorker { class: "docker".to_owned() });
         }
+        if let Some(waiting) = self.waits_for_group(stored) {
+            return Ok(waiting);
+        }
         if let Some(broken) = &self.broken {
             return Ok(Waiting::Paused { why: broken.why.clone() });
         }
-        Ok(if self.is_stopping() { Waiting::Draining } else { Waiting::Queued { ahead: None } })
+        Ok(match self.pauses.record() {
+            _ if self.is_stopping() => Waiting::Draining,
+            Some(PauseRecord { why, .. }) => Waiting::Paused { why },
+            None => Waiting::Queued { ahead: None },
+        })
     }
 }

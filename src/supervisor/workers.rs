@@ -5,20 +5,19 @@ use std::os::fd::{AsFd, AsRawFd};
 use acode_worker::claim::Ticket;
 use acode_worker::failpoint;
 use acode_worker::sys::clock;
-use acode_worker::task::{Isolation, OutputRef, TaskId, TaskState, TreeGuard, Usage, Verdict};
+use acode_worker::task::{TaskId, Verdict, WorkerId};
 use acode_worker::wire::{EXIT_BOOT_FAILED, Finished, Order, Report};
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use nix::sys::wait::WaitStatus;
+use serde_json::json;
 
+use super::attempts::{self, Books, Reported};
 use super::crew::{Cradle, Heard};
-use super::decide::{Action, Event, KillReason};
-use super::desk::Phase;
-use super::judge::{Next, Standing, judge};
-use super::ledger::After;
+use super::decide::{Action, Event, KillReason, Wear};
 use super::reactor::PIDFDS;
 use super::{PoolError, Supervisor};
-use crate::store::{self, AttemptEnd, Op, WorkerRecord};
+use crate::store::{EventKind, Op, WorkerRecord};
 
 impl Supervisor {
     /// Tells the fleet what happened, and does what it says.
@@ -37,6 +36,7 @@ impl Supervisor {
         match action {
             Action::Bear { row } => self.bear(row),
             Action::Dismiss { row } => self.crew.order(row, &Order::Stop),
+            Action::Recycle { row, wear } => self.recycle(row, wear),
             Action::TakeBack { row } => self.take_back(row),
             Action::Kill { row, why } => self.kill(row, why),
             Action::GiveUp => {
@@ -58,7 +58,13 @@ impl Supervisor {
             Ok(hand) => (hand.id, hand.pid, hand.start_time, hand.born_us),
             Err(error) => {
                 tracing::error!(row, %error, "a worker could not be made");
-                self.last_boot_failure = Some(error.to_string());
+                let error = error.to_string();
+                self.record(Op::PoolEvent {
+                    kind: EventKind::WorkerError,
+                    at_us: crate::requests::now_us(),
+                    data: Some(json!({ "why": "worker_creation_failed", "error": error, "row": row }).to_string()),
+                });
+                self.last_boot_failure = Some(error);
                 return self.decide(Event::BirthFailed { row });
             }
         };
@@ -69,6 +75,7 @@ impl Supervisor {
             self.crew.kill(row);
         }
         tracing::debug!(row, %id, pid, "worker made");
+        self.observer.registry.worker_made();
         self.record(Op::WorkerStarted(Box::new(WorkerRecord {
             id,
             slot: u32::from(row),
@@ -110,10 +117,12 @@ impl Supervisor {
         match why {
             KillReason::Silent => {
                 tracing::warn!(row, worker = %id, "worker gives no sign of life: killed");
+                self.worker_error(id, "unhealthy", "it gave no sign of life");
                 self.record(Op::WorkerUnhealthy { id, at_us: crate::requests::now_us() });
             }
             KillReason::NeverReady => {
                 tracing::warn!(row, worker = %id, "worker never became ready: killed");
+                self.worker_error(id, "boot_failed", "it did not become ready in time");
                 self.last_boot_failure = Some("they did not become ready in time".to_owned());
             }
             KillReason::Lingering => tracing::warn!(row, worker = %id, "worker does not leave: killed"),
@@ -136,6 +145,9 @@ impl Supervisor {
                 // Its end is near, and the pidfd tells of it; one that talks nonsense is not to be trusted any more.
                 if let Some(error) = error {
                     tracing::error!(row, %error, "worker talks nonsense: killed");
+                    if let Some(id) = self.crew.get(row).map(|hand| hand.id) {
+                        self.worker_error(id, "nonsense", &error.to_string());
+                    }
                     self.crew.kill(row);
                 }
                 if let Some(hand) = self.crew.get(row) {
@@ -148,12 +160,21 @@ impl Supervisor {
 
     fn follow(&mut self, row: u16, report: Report) {
         match report {
-            Report::Ready => self.decide(Event::Ready { row }),
+            Report::Ready => self.ready(row),
+            Report::Pong { nonce } => self.take_pong(row, nonce),
             Report::BootFailed { why } => {
                 tracing::error!(row, why, "worker cannot begin");
+                if let Some(id) = self.crew.get(row).map(|hand| hand.id) {
+                    self.worker_error(id, "boot_failed", &why);
+                }
                 self.last_boot_failure = Some(why);
             }
-            Report::Started { ticket, id, pid: _, at_us } => self.started(row, ticket, id, at_us),
+            Report::Starting { ticket, id, limit_ms } => {
+                self.starting.begin(row, id, ticket, limit_ms, self.now_ns);
+            }
+            Report::Started { ticket, id, pid: _, claimed_us, at_us } => {
+                self.started(row, ticket, id, (claimed_us, at_us));
+            }
             Report::Progress { ticket, id, progress } => {
                 if let Some(active) = self.desk.current(id, ticket) {
                     active.progress = Some(progress.clone());
@@ -162,7 +183,9 @@ impl Supervisor {
                 }
             }
             Report::Finished(finished) => {
-                self.started_unsaid(row, &finished);
+                if let Some(worker) = self.crew.get(row).map(|hand| hand.id) {
+                    self.books().started_unsaid((row, worker), &finished);
+                }
                 self.finished(row, *finished);
             }
             Report::Unreadable { ticket, why } => self.unreadable(row, ticket, why),
@@ -170,87 +193,93 @@ impl Supervisor {
         }
     }
 
-    fn started(&mut self, row: u16, ticket: Ticket, id: TaskId, at_us: i64) {
-        let Some(worker) = self.crew.get(row).map(|hand| hand.id) else { return };
-        let Some(active) = self.desk.current(id, ticket) else {
-            tracing::warn!(%id, row, "report of an older claim dropped");
-            return;
-        };
-        active.phase = Phase::Running { row, started_us: at_us as u64 };
-        let (attempt, cancelled) = (active.attempt, active.cancelled.is_some());
-        self.record(Op::Started { id, attempt, worker, at_us: at_us as u64 });
-        if cancelled {
-            self.crew.order(row, &Order::Cancel { ticket });
-        }
+    /// A worker can take tasks from now on.
+    fn ready(&mut self, row: u16) {
+        self.decide(Event::Ready { row });
+        let Some(hand) = self.crew.get(row) else { return };
+        let data = json!({ "slot": row, "pid": hand.pid, "mode": "process" }).to_string();
+        self.worker_event(EventKind::WorkerStarted, hand.id, Some(data));
     }
 
-    /// A worker reports the start of a task only if it runs for more than a moment.
-    fn started_unsaid(&mut self, row: u16, finished: &Finished) {
-        let ran = !matches!(finished.verdict, Verdict::NotStarted { .. });
-        let unsaid = |active: &mut super::desk::Active| active.phase == Phase::Published;
-        if ran && self.desk.current(finished.id, finished.ticket).is_some_and(unsaid) {
-            self.started(row, finished.ticket, finished.id, finished.started_us);
+    /// Has a worker leave because a fresh one is to take its place.
+    fn recycle(&mut self, row: u16, wear: Wear) {
+        let Some(id) = self.crew.get(row).map(|hand| hand.id) else { return };
+        let (why, value) = match wear {
+            Wear::Tasks(tasks) => ("tasks", tasks),
+            Wear::Memory(bytes) => ("memory", bytes),
+        };
+        tracing::info!(row, worker = %id, why, value, "worker is replaced by a fresh one");
+        self.worker_event(EventKind::WorkerRecycled, id, Some(json!({ "why": why, "value": value }).to_string()));
+        self.crew.order(row, &Order::Stop);
+    }
+
+    fn worker_error(&mut self, worker: WorkerId, why: &str, error: &str) {
+        self.worker_event(EventKind::WorkerError, worker, Some(json!({ "why": why, "error": error }).to_string()));
+    }
+
+    fn worker_event(&mut self, kind: EventKind, worker: WorkerId, data: Option<String>) {
+        self.record(Op::WorkerEvent { kind, worker, at_us: crate::requests::now_us(), data });
+    }
+
+    /// The part of the supervisor that reports change.
+    pub(super) fn books(&mut self) -> Books<'_> {
+        let registry = &mut self.observer.registry;
+        Books { desk: &mut self.desk, ledger: &mut self.ledger, registry, now_ns: self.now_ns }
+    }
+
+    fn started(&mut self, row: u16, ticket: Ticket, id: TaskId, times: (i64, i64)) {
+        self.starting.done(row);
+        let Some(worker) = self.crew.get(row).map(|hand| hand.id) else { return };
+        match self.books().started((row, worker), ticket, id, times) {
+            Reported::Stale => tracing::warn!(%id, row, "report of an older claim dropped"),
+            Reported::Present { cancelled: true, .. } => {
+                let now = self.desk.get(id.seq()).is_some_and(|active| active.cancel_now);
+                self.crew.order(row, &Order::Cancel { ticket, now });
+            }
+            Reported::Present { cancelled: false, .. } | Reported::Known => {}
         }
     }
 
     /// Follows the end of an attempt: judges it, and has it committed.
     fn finished(&mut self, row: u16, finished: Finished) {
-        let Some(active) = self.desk.current(finished.id, finished.ticket) else {
-            tracing::warn!(id = %finished.id, row, "report of an older claim dropped");
-            return;
-        };
-        if active.phase == Phase::Ended {
-            return;
-        }
-        active.phase = Phase::Ended;
-        let standing = Standing {
-            failures: active.failures,
-            losses: active.losses,
-            cancelled: active.cancelled.is_some(),
-            given_back: finished.given_back,
-        };
-        let cancel_reason = active.cancelled.clone();
-        // Workers pass progress on now and then only, so the last of it may come with the end.
-        let last_word = finished.progress.clone().filter(|progress| active.progress.as_ref() != Some(progress));
-        let succeeded = finished.verdict.is_success();
+        let Some(worker) = self.crew.get(row).map(|hand| hand.id) else { return };
+        let (id, succeeded) = (finished.id, finished.verdict.is_success());
         let mut policy = self.policy;
-        if !succeeded && let Some(retry) = self.retry_of(finished.id) {
-            policy.retry = retry;
+        if !succeeded && let Some(own) = self.retries_of(id) {
+            policy = policy.of_task(&own);
         }
         // Success needs no jitter.
         let random = if succeeded { 0.0 } else { self.random() };
-        let next = judge(&finished.verdict, standing, &policy, random);
-        if let Some(progress) = last_word {
-            let (percent, message) = (Some(progress.percent), Some(progress.message));
-            self.record(Op::Progress { id: finished.id, percent, message, at_us: finished.finished_us as u64 });
+        match self.books().finished((row, worker), finished, &policy, random) {
+            Reported::Stale => tracing::warn!(%id, row, "report of an older claim dropped"),
+            Reported::Known => {}
+            Reported::Present { last, .. } => {
+                self.starting.done(row);
+                if let Some(hand) = self.crew.get_mut(row) {
+                    *(if succeeded { &mut hand.completed } else { &mut hand.failed }) += 1;
+                }
+                // Those that wait for it can start with the commit, and are not to wait until the batch has grown.
+                if last && self.store.blocked() > 0 && self.store.has_dependents(id).unwrap_or(true) {
+                    self.ledger.hurry();
+                }
+                self.recycle_if_worn(row);
+            }
         }
-        let Some(hand) = self.crew.get_mut(row) else { return };
-        *(if succeeded { &mut hand.completed } else { &mut hand.failed }) += 1;
-        let worker = hand.id;
-        let reason = cancel_reason.filter(|_| next == Next::Final(TaskState::Cancelled));
-        let end = AttemptEnd {
-            id: finished.id,
-            attempt: finished.attempt,
-            worker,
-            verdict: finished.verdict,
-            isolation: finished.isolation,
-            guard: finished.guard,
-            usage: finished.usage,
-            output: finished.output,
-            started_us: finished.started_us as u64,
-            finished_us: finished.finished_us as u64,
-            leaked: finished.leaked,
-            error: finished.error,
-            result: finished.result,
-            reason,
-            next: stored(next, finished.finished_us as u64),
-        };
-        self.record(Op::Finished(Box::new(end)));
-        self.ledger.then(After::Release { seq: finished.id.seq() });
     }
 
-    /// The retries that a task asks for itself.
-    fn retry_of(&self, id: TaskId) -> Option<acode_worker::task::Retry> {
+    /// Tells the fleet of a worker that has done its share of tasks, once.
+    fn recycle_if_worn(&mut self, row: u16) {
+        let Some(max) = self.config.workers.recycle.max_tasks else { return };
+        let Some(hand) = self.crew.get_mut(row) else { return };
+        let tasks = hand.completed + hand.failed;
+        if tasks >= max && !hand.worn && !hand.is_dead() {
+            hand.worn = true;
+            self.decide(Event::Worn { row, wear: Wear::Tasks(tasks) });
+        }
+    }
+
+    /// What a task says about its retries; of an array's member the array.
+    fn retries_of(&self, id: TaskId) -> Option<acode_worker::task::Retries> {
         self.store.get(id).ok().flatten()?.spec.retry
     }
 
@@ -258,7 +287,7 @@ impl Supervisor {
         let Some(active) = self.desk.by_ticket(ticket) else { return };
         tracing::error!(id = %active.id, why, "an assignment cannot be read");
         let now_us = clock::unix_us();
-        let finished = ended_without_worker(active.id, ticket, active.attempt, now_us);
+        let finished = attempts::ended_without_worker(active.id, ticket, active.attempt, now_us);
         self.finished(row, Finished { verdict: Verdict::NotStarted { why, errno: None }, ..finished });
     }
 
@@ -291,6 +320,7 @@ impl Supervisor {
                 self.lost(row, ticket, ours);
             }
             failpoint!("supervisor.after-reclaim");
+            self.starting.done(row);
             let Some(hand) = self.crew.bury(row) else { continue };
             let _ = self.polls.reports.registry().deregister(&mut SourceFd(&hand.reports.as_raw_fd()));
             let _ = self.producer.clear(row);
@@ -300,6 +330,11 @@ impl Supervisor {
                 Some(_) if ours => None,
                 Some(other) => Some(describe(other)),
             };
+            self.gone_from_checks(row, failure.as_deref());
+            self.worker_event(EventKind::WorkerExited, hand.id, status.and_then(exit_data));
+            if failure.is_some() {
+                self.observer.registry.worker_died();
+            }
             self.record(Op::WorkerStopped {
                 id: hand.id,
                 at_us: crate::requests::now_us(),
@@ -321,21 +356,10 @@ impl Supervisor {
 
     /// A claim whose worker is dead and has not reported its end.
     fn lost(&mut self, row: u16, ticket: Ticket, ours: bool) {
-        let Some(active) = self.desk.by_ticket(ticket) else {
-            self.producer.release(ticket);
-            return;
-        };
-        if active.phase == Phase::Ended {
-            return;
-        }
-        let (id, attempt) = (active.id, active.attempt);
-        let started_us = match active.phase {
-            Phase::Running { started_us, .. } => started_us,
-            Phase::Published | Phase::Ended => crate::requests::now_us(),
-        };
-        tracing::warn!(%id, attempt, row, "task lost its worker");
-        let finished = ended_without_worker(id, ticket, attempt, started_us as i64);
-        self.finished(row, Finished { given_back: ours, finished_us: clock::unix_us(), ..finished });
+        let ended = attempts::lost(&self.desk, &mut self.producer, ticket, ours, clock::unix_us());
+        let Some(finished) = ended else { return };
+        tracing::warn!(id = %finished.id, attempt = finished.attempt, row, "task lost its worker");
+        self.finished(row, finished);
     }
 
     /// The nursery has died: without it no worker can be made, so the pool finishes what runs and ends.
@@ -351,33 +375,13 @@ impl Supervisor {
     }
 }
 
-/// The end of an attempt whose worker cannot tell it.
-fn ended_without_worker(id: TaskId, ticket: Ticket, attempt: u32, started_us: i64) -> Finished {
-    Finished {
-        ticket,
-        id,
-        attempt,
-        verdict: Verdict::WorkerLost,
-        given_back: false,
-        isolation: Isolation::Process,
-        guard: TreeGuard::Subreaper,
-        usage: Usage::default(),
-        output: OutputRef::default(),
-        started_us,
-        finished_us: started_us,
-        leaked: false,
-        result: None,
-        error: None,
-        progress: None,
-    }
-}
-
-fn stored(next: Next, finished_us: u64) -> store::Next {
-    match next {
-        Next::Final(state) => store::Next::Final(state),
-        Next::RetryAfter(ms) => store::Next::RetryAt(store::later(finished_us, ms)),
-        Next::Requeue => store::Next::Requeue,
-        Next::RequeueLost => store::Next::RequeueLost,
+/// How a process ended, as an event tells it.
+fn exit_data(status: WaitStatus) -> Option<String> {
+    match status {
+        WaitStatus::Exited(_, code) => Some(json!({ "code": code }).to_string()),
+        WaitStatus::Signaled(_, signal, _) => Some(json!({ "signal": signal as i32 }).to_string()),
+        // A process that has ended is in no other state.
+        _ => None,
     }
 }
 

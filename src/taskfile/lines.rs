@@ -114,12 +114,16 @@ impl<R: BufRead> Lines<R> {
     }
 
     fn resolve(&self, mut draft: Draft) -> Result<Draft, Fault> {
+        let mut on = Vec::with_capacity(draft.waits.len());
         for wait in std::mem::take(&mut draft.waits) {
             match order::target(&wait, &self.names, "earlier line")? {
-                Target::Place(place) => order::depend(&mut draft.submission, Blocker::Entry(place), wait.kind),
-                Target::Queued(id) => order::depend(&mut draft.submission, Blocker::Id(id), wait.kind),
+                Target::Place(place) => on.push((Blocker::Entry(place), wait.kind)),
+                Target::Queued(blocker) => on.push((blocker, wait.kind)),
                 Target::Nothing => {}
             }
+        }
+        if !on.is_empty() {
+            order::depend(&mut draft.submission, on);
         }
         Ok(draft)
     }

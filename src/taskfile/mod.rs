@@ -9,6 +9,7 @@ mod duration;
 mod error;
 mod expand;
 mod lines;
+mod moment;
 mod order;
 mod schema;
 
@@ -19,6 +20,7 @@ pub use duration::{DURATION_MAX, DurationError, parse_duration};
 pub use error::TaskFileError;
 pub use expand::{ITEMS_MAX, LINES_FILE_MAX, split_command};
 pub use lines::LINE_MAX;
+pub use moment::{MomentError, parse_moment};
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Chain, Cursor, Read};

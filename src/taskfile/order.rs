@@ -3,12 +3,15 @@
 //! The order is that of the file, except that a task moves behind the last one that it waits for. Deliberately absent:
 //! recursion; a chain of a hundred thousand tasks is a legitimate file.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use acode_worker::task::{Blocker, Dependency, DependencyKind, Submission, TaskId};
+use acode_worker::task::{Blocker, Dependency, DependencyKind, Submission};
 
 use super::schema::{Draft, Wait};
 use crate::tree::{Fault, nearest};
+
+/// What a task of the queue is named by, where a file's own tasks are meant otherwise.
+const OF_QUEUE: [&str; 2] = ["id:", "name:"];
 
 /// What a name stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +27,7 @@ pub(super) enum Named {
 /// What a task waits for: another one of the file, one that the queue has already, or nothing after all.
 pub(super) enum Target {
     Place(u32),
-    Queued(TaskId),
+    Queued(Blocker),
     Nothing,
 }
 
@@ -41,12 +44,24 @@ pub(super) fn target(wait: &Wait, names: &HashMap<Box<str>, Named>, scope: &str)
                 Err(Fault::other(wait.at, format!("no member of '{name}' can fail: its each matches nothing")))
             }
         },
-        None => name.parse().map(Target::Queued).map_err(|_| {
+        None => queued(name).map(Target::Queued).ok_or_else(|| {
             let near = nearest(name, names.keys().map(AsRef::as_ref));
-            let meant = near.map(|near| format!(": did you mean '{near}'?")).unwrap_or_default();
+            let meant = match near {
+                Some(near) => format!(": did you mean '{near}'?"),
+                None => format!(" (a task that the queue has already is written name:{name})"),
+            };
             Fault::other(wait.at, format!("no {scope} is named '{name}'{meant}"))
         }),
     }
+}
+
+/// A task of the queue: its whole id, or what follows `id:` or `name:`.
+fn queued(text: &str) -> Option<Blocker> {
+    if let Ok(id) = text.parse() {
+        return Some(Blocker::Id(id));
+    }
+    let [id, name] = OF_QUEUE.map(|mark| text.strip_prefix(mark).filter(|rest| !rest.is_empty()));
+    id.or(name.map(|_| text)).map(|text| Blocker::Task(text.to_owned()))
 }
 
 /// Enters a task's name, if it has one.
@@ -57,11 +72,14 @@ pub(super) fn enter(names: &mut HashMap<Box<str>, Named>, draft: &Draft, place: 
     }
 }
 
-/// Adds a dependency, once.
-pub(super) fn depend(submission: &mut Submission, on: Blocker, when: DependencyKind) {
-    let dependency = Dependency { on, when };
-    if !submission.dependencies.contains(&dependency) {
-        submission.dependencies.push(dependency);
+/// Adds dependencies, each once; a task may wait for a hundred thousand others.
+pub(super) fn depend(submission: &mut Submission, all: impl IntoIterator<Item = (Blocker, DependencyKind)>) {
+    let mut known: HashSet<Dependency> = submission.dependencies.iter().cloned().collect();
+    for (on, when) in all {
+        let dependency = Dependency { on, when };
+        if known.insert(dependency.clone()) {
+            submission.dependencies.push(dependency);
+        }
     }
 }
 
@@ -74,15 +92,19 @@ pub(super) fn resolve(mut drafts: Vec<Draft>) -> Result<Vec<Submission>, Fault> 
     // First everything by its place in the file…
     let mut edges: Vec<Vec<u32>> = vec![Vec::new(); drafts.len()];
     for (place, draft) in drafts.iter_mut().enumerate() {
+        let mut on = Vec::with_capacity(draft.waits.len());
         for wait in &draft.waits {
             match target(wait, &names, "task")? {
                 Target::Place(other) => {
                     edges[place].push(other);
-                    depend(&mut draft.submission, Blocker::Entry(other), wait.kind);
+                    on.push((Blocker::Entry(other), wait.kind));
                 }
-                Target::Queued(id) => depend(&mut draft.submission, Blocker::Id(id), wait.kind),
+                Target::Queued(blocker) => on.push((blocker, wait.kind)),
                 Target::Nothing => {}
             }
+        }
+        if !on.is_empty() {
+            depend(&mut draft.submission, on);
         }
     }
     let order = order(&edges).map_err(|cycle| cycle_fault(&drafts, &names, &cycle))?;

@@ -7,17 +7,41 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use acode_worker::task::{Array, DependencyKind, Env, Priority, Retry, Rlimits, SpecError, Submission, TaskSpec};
+use acode_worker::task::{
+    Array, DependencyKind, Env, ExitCodes, GroupWish, IfExists, Key, Priority, Retries, Rlimits, SoftTimeout,
+    SpecError, Submission, TaskSignal, TaskSpec,
+};
 
 use super::duration::{DURATION_MAX, from_seconds};
-use super::{expand, parse_duration};
+use super::{expand, parse_duration, parse_moment};
 use crate::tree::{At, Entry, Fault, FaultKind, Node, Scalar, ScalarKind, Value};
 
 /// The keys that `defaults` may have, which a task may have too.
-const SHARED: [&str; 10] =
-    ["priority", "timeout", "grace", "retries", "delay", "cwd", "env", "meta", "stdin", "rlimits"];
+const SHARED: [&str; 20] = [
+    "priority",
+    "timeout",
+    "softTimeout",
+    "startTimeout",
+    "grace",
+    "retries",
+    "checkpoint",
+    "delay",
+    "notBefore",
+    "expires",
+    "hold",
+    "group",
+    "limitGroup",
+    "cwd",
+    "env",
+    "meta",
+    "stdin",
+    "rlimits",
+    "onFinish",
+    "jobserver",
+];
 /// The keys that only a task may have.
-const OWN: [&str; 8] = ["name", "command", "after", "afterAny", "afterFailed", "each", "array", "allowEmpty"];
+const OWN: [&str; 10] =
+    ["name", "command", "after", "afterAny", "afterFailed", "each", "array", "allowEmpty", "key", "ifExists"];
 
 /// The most retries that anybody may ask for.
 const RETRIES_MAX: u64 = 1_000_000;
@@ -94,7 +118,10 @@ impl Draft {
         let spec = &mut self.submission.spec;
         match entry.key.as_ref() {
             "name" => spec.name = Some(name(node)?),
-            "command" => spec.command = command(node)?,
+            "command" => spec.command = command(node, "command")?,
+            "onFinish" => spec.on_finish = if is_none(node) { Vec::new() } else { command(node, "onFinish")? },
+            "key" => self.submission.key.get_or_insert_default().text = key(node)?,
+            "ifExists" => self.submission.key.get_or_insert_default().if_exists = if_exists(node)?,
             "priority" => spec.priority = priority(node)?,
             "timeout" => {
                 spec.timeout_ms = optional_millis(node, "timeout")?;
@@ -102,14 +129,29 @@ impl Draft {
                     return Err(node.refused("timeout", "more than 0, or none,"));
                 }
             }
+            "softTimeout" => spec.soft_timeout = soft_timeout(node)?,
+            "startTimeout" => {
+                spec.start_timeout_ms = optional_millis(node, "startTimeout")?;
+                if spec.start_timeout_ms == Some(0) {
+                    return Err(node.refused("startTimeout", "more than 0, or none,"));
+                }
+            }
+            "checkpoint" => spec.checkpoint = node.as_bool("checkpoint")?,
             "grace" => spec.grace_ms = optional_millis(node, "grace")?,
             "retries" => spec.retry = Some(retries(node, spec.retry.unwrap_or_default())?),
             "delay" => self.submission.delay_ms = optional_millis(node, "delay")?,
+            "notBefore" => self.submission.not_before_us = optional_moment(node, "notBefore")?,
+            "expires" => self.submission.expires_us = optional_moment(node, "expires")?,
+            "hold" => self.submission.hold = node.as_bool("hold")?,
+            "group" if is_none(node) => self.submission.group = None,
+            "group" => self.submission.group = Some(group(node, node.as_text("group")?, None)?),
+            "limitGroup" => self.submission.group = Some(limit_group(node)?),
             "cwd" => spec.cwd = optional_path(node, "cwd")?,
             "stdin" => spec.stdin = optional_path(node, "stdin")?,
             "env" => extend(&mut spec.env, node, "env")?,
             "meta" => extend(&mut spec.meta, node, "meta")?,
             "rlimits" => rlimits(&mut spec.rlimits, node)?,
+            "jobserver" => spec.jobserver = node.as_bool("jobserver")?,
             "after" => self.wait_for(node, "after", DependencyKind::Succeeded)?,
             "afterAny" => self.wait_for(node, "afterAny", DependencyKind::Ended)?,
             "afterFailed" => self.wait_for(node, "afterFailed", DependencyKind::Failed)?,
@@ -153,7 +195,10 @@ impl Draft {
         if self.is_empty() && !self.allow_empty {
             return Err(Fault::other(value_at("each"), "each matches nothing (allowEmpty: true permits that)"));
         }
-        let Submission { spec, array, .. } = &mut self.submission;
+        let Submission { spec, array, key, .. } = &mut self.submission;
+        if key.as_ref().is_some_and(|key| key.text.is_empty()) {
+            return Err(Fault::other(value_at("ifExists"), "ifExists says what becomes of a key, and there is no key"));
+        }
         let given = matches!(&node.value, Value::Map(entries) if entries.iter().any(|entry| entry.key == "command"));
         if !given {
             let expected = "a list of words, or a text that is split like a shell's,".to_owned();
@@ -165,7 +210,10 @@ impl Draft {
         };
         // A program without a slash is looked for in PATH, one with it is a path like the others.
         let program = spec.command.first_mut().filter(|program| program.contains('/'));
-        for (key, path) in [("cwd", spec.cwd.as_mut()), ("stdin", spec.stdin.as_mut()), ("command", program)] {
+        let hook = spec.on_finish.first_mut().filter(|program| program.contains('/'));
+        let paths =
+            [("cwd", spec.cwd.as_mut()), ("stdin", spec.stdin.as_mut()), ("command", program), ("onFinish", hook)];
+        for (key, path) in paths {
             if let Some(path) = path.filter(|path| !path.starts_with('/')) {
                 let absolute = expand::absolute(path, &base.folder, items);
                 *path = absolute.map_err(|words| Fault::other(value_at(key), format!("{key}: {words}")))?;
@@ -174,8 +222,11 @@ impl Draft {
         check(spec).map_err(|error| {
             let key = match &error {
                 SpecError::EmptyCommand => "command",
+                SpecError::EmptyHook => "onFinish",
                 SpecError::Nul(key) => key,
                 SpecError::RelativePath { field, .. } => field,
+                SpecError::OutOfRange { field, .. } if field.starts_with("softTimeout") => "softTimeout",
+                SpecError::Exclusive { .. } => "retries",
                 SpecError::BadEnvName(_) | SpecError::OutOfRange { .. } | SpecError::TooLarge { .. } => "",
             };
             Fault::other(value_at(key), error.to_string())
@@ -189,7 +240,8 @@ fn check(spec: &TaskSpec) -> Result<(), SpecError> {
     const WORST: usize = 6;
     const KEYS: usize = 4096;
     spec.validate()?;
-    let texts = spec.command.iter().chain([&spec.name, &spec.cwd, &spec.stdin].into_iter().flatten());
+    let texts =
+        spec.command.iter().chain(&spec.on_finish).chain([&spec.name, &spec.cwd, &spec.stdin].into_iter().flatten());
     let pairs = spec.env.iter().chain(&spec.meta).map(|(key, value)| key.len() + value.len() + 1);
     let rough: usize = texts.map(|text| text.len() + 1).chain(pairs).sum();
     if rough * WORST + KEYS <= TaskSpec::MAX_BYTES {
@@ -204,13 +256,25 @@ fn name(node: &Node<'_>) -> Result<String, Fault> {
     if text.is_empty() { Err(node.wrong_type("name", "a text that is not empty")) } else { Ok(text.to_owned()) }
 }
 
-fn command(node: &Node<'_>) -> Result<Vec<String>, Fault> {
+fn command(node: &Node<'_>, path: &str) -> Result<Vec<String>, Fault> {
     match &node.value {
-        Value::List(items) => items.iter().map(|item| item.as_text("command").map(str::to_owned)).collect(),
-        Value::Scalar(_) => expand::split_command(node.as_text("command")?)
-            .ok_or_else(|| Fault::other(node.at, "command has a quote that is not closed")),
-        Value::Map(_) => Err(node.wrong_type("command", "a list of words or a text")),
+        Value::List(items) => items.iter().map(|item| item.as_text(path).map(str::to_owned)).collect(),
+        Value::Scalar(_) => expand::split_command(node.as_text(path)?)
+            .ok_or_else(|| Fault::other(node.at, format!("{path} has a quote that is not closed"))),
+        Value::Map(_) => Err(node.wrong_type(path, "a list of words or a text")),
     }
+}
+
+fn key(node: &Node<'_>) -> Result<String, Fault> {
+    let text = node.as_text("key")?;
+    let fits = (1..=Key::MAX_BYTES).contains(&text.len());
+    if fits { Ok(text.to_owned()) } else { Err(node.refused("key", &format!("1 to {} bytes", Key::MAX_BYTES))) }
+}
+
+fn if_exists(node: &Node<'_>) -> Result<IfExists, Fault> {
+    let text = node.as_text("ifExists")?;
+    let found = IfExists::ALL.into_iter().find(|choice| choice.name() == text);
+    found.ok_or_else(|| node.refused("ifExists", "refuse or existing"))
 }
 
 fn priority(node: &Node<'_>) -> Result<Priority, Fault> {
@@ -246,13 +310,52 @@ fn optional_path(node: &Node<'_>, key: &str) -> Result<Option<String>, Fault> {
     if node.is_null() { Ok(None) } else { Ok(Some(node.as_text(key)?.to_owned())) }
 }
 
+/// A moment that may be absent: a time, or how long it is until then.
+fn optional_moment(node: &Node<'_>, key: &str) -> Result<Option<u64>, Fault> {
+    if is_none(node) {
+        return Ok(None);
+    }
+    let micros = |moment: jiff::Timestamp| u64::try_from(moment.as_microsecond()).unwrap_or(0);
+    if let Ok(moment) = node.as_text(key).map_err(drop).and_then(|text| parse_moment(text).map_err(drop)) {
+        return Ok(Some(micros(moment)));
+    }
+    match millis(node, key) {
+        Ok(ms) => Ok(Some(micros(jiff::Timestamp::now()).saturating_add(ms.saturating_mul(1_000)))),
+        Err(_) => Err(node.refused(key, "a time as in 2026-11-21T06:30:00Z, or a duration from now,")),
+    }
+}
+
+fn group(node: &Node<'_>, name: &str, max: Option<u32>) -> Result<GroupWish, Fault> {
+    let group = GroupWish { name: name.to_owned(), max };
+    group.validate().map_err(|words| Fault::other(node.at, words))?;
+    Ok(group)
+}
+
+/// A group with its limit: `{name: encode, max: 2}`.
+fn limit_group(node: &Node<'_>) -> Result<GroupWish, Fault> {
+    const KEYS: [&str; 2] = ["name", "max"];
+    let (mut name, mut max) = (None, None);
+    for entry in node.entries("limitGroup")? {
+        match entry.key.as_ref() {
+            "name" => name = Some(entry.node.as_text("limitGroup.name")?),
+            "max" => max = Some(u32::try_from(entry.node.as_whole("limitGroup.max")?).unwrap_or(u32::MAX)),
+            unknown => return Err(Fault::unknown_key(entry.at, unknown, "limitGroup", KEYS)),
+        }
+    }
+    match (name, max) {
+        (Some(name), Some(max)) => group(node, name, Some(max)),
+        (_, _) => Err(node.wrong_type("limitGroup", "{name: GROUP, max: NUMBER}")),
+    }
+}
+
 fn is_none(node: &Node<'_>) -> bool {
     node.is_null() || node.as_text("").is_ok_and(|text| text == "none")
 }
 
 /// A number of retries, or a mapping of what differs from `retry`.
-fn retries(node: &Node<'_>, mut retry: Retry) -> Result<Retry, Fault> {
-    const KEYS: [&str; 5] = ["count", "delay", "factor", "maxDelay", "jitter"];
+fn retries(node: &Node<'_>, mut retry: Retries) -> Result<Retries, Fault> {
+    const KEYS: [&str; 9] =
+        ["count", "delay", "factor", "maxDelay", "jitter", "onCodes", "exceptCodes", "memoryFactor", "maxCrashes"];
     let count = |node: &Node<'_>, key: &str| match node.as_whole(key)? {
         number @ ..=RETRIES_MAX => Ok(u32::try_from(number).unwrap_or(u32::MAX)),
         _ => Err(node.refused(key, &format!("0 to {RETRIES_MAX}"))),
@@ -262,15 +365,21 @@ fn retries(node: &Node<'_>, mut retry: Retry) -> Result<Retry, Fault> {
         if (low..=high).contains(&number) { Ok(number) } else { Err(node.refused(key, &format!("{low} to {high}"))) }
     };
     match &node.value {
-        Value::Scalar(Scalar { kind: ScalarKind::Whole(_), .. }) => retry.count = count(node, "retries")?,
+        Value::Scalar(Scalar { kind: ScalarKind::Whole(_), .. }) => retry.count = Some(count(node, "retries")?),
         Value::Map(entries) => {
             for Entry { at, key, node } in entries {
                 match key.as_ref() {
-                    "count" => retry.count = count(node, "retries.count")?,
-                    "delay" => retry.delay_ms = millis(node, "retries.delay")?,
-                    "factor" => retry.factor = real(node, "retries.factor", 1.0, 1_000.0)?,
-                    "maxDelay" => retry.max_delay_ms = millis(node, "retries.maxDelay")?,
-                    "jitter" => retry.jitter = real(node, "retries.jitter", 0.0, 1.0)?,
+                    "count" => retry.count = Some(count(node, "retries.count")?),
+                    "delay" => retry.delay_ms = Some(millis(node, "retries.delay")?),
+                    "factor" => retry.factor = Some(real(node, "retries.factor", 1.0, 1_000.0)?),
+                    "maxDelay" => retry.max_delay_ms = Some(millis(node, "retries.maxDelay")?),
+                    "jitter" => retry.jitter = Some(real(node, "retries.jitter", 0.0, 1.0)?),
+                    "onCodes" => retry.on_codes = codes(node, "retries.onCodes")?,
+                    "exceptCodes" => retry.except_codes = codes(node, "retries.exceptCodes")?,
+                    "memoryFactor" => {
+                        retry.memory_factor = Some(real(node, "retries.memoryFactor", 1.0, Retries::FACTOR_MAX)?);
+                    }
+                    "maxCrashes" => retry.max_crashes = Some(count(node, "retries.maxCrashes")?),
                     unknown => return Err(Fault::unknown_key(*at, unknown, "retries", KEYS)),
                 }
             }
@@ -278,6 +387,40 @@ fn retries(node: &Node<'_>, mut retry: Retry) -> Result<Retry, Fault> {
         Value::Scalar(_) | Value::List(_) => return Err(node.wrong_type("retries", "a whole number or a mapping")),
     }
     Ok(retry)
+}
+
+/// Exit codes: one, or a list of them.
+fn codes(node: &Node<'_>, key: &str) -> Result<ExitCodes, Fault> {
+    let code = |node: &Node<'_>| {
+        u8::try_from(node.as_whole(key)?).map_err(|_| node.refused(key, "an exit code from 0 to 255"))
+    };
+    match &node.value {
+        Value::List(items) => items.iter().map(code).collect(),
+        Value::Scalar(_) => Ok([code(node)?].into_iter().collect()),
+        Value::Map(_) => Err(node.wrong_type(key, "a list of exit codes")),
+    }
+}
+
+/// A mapping of `before` and `signal`, or the former alone.
+fn soft_timeout(node: &Node<'_>) -> Result<Option<SoftTimeout>, Fault> {
+    const KEYS: [&str; 2] = ["before", "signal"];
+    let Value::Map(entries) = &node.value else {
+        let before = optional_millis(node, "softTimeout")?;
+        return Ok(before.map(|before_ms| SoftTimeout { before_ms, signal: TaskSignal::default() }));
+    };
+    let (mut before, mut signal) = (None, TaskSignal::default());
+    for Entry { at, key, node } in entries {
+        match key.as_ref() {
+            "before" => before = Some(millis(node, "softTimeout.before")?),
+            "signal" => {
+                let text = node.as_text("softTimeout.signal")?;
+                signal = text.parse().map_err(|error| Fault::other(node.at, format!("softTimeout.signal: {error}")))?;
+            }
+            unknown => return Err(Fault::unknown_key(*at, unknown, "softTimeout", KEYS)),
+        }
+    }
+    let missing = || FaultKind::Missing { what: "softTimeout.before".to_owned(), expected: "a duration".to_owned() };
+    before.map(|before_ms| Some(SoftTimeout { before_ms, signal })).ok_or_else(|| Fault::new(node.at, missing()))
 }
 
 /// Puts the pairs of a mapping over those that are there.

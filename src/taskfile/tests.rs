@@ -3,7 +3,9 @@
 use std::io::{BufReader, Cursor};
 use std::path::Path;
 
-use acode_worker::task::{Array, Blocker, Dependency, DependencyKind, Priority, Retry, Submission};
+use acode_worker::task::{
+    Array, Blocker, Dependency, DependencyKind, IfExists, Key, Priority, Retries, SoftTimeout, Submission, TaskId,
+};
 
 use super::*;
 
@@ -45,17 +47,25 @@ tasks:
     meta: {user: 7}
     stdin: in.txt
     rlimits: {openFiles: 64}
+    jobserver: true
     array: 1-1000
 ";
     let submission = good(text).remove(0);
     let spec = &submission.spec;
     assert_eq!(spec.command, ["/base/run", "10", "1.50", "yes"]);
     assert_eq!((spec.priority, spec.timeout_ms, spec.grace_ms), (Priority::High, Some(5_400_000), Some(2_000)));
-    let retry = Retry { count: 3, delay_ms: 500, factor: 1.5, max_delay_ms: 60_000, jitter: 0.0 };
+    let retry = Retries {
+        count: Some(3),
+        delay_ms: Some(500),
+        factor: Some(1.5),
+        max_delay_ms: Some(60_000),
+        jitter: Some(0.0),
+        ..Retries::default()
+    };
     assert_eq!((spec.retry, submission.delay_ms), (Some(retry), Some(1_500)));
     assert_eq!((spec.cwd.as_deref(), spec.stdin.as_deref()), (Some("/base/work"), Some("/base/in.txt")));
     assert_eq!((&*spec.env["A"], &*spec.env["B"], &*spec.env["C"], &*spec.meta["user"]), ("1.50", "", "yes", "7"));
-    assert_eq!(spec.rlimits.open_files, Some(64));
+    assert_eq!((spec.rlimits.open_files, spec.jobserver), (Some(64), true));
     assert_eq!(submission.array, Some(Array::Range { first: 1, count: 1_000 }));
 }
 
@@ -105,7 +115,7 @@ tasks:
     let (first, second) = (&both[0].spec, &both[1].spec);
     assert_eq!((first.timeout_ms, second.timeout_ms), (Some(10_000), None));
     assert_eq!((&*first.env["B"], &*second.env["A"], &*second.env["B"]), ("b", "a", "other"));
-    assert_eq!(second.retry.map(|retry| (retry.count, retry.delay_ms)), Some((5, 1_000)));
+    assert_eq!(second.retry.map(|retry| (retry.count, retry.delay_ms)), Some((Some(5), Some(1_000))));
     assert_eq!((second.rlimits.open_files, second.rlimits.core_bytes), (Some(9), Some(0)));
     assert_eq!((first.cwd.as_deref(), second.cwd.as_deref()), (Some("/base/d"), Some("/z")));
 }
@@ -199,8 +209,46 @@ fn names_that_lead_nowhere_are_refused_with_their_place() {
     insta::assert_snapshot!(error("tasks:\n- {command: x, name: a}\n- {command: x, name: a}\n- {command: x, after: a}\n"), @"tasks:4:23: 'a' is the name of more than one task");
     insta::assert_snapshot!(error("tasks:\n- {command: x, name: a, after: b}\n- {command: x, name: b, after: a}\n"), @"tasks:3:32: the tasks wait for each other: a -> b -> a");
     insta::assert_snapshot!(error("tasks:\n- {command: x, name: a, after: a}\n"), @"tasks:2:32: the tasks wait for each other: a -> a");
-    insta::assert_snapshot!(error("{\"command\":\"x\",\"after\":\"b\"}\n{\"command\":\"x\",\"name\":\"b\"}\n"), @"tasks:1:24: no earlier line is named 'b'");
+    insta::assert_snapshot!(error("{\"command\":\"x\",\"after\":\"b\"}\n{\"command\":\"x\",\"name\":\"b\"}\n"), @"tasks:1:24: no earlier line is named 'b' (a task that the queue has already is written name:b)");
     insta::assert_snapshot!(error("tasks:\n- {command: x, name: n, each: [], allowEmpty: true}\n- {command: x, afterFailed: n}\n"), @"tasks:3:29: no member of 'n' can fail: its each matches nothing");
+}
+
+#[test]
+fn what_the_queue_has_already_is_named_with_its_kind() {
+    let on = |text: &str| one(&format!("after: ['{text}']")).dependencies.remove(0).on;
+    assert_eq!(on("name:fetch all"), Blocker::Task("name:fetch all".into()));
+    assert_eq!(on("id:42"), Blocker::Task("42".into()));
+    let id = TaskId::new(1_790_000_000_000, 2, 3);
+    assert_eq!(on(&id.to_string()), Blocker::Id(id));
+    // A task of the file comes first, whatever it is named.
+    let both = good("tasks:\n- {command: x, name: 'name:a'}\n- {command: x, after: 'name:a'}\n");
+    assert_eq!(both[1].dependencies[0].on, Blocker::Entry(0));
+}
+
+#[test]
+fn one_task_may_wait_for_a_hundred_thousand_others() {
+    use std::fmt::Write;
+    let mut text = "tasks:\n- command: x\n  after:\n".to_owned();
+    (0..100_000).for_each(|n| writeln!(text, "  - t{n}").unwrap());
+    (0..100_000).for_each(|n| writeln!(text, "- {{command: x, name: t{n}}}").unwrap());
+    let tasks = good(&text);
+    let last = tasks.last().unwrap();
+    assert_eq!((tasks.len(), last.dependencies.len()), (100_001, 100_000));
+}
+
+#[test]
+fn keys_and_finish_hooks_are_read() {
+    let task = one("key: nightly, ifExists: existing, onFinish: [./tell.sh, done]");
+    assert_eq!(task.key, Some(Key { text: "nightly".into(), if_exists: IfExists::Existing }));
+    assert_eq!(task.spec.on_finish, ["/base/tell.sh", "done"]);
+    assert_eq!(one("onFinish: \"tell 'it is' over\"").spec.on_finish, ["tell", "it is", "over"]);
+    let shared = good("defaults: {onFinish: tell}\ntasks:\n- command: x\n- {command: x, onFinish: none}\n");
+    assert_eq!((shared[0].spec.on_finish.len(), shared[1].spec.on_finish.len()), (1, 0));
+    insta::assert_snapshot!(error("tasks:\n- {command: x, ifExists: refuse}\n"), @"tasks:2:26: ifExists says what becomes of a key, and there is no key");
+    insta::assert_snapshot!(error("tasks:\n- {command: x, key: ''}\n"), @"tasks:2:21: key is : 1 to 256 bytes is expected");
+    insta::assert_snapshot!(error("tasks:\n- {command: x, key: a, ifExists: replace}\n"), @"tasks:2:34: ifExists is replace: refuse or existing is expected");
+    insta::assert_snapshot!(error("tasks:\n- {command: x, onFinish: ['']}\n"), @"tasks:2:26: onFinish is empty: name a program to run");
+    insta::assert_snapshot!(error("defaults: {key: a}\ntasks: []\n"), @"tasks:1:12: 'key' cannot be a default: it is each task's own");
 }
 
 #[test]
@@ -281,4 +329,27 @@ fn bytes_that_are_not_text_and_endless_lines_are_refused() {
     insta::assert_snapshot!(words(&large), @"tasks is larger than 33554432 bytes, the most for YAML (JSON Lines may be of any length)");
     let heavy = format!("{{\"command\":[\"{}\"]}}", "x".repeat(2 << 20));
     insta::assert_snapshot!(words(heavy.as_bytes()), @"tasks:1:1: the specification takes 2097168 bytes: at most 1048576 are allowed (pass large input by --stdin)");
+}
+
+#[test]
+fn a_task_says_what_is_tried_again_when_it_is_warned_and_what_it_keeps() {
+    let text = "
+defaults: {retries: {memoryFactor: 2}, startTimeout: 5s}
+tasks:
+- {command: a, timeout: 1h, softTimeout: {before: 30s, signal: TERM}, retries: {onCodes: [1, 75], maxCrashes: 2}}
+- {command: b, softTimeout: 10, startTimeout: none, checkpoint: true, retries: {exceptCodes: 2}}
+";
+    let both = good(text);
+    let (first, second) = (&both[0].spec, &both[1].spec);
+    let retries = Retries { memory_factor: Some(2.0), ..Retries::default() };
+    let on_codes = [1, 75].into_iter().collect();
+    assert_eq!(first.retry, Some(Retries { on_codes, max_crashes: Some(2), ..retries }));
+    assert_eq!(second.retry, Some(Retries { except_codes: [2].into_iter().collect(), ..retries }));
+    assert_eq!(first.soft_timeout, Some(SoftTimeout { before_ms: 30_000, signal: "TERM".parse().unwrap() }));
+    assert_eq!(
+        second.soft_timeout.map(|soft| (soft.before_ms, soft.signal.to_string())),
+        Some((10_000, "USR1".into()))
+    );
+    assert_eq!((first.start_timeout_ms, second.start_timeout_ms), (Some(5_000), None));
+    assert_eq!((first.checkpoint, second.checkpoint), (false, true));
 }

@@ -4,8 +4,9 @@
 //! but those bytes is held. Deliberately absent: reading task files, which is `cli`'s part.
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 
-use acode_worker::task::{Blocker, Submission, TaskId};
+use acode_worker::task::{Array, Blocker, Submission, TaskId};
 
 use super::request::Submit;
 use super::{CallError, Client, ClientError, Method};
@@ -19,13 +20,35 @@ const BATCH_BYTES: usize = 256 << 10;
 /// the server can always be rid of them while we only write: the two cannot wait for each other.
 const WINDOW: usize = 4 * BATCH_ENTRIES;
 
+/// How a bulk submission meets a queue that is nearly full.
+pub struct Slowness<'c> {
+    /// Milliseconds that each call waits for room; the pool's bound if absent.
+    pub wait_ms: Option<u64>,
+    /// The most tasks of one call, members of arrays counted one by one: so few that a queue which takes any takes
+    /// these. A larger array is a call of its own.
+    pub tasks_max: u64,
+    /// Asked whenever nothing has moved for the connection's patience: whether to go on waiting.
+    pub go_on: Box<dyn FnMut() -> Result<(), ClientError> + 'c>,
+}
+
+impl Default for Slowness<'_> {
+    fn default() -> Self {
+        Self { wait_ms: None, tasks_max: u64::MAX, go_on: Box::new(|| Ok(())) }
+    }
+}
+
 /// A bulk submission under way; [`Bulk::finish`] ends it.
 pub struct Bulk<'c, F> {
     client: &'c mut Client,
     sink: F,
+    slowness: Slowness<'c>,
+    /// There was no hope any more: what was not answered is not waited for.
+    gave_up: bool,
     /// The call that is being written.
     call: Vec<u8>,
     entries: usize,
+    /// Its tasks, members of arrays counted one by one.
+    tasks: u64,
     /// Entries of each call whose reply has not come, oldest first.
     waiting: VecDeque<usize>,
     in_flight: usize,
@@ -41,7 +64,27 @@ impl<'c, F: FnMut(&[TaskId])> Bulk<'c, F> {
     pub fn new(client: &'c mut Client, linked: bool, sink: F) -> Self {
         let (call, waiting) = (Vec::new(), VecDeque::new());
         let known = linked.then(Vec::new);
-        Self { client, sink, call, entries: 0, waiting, in_flight: 0, pushed: 0, known }
+        let slowness = Slowness::default();
+        Self {
+            client,
+            sink,
+            slowness,
+            gave_up: false,
+            call,
+            entries: 0,
+            tasks: 0,
+            waiting,
+            in_flight: 0,
+            pushed: 0,
+            known,
+        }
+    }
+
+    /// Meets a queue that is nearly full like this.
+    #[must_use]
+    pub fn slowed(mut self, slowness: Slowness<'c>) -> Self {
+        self.slowness = slowness;
+        self
     }
 
     /// Adds an entry.
@@ -50,6 +93,10 @@ impl<'c, F: FnMut(&[TaskId])> Bulk<'c, F> {
     /// The connection broke, or a call was refused; then nothing more may be pushed, and [`Bulk::finish`] tells what
     /// became of the rest.
     pub fn push(&mut self, submission: &Submission) -> Result<(), ClientError> {
+        let size = submission.array.as_ref().map_or(1, Array::len);
+        if self.entries > 0 && self.tasks.saturating_add(size) > self.slowness.tasks_max {
+            self.send()?;
+        }
         // Most entries depend on nothing: only those that do are copied, to have their places turned.
         let linked = (!submission.dependencies.is_empty()).then(|| self.link(submission.clone())).transpose()?;
         if self.call.is_empty() {
@@ -61,6 +108,7 @@ impl<'c, F: FnMut(&[TaskId])> Bulk<'c, F> {
         }
         serde_json::to_writer(&mut self.call, linked.as_ref().unwrap_or(submission))?;
         self.entries += 1;
+        self.tasks = self.tasks.saturating_add(size);
         self.pushed += 1;
         if self.entries == BATCH_ENTRIES || self.call.len() >= BATCH_BYTES {
             self.send()?;
@@ -71,10 +119,14 @@ impl<'c, F: FnMut(&[TaskId])> Bulk<'c, F> {
     /// Sends what is left and waits for the remaining replies. Gives the number of entries pushed.
     ///
     /// # Errors
-    /// The connection broke, or a call was refused. The ids of calls that were accepted have been given out even so.
+    /// The connection broke, or a call was refused, or [`Slowness::go_on`] said no: then the client must be dropped, so
+    /// that what waits is not accepted after all. The ids of calls that were accepted have been given out even so.
     pub fn finish(mut self) -> Result<usize, ClientError> {
+        if self.gave_up {
+            return Err(ClientError::Unfinished);
+        }
         let mut first = self.send().err();
-        while !self.waiting.is_empty() {
+        while !self.waiting.is_empty() && !self.gave_up {
             match self.collect() {
                 Ok(()) => {}
                 // The other calls under way were refused or accepted by themselves.
@@ -91,13 +143,18 @@ impl<'c, F: FnMut(&[TaskId])> Bulk<'c, F> {
         if self.entries == 0 {
             return Ok(());
         }
-        self.call.extend_from_slice(b"]}}\0");
+        self.call.push(b']');
+        if let Some(ms) = self.slowness.wait_ms {
+            self.call.extend_from_slice(b",\"wait_ms\":");
+            self.call.extend_from_slice(ms.to_string().as_bytes());
+        }
+        self.call.extend_from_slice(b"}}\0");
         self.client.queue_encoded(&self.call);
         self.call.clear();
         self.waiting.push_back(self.entries);
         self.in_flight += self.entries;
-        self.entries = 0;
-        self.client.flush()?;
+        (self.entries, self.tasks) = (0, 0);
+        self.patiently(Client::flush)?;
         while self.in_flight > WINDOW - BATCH_ENTRIES {
             self.collect()?;
         }
@@ -108,12 +165,26 @@ impl<'c, F: FnMut(&[TaskId])> Bulk<'c, F> {
     fn collect(&mut self) -> Result<(), ClientError> {
         let Some(entries) = self.waiting.pop_front() else { return Ok(()) };
         self.in_flight -= entries;
-        let reply = self.client.receive::<Submit>()?;
+        let reply = self.patiently(Client::receive::<Submit>)?;
         if let Some(known) = &mut self.known {
             known.extend_from_slice(&reply.ids);
         }
         (self.sink)(&reply.ids);
         Ok(())
+    }
+
+    /// Repeats what gave up for want of progress, for as long as there is hope.
+    fn patiently<T>(&mut self, act: fn(&mut Client) -> Result<T, ClientError>) -> Result<T, ClientError> {
+        loop {
+            match act(self.client) {
+                Err(ClientError::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
+                    let hope = (self.slowness.go_on)();
+                    self.gave_up |= hope.is_err();
+                    hope?;
+                }
+                done => return done,
+            }
+        }
     }
 
     /// Turns places in the whole submission into places in this call, or into ids.

@@ -9,11 +9,12 @@ use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-pub use super::bulk::Bulk;
+pub use super::bulk::{Bulk, Slowness};
 use super::{CallError, Inbox, Method, TooLarge};
 
 /// Why a call brought no reply.
@@ -112,6 +113,21 @@ impl Client {
         Self { stream, inbox: Inbox::new(), out: Vec::new(), unanswered: 0 }
     }
 
+    /// Sets after which time without progress a read or write gives up, with an error of kind `WouldBlock`. The call
+    /// goes on: [`Client::flush`] and [`Client::receive`] may be repeated.
+    ///
+    /// # Errors
+    /// The time is zero.
+    pub fn set_patience(&self, patience: Option<Duration>) -> io::Result<()> {
+        self.stream.set_read_timeout(patience)?;
+        self.stream.set_write_timeout(patience)
+    }
+
+    /// The pool's socket.
+    pub fn socket(&self) -> Option<PathBuf> {
+        Some(self.stream.peer_addr().ok()?.as_pathname()?.to_owned())
+    }
+
     /// Calls and waits for the one reply.
     ///
     /// # Errors
@@ -149,15 +165,26 @@ impl Client {
     /// # Errors
     /// The connection broke.
     pub fn flush(&mut self) -> Result<(), ClientError> {
-        if !self.out.is_empty() {
-            let sent = self.stream.write_all(&self.out);
-            self.out.clear();
-            sent.map_err(|error| match error.kind() {
-                ErrorKind::BrokenPipe => ClientError::HungUp,
-                _ => ClientError::Io(error),
-            })?;
-        }
-        Ok(())
+        let mut sent = 0;
+        let outcome = loop {
+            if sent == self.out.len() {
+                break Ok(());
+            }
+            match self.stream.write(&self.out[sent..]) {
+                Ok(0) => break Err(ClientError::HungUp),
+                Ok(count) => sent += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    // What is left goes out with the next flush.
+                    self.out.drain(..sent);
+                    return Err(error.into());
+                }
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => break Err(ClientError::HungUp),
+                Err(error) => break Err(error.into()),
+            }
+        };
+        self.out.clear();
+        outcome
     }
 
     /// Pipelining, second half: the reply to the oldest call that has none yet. Sends what was queued.

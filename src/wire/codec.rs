@@ -184,13 +184,34 @@ impl Outbox {
         if self.is_full() {
             return Err(OutboxFull);
         }
+        self.write_error(error);
+        Ok(())
+    }
+
+    fn write_error(&mut self, error: &CallError) {
         self.bytes.extend_from_slice(b"{\"error\":");
         // A name of ours needs no escaping, but one that is passed on might; Value's text form cannot fail.
         self.bytes.extend_from_slice(serde_json::Value::from(error.name()).to_string().as_bytes());
         self.bytes.extend_from_slice(b",\"parameters\":");
         self.bytes.extend_from_slice(error.parameters().as_bytes());
         self.bytes.extend_from_slice(b"}\0");
+    }
+
+    /// Adds the messages of another outbox, of which nothing was sent.
+    ///
+    /// # Errors
+    /// Too much waits already; nothing was added.
+    pub fn append(&mut self, other: &Self) -> Result<(), OutboxFull> {
+        if self.is_full() {
+            return Err(OutboxFull);
+        }
+        self.bytes.extend_from_slice(&other.bytes[other.sent..]);
         Ok(())
+    }
+
+    /// Adds an error even behind a full outbox: the last message of a connection that is given up.
+    pub fn last_word(&mut self, error: &CallError) {
+        self.write_error(error);
     }
 
     /// Bytes that wait.

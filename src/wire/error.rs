@@ -36,11 +36,17 @@ pub enum CallError {
         /// Which, and what is wrong with it.
         parameter: String,
     },
-    /// No task has this id, prefix or number.
+    /// No task has this id, prefix, number or name.
     #[error("no such task: {task}")]
     NoSuchTask {
         /// As it was named.
         task: String,
+    },
+    /// No limit group has this name.
+    #[error("there is no limit group '{group}'")]
+    NoSuchGroup {
+        /// As it was named.
+        group: String,
     },
     /// Several tasks have ids that begin so.
     #[error("'{task}' is the beginning of several ids, such as {}", list(.matches))]
@@ -57,6 +63,14 @@ pub enum CallError {
         entry: Option<u32>,
         /// What is wrong.
         reason: String,
+    },
+    /// Another task that has not ended has the key; nothing of the request was done.
+    #[error("task {task} has the key '{key}' and has not ended")]
+    KeyExists {
+        /// The key.
+        key: String,
+        /// Who has it.
+        task: String,
     },
     /// The queue holds as many tasks as it may.
     #[error("the queue is full: it holds {queued} of at most {limit} tasks")]
@@ -92,6 +106,14 @@ pub enum CallError {
     Busy {
         /// Of what there are too many.
         reason: String,
+    },
+    /// A follower of events took nothing of what waited for it for too long, and is cut off.
+    #[error("the events were not taken fast enough: cut off after number {after}, with {missed} more behind it")]
+    SlowReader {
+        /// The number of the last event that was sent.
+        after: u64,
+        /// How many there were behind it at that moment.
+        missed: u64,
     },
     /// Something went wrong that is not the caller's fault.
     #[error("the pool failed: {reason}")]
@@ -130,6 +152,9 @@ struct Fields {
     #[serde(skip_serializing_if = "Option::is_none")]
     task: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    group: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     matches: Option<Vec<TaskId>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     entry: Option<u32>,
@@ -139,6 +164,10 @@ struct Fields {
     queued: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missed: Option<u64>,
 }
 
 impl CallError {
@@ -153,14 +182,17 @@ impl CallError {
             Self::MethodNotImplemented { .. } => "org.varlink.service.MethodNotImplemented",
             Self::InvalidParameter { .. } => "org.varlink.service.InvalidParameter",
             Self::NoSuchTask { .. } => "io.acode.NoSuchTask",
+            Self::NoSuchGroup { .. } => "io.acode.NoSuchGroup",
             Self::AmbiguousTask { .. } => "io.acode.AmbiguousTask",
             Self::InvalidSubmission { .. } => "io.acode.InvalidSubmission",
+            Self::KeyExists { .. } => "io.acode.KeyExists",
             Self::QueueFull { .. } => "io.acode.QueueFull",
             Self::QueueUnavailable { .. } => "io.acode.QueueUnavailable",
             Self::Draining => "io.acode.Draining",
             Self::PermissionDenied { .. } => "io.acode.PermissionDenied",
             Self::Refused { .. } => "io.acode.Refused",
             Self::Busy { .. } => "io.acode.Busy",
+            Self::SlowReader { .. } => "io.acode.SlowReader",
             Self::Internal { .. } => "io.acode.Internal",
             Self::Unknown { name, .. } => name,
         }
@@ -175,9 +207,12 @@ impl CallError {
             }
             Self::InvalidParameter { parameter } => Fields { parameter: Some(parameter), ..none },
             Self::NoSuchTask { task } => Fields { task: Some(task), ..none },
+            Self::NoSuchGroup { group } => Fields { group: Some(group), ..none },
             Self::AmbiguousTask { task, matches } => Fields { task: Some(task), matches: Some(matches), ..none },
             Self::InvalidSubmission { entry, reason } => Fields { entry, reason: Some(reason), ..none },
+            Self::KeyExists { key, task } => Fields { key: Some(key), task: Some(task), ..none },
             Self::QueueFull { queued, limit } => Fields { queued: Some(queued), limit: Some(limit), ..none },
+            Self::SlowReader { after, missed } => Fields { after: Some(after), missed: Some(missed), ..none },
             Self::QueueUnavailable { reason }
             | Self::PermissionDenied { reason }
             | Self::Refused { reason }
@@ -201,8 +236,21 @@ impl CallError {
         let raw = parameters.map_or("{}", |raw| raw.get());
         let unknown = || Self::Unknown { name: name.to_owned(), parameters: raw.to_owned() };
         let Ok(fields) = serde_json::from_str::<Option<Fields>>(raw) else { return unknown() };
-        let Fields { interface, method, parameter, task, matches, entry, reason, queued, limit } =
-            fields.unwrap_or_default();
+        let Fields {
+            interface,
+            method,
+            parameter,
+            task,
+            key,
+            group,
+            matches,
+            entry,
+            reason,
+            queued,
+            limit,
+            after,
+            missed,
+        } = fields.unwrap_or_default();
         let (method, task, reason) = (method.unwrap_or_default(), task.unwrap_or_default(), reason.unwrap_or_default());
         match name {
             "org.varlink.service.InterfaceNotFound" => {
@@ -214,8 +262,10 @@ impl CallError {
                 Self::InvalidParameter { parameter: parameter.unwrap_or_default() }
             }
             "io.acode.NoSuchTask" => Self::NoSuchTask { task },
+            "io.acode.NoSuchGroup" => Self::NoSuchGroup { group: group.unwrap_or_default() },
             "io.acode.AmbiguousTask" => Self::AmbiguousTask { task, matches: matches.unwrap_or_default() },
             "io.acode.InvalidSubmission" => Self::InvalidSubmission { entry, reason },
+            "io.acode.KeyExists" => Self::KeyExists { key: key.unwrap_or_default(), task },
             "io.acode.QueueFull" => {
                 Self::QueueFull { queued: queued.unwrap_or_default(), limit: limit.unwrap_or_default() }
             }
@@ -224,6 +274,9 @@ impl CallError {
             "io.acode.PermissionDenied" => Self::PermissionDenied { reason },
             "io.acode.Refused" => Self::Refused { reason },
             "io.acode.Busy" => Self::Busy { reason },
+            "io.acode.SlowReader" => {
+                Self::SlowReader { after: after.unwrap_or_default(), missed: missed.unwrap_or_default() }
+            }
             "io.acode.Internal" => Self::Internal { reason },
             _ => unknown(),
         }
@@ -239,15 +292,18 @@ impl CallError {
             Self::MethodNotImplemented { method: "a.b.C".into() },
             Self::InvalidParameter { parameter: "p".into() },
             Self::NoSuchTask { task: "01K".into() },
+            Self::NoSuchGroup { group: "encode".into() },
             Self::AmbiguousTask { task: "0".into(), matches: vec![TaskId::new(1, 2, 3)] },
             Self::InvalidSubmission { entry: Some(3), reason: reason() },
             Self::InvalidSubmission { entry: None, reason: reason() },
+            Self::KeyExists { key: "k".into(), task: TaskId::new(1, 2, 3).to_string() },
             Self::QueueFull { queued: 7, limit: 6 },
             Self::QueueUnavailable { reason: reason() },
             Self::Draining,
             Self::PermissionDenied { reason: reason() },
             Self::Refused { reason: reason() },
             Self::Busy { reason: reason() },
+            Self::SlowReader { after: 9, missed: 8 },
             Self::Internal { reason: reason() },
             Self::Unknown { name: "x.y.Z".into(), parameters: r#"{"a":1}"#.into() },
         ]

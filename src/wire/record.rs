@@ -1,14 +1,14 @@
 //! The JSON records that people's scripts read: `--json` prints exactly these, and the control protocol carries them.
 //!
 //! Every record that stands alone has the `schema` number. Absent values are `null`, not left out, so that a script may
-//! rely on the keys; only `attempts` is left out where it was not asked for. Times are RFC 3339 in UTC with
+//! rely on the keys; only `attempts` and `hooks` are left out where they were not asked for. Times are RFC 3339 in UTC with
 //! microseconds. Deliberately absent: how they look as text (`cli/render.rs`).
 
 use acode_worker::task::{Env, Isolation, OutputRef, Priority, TaskId, TaskState, TreeGuard, Usage, Verdict, WorkerId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::types::{PoolState, TaskCounts, Waiting, WorkerStatus};
+use super::types::{PoolState, ScalingMode, TaskCounts, Waiting, WorkerStatus};
 use super::{SCHEMA, Stamp};
 
 /// `acode worker status --json`.
@@ -26,6 +26,9 @@ pub struct StatusRecord {
     pub resources: Resources,
     /// Whether the queue can be written.
     pub queue: QueueRecord,
+    /// The address on which metrics are served over HTTP, if they are.
+    #[serde(default)]
+    pub metrics_listen: Option<String>,
 }
 
 /// The pool, in a [`StatusRecord`].
@@ -39,6 +42,9 @@ pub struct PoolRecord {
     pub pid: u32,
     /// What it does.
     pub state: PoolState,
+    /// Why it starts no task, if it is paused.
+    #[serde(default)]
+    pub paused: Option<PauseRecord>,
     /// The isolation of its workers: `process`, `docker`, or `mixed`.
     pub mode: String,
     /// When it started.
@@ -68,6 +74,9 @@ pub struct WorkerCounts {
     pub min: u32,
     /// The most there may be.
     pub max: u32,
+    /// Who decides how many there shall be.
+    #[serde(default)]
+    pub scaling: ScalingMode,
 }
 
 /// What a pool uses, in a [`StatusRecord`].
@@ -86,6 +95,21 @@ pub struct QueueRecord {
     pub accepting: bool,
     /// Why they are not, or what else is wrong.
     pub problem: Option<String>,
+    /// How many unfinished tasks it may hold: `queue.maxTasks`.
+    #[serde(default)]
+    pub limit: u64,
+    /// Why submitters wait, if the queue is nearly full.
+    #[serde(default)]
+    pub backpressure: Option<PauseRecord>,
+}
+
+/// Something that is held up, in a [`StatusRecord`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PauseRecord {
+    /// Why, in words.
+    pub why: String,
+    /// Since when.
+    pub since: Stamp,
 }
 
 /// One worker: an element of `acode worker list --json`.
@@ -115,6 +139,29 @@ pub struct WorkerRecord {
     pub healthy: bool,
 }
 
+/// What a health check has found out about a worker: an element of `acode worker check --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckRecord {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Its ULID.
+    pub id: WorkerId,
+    /// Its process.
+    pub pid: u32,
+    /// What it does, at the end of the check.
+    pub status: WorkerStatus,
+    /// Whether it has answered in time.
+    pub healthy: bool,
+    /// After how many microseconds it did.
+    pub answered_in_us: Option<u64>,
+    /// Memory of its own process, without its task's, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// The task that it holds, at the end of the check.
+    pub current_task: Option<TaskId>,
+    /// What is wrong with it, in words.
+    pub problem: Option<String>,
+}
+
 /// One task: `acode task show --json`, and an element of `acode task list --json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TaskRecord {
@@ -138,8 +185,17 @@ pub struct TaskRecord {
     pub error: Option<String>,
     /// What the task left in `$ACODE_RESULT`.
     pub result: Option<Box<RawValue>>,
-    /// Urgency.
+    /// Urgency, as it was asked for.
     pub priority: Priority,
+    /// The present urgency, if it has become more urgent by waiting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub present_priority: Option<Priority>,
+    /// Its limit group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// When it must have started, if it has not yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Stamp>,
     /// What it last said about itself.
     pub progress: Option<Progress>,
     /// Why it does not run yet, if it is pending.
@@ -150,6 +206,15 @@ pub struct TaskRecord {
     pub cwd: Option<String>,
     /// The submitter's own facts.
     pub meta: Env,
+    /// What no other task that has not ended may have, if it was given such a key.
+    #[serde(default)]
+    pub key: Option<String>,
+    /// If a dependency cancelled it: which one, and the end to which that goes back.
+    #[serde(default)]
+    pub cause: Option<CauseRecord>,
+    /// If this is a finish hook: the task that had ended.
+    #[serde(default)]
+    pub hook_of: Option<TaskId>,
     /// If this is an array: its members, counted.
     pub array: Option<ArrayRecord>,
     /// If this is a member of an array: which one.
@@ -160,13 +225,37 @@ pub struct TaskRecord {
     pub started_at: Option<Stamp>,
     /// When it ended for good.
     pub finished_at: Option<Stamp>,
+    /// Whether it runs, but its processes are stopped where they are.
+    #[serde(default)]
+    pub suspended: bool,
+    /// Since when, if so.
+    #[serde(default)]
+    pub suspended_at: Option<Stamp>,
     /// How much output is kept of its last attempt.
     pub output: OutputSizes,
     /// How many attempts there have been.
     pub attempt_count: u32,
+    /// How many of them crashed: their worker was lost, or they ran out of memory.
+    #[serde(default)]
+    pub crash_count: u32,
+    /// How many of those ran out of memory.
+    #[serde(default)]
+    pub oom_count: u32,
     /// All attempts, first to last; left out of lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<Vec<AttemptRecord>>,
+    /// Its finish hooks, which are tasks of their own; left out of lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<Vec<TaskId>>,
+}
+
+/// Why a dependency cancelled a task, in a [`TaskRecord`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CauseRecord {
+    /// What it waited for itself, and which ended otherwise than it was to.
+    pub dependency: TaskId,
+    /// The first of the chain: what did not end for want of a dependency, but by itself.
+    pub root: TaskId,
 }
 
 impl TaskRecord {

@@ -5,7 +5,11 @@
 use acode_worker::task::{TaskId, TaskState};
 use serde::{Deserialize, Serialize};
 
-use super::types::{EventRecord, LogSource, PoolState, StatusRecord, TaskCounts, TaskRecord, Waiting, WorkerRecord};
+use super::MetricsRecord;
+use super::types::{
+    CheckRecord, EventRecord, GroupRecord, LogSource, PauseRecord, PoolState, Progress, StatusRecord, TaskCounts,
+    TaskRecord, Waiting, WorkerRecord,
+};
 
 /// `Submit`: accepted, and on disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +32,68 @@ pub struct Cancelled {
     pub cancelled: Vec<TaskId>,
     /// Ended already, and left alone.
     pub ended: Vec<TaskId>,
+    /// Of a group: there are more, ask again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
+}
+
+/// A task that was left as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Which.
+    pub id: TaskId,
+    /// Why.
+    pub why: String,
+}
+
+/// `Hold`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Held now, or before.
+    pub held: Vec<TaskId>,
+    /// Left as they are.
+    pub refused: Vec<Refusal>,
+}
+
+/// `Release`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Released {
+    /// Not held any more.
+    pub released: Vec<TaskId>,
+    /// Left as they are.
+    pub refused: Vec<Refusal>,
+}
+
+/// `Groups`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Groups {
+    /// By name.
+    pub groups: Vec<GroupRecord>,
+}
+
+/// `LimitGroup`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupLimited {
+    /// As it is now.
+    pub group: GroupRecord,
+}
+
+/// `Suspend`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspended {
+    /// Stopped where they are.
+    pub suspended: Vec<TaskId>,
+    /// Not running, and left alone.
+    pub refused: Vec<TaskId>,
+}
+
+/// `Continue`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resumed {
+    /// Going on.
+    pub resumed: Vec<TaskId>,
+    /// Not suspended, and left alone.
+    pub refused: Vec<TaskId>,
 }
 
 /// `Retry`.
@@ -68,6 +134,14 @@ pub struct WhyReply {
     pub text: String,
 }
 
+/// `Pause` and `Resume`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pausing {
+    /// Why no task is started now, and since when; none if tasks are started. After `Resume` the machine's state may
+    /// still be in the way.
+    pub paused: Option<PauseRecord>,
+}
+
 /// `Wait`: with `more` one now, one whenever the counts change (at most some ten a second), and the last one, without
 /// `continues`, when all have ended. Without `more` only the last one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,11 +150,28 @@ pub struct Waited {
     pub counts: TaskCounts,
     /// In the last reply, those that did not complete; the first [`Waited::MAX_NAMED`] of them.
     pub unsuccessful: Vec<TaskId>,
+    /// In all but the last reply: those that run and say how far they are, the longest running ones first, at most
+    /// [`Waited::MAX_SHOWN`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub running: Vec<RunningTask>,
+}
+
+/// A running task that says how far it is, in a [`Waited`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningTask {
+    /// The task.
+    pub id: TaskId,
+    /// Its name.
+    pub name: String,
+    /// What it says.
+    pub progress: Progress,
 }
 
 impl Waited {
     /// The most tasks that a reply names.
     pub const MAX_NAMED: usize = 100;
+    /// The most running tasks that a reply shows.
+    pub const MAX_SHOWN: usize = 3;
 }
 
 /// `Events`: with `more` as many replies as it takes; with `follow` it goes on until the client hangs up.
@@ -88,6 +179,13 @@ impl Waited {
 pub struct EventBatch {
     /// In their order.
     pub events: Vec<EventRecord>,
+    /// So many events between the place asked for, or the one before these, and these were removed meanwhile.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub missed: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// `Logs`.
@@ -113,13 +211,30 @@ pub struct WorkersReply {
     pub workers: Vec<WorkerRecord>,
 }
 
-/// `Scale`: begun, not finished.
+/// `Metrics`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct MetricsReply {
+    /// The figures.
+    pub metrics: MetricsRecord,
+    /// The same and more in Prometheus' text format, if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
+/// `Scale` and `Autoscale`: begun, not finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scaled {
     /// How many there should have been until now.
     pub before: u32,
     /// How many there shall be.
     pub target: u32,
+}
+
+/// `Check`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checked {
+    /// All that lived when it began, but those that have left meanwhile as they were told to.
+    pub workers: Vec<CheckRecord>,
 }
 
 /// `Stop`: with `more` one now and one whenever something changes, until the socket closes because the pool has

@@ -14,6 +14,9 @@ use super::reply;
 use super::types::StopMode;
 use super::{CallError, INTERFACE, MAX_ENTRIES, MAX_IDS, Stamp, TaskRef};
 
+/// The longest reason of a pause, in bytes.
+const MAX_REASON: usize = 4_096;
+
 /// A method of the interface: its parameters are `Self`.
 pub trait Method: Serialize {
     /// The method's whole name.
@@ -28,6 +31,16 @@ pub trait Method: Serialize {
 pub struct Submit {
     /// At most [`MAX_ENTRIES`].
     pub tasks: Vec<Submission>,
+    /// Milliseconds to wait while the queue is nearly full; 0 to be refused at once; the configured bound, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_ms: Option<u64>,
+}
+
+impl Submit {
+    /// Of these tasks, waiting as long as the pool is configured to.
+    pub fn new(tasks: Vec<Submission>) -> Self {
+        Self { tasks, wait_ms: None }
+    }
 }
 
 /// Finds the ids of tasks named by prefix or number.
@@ -39,14 +52,70 @@ pub struct Resolve {
 }
 
 /// Cancels tasks; a running one is ended. An array's id stands for all of its members that have not ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cancel {
     /// Which.
+    #[serde(default)]
     pub ids: Vec<TaskRef>,
+    /// Or those of this limit group, the youngest first, as many as go into one transaction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
     /// Why, for the record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Without any grace for those that run, also if they are being ended already.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub now: bool,
+}
+
+/// Stops running tasks where they are. An array's id stands for all of its members that run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Suspend {
+    /// Which.
+    pub ids: Vec<TaskRef>,
+}
+
+/// Lets suspended tasks go on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Continue {
+    /// Which.
+    pub ids: Vec<TaskRef>,
+}
+
+/// Holds pending tasks: they are not started before they are released. An array's id stands for all of its members.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Hold {
+    /// These.
+    pub ids: Vec<TaskRef>,
+    /// Or a limit group: nothing of it is started, also what comes later.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+}
+
+/// Lets tasks start that were held.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Release {
+    /// These.
+    pub ids: Vec<TaskRef>,
+    /// Or a limit group that was held as a whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+}
+
+/// Sets the limit of a limit group, and makes the group if there is none of this name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitGroup {
+    /// Which.
+    pub name: String,
+    /// The most tasks of it at once; as many as there are, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<u32>,
 }
 
 /// Makes tasks that ended without success pending again.
@@ -107,7 +176,7 @@ pub struct Wait {
 }
 
 /// What happened.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Events {
     /// From this moment on; all that are kept, if absent.
@@ -136,6 +205,15 @@ pub struct Logs {
     pub attempt: Option<u32>,
 }
 
+/// The pool's metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// Give them in Prometheus' text format, too.
+    #[serde(skip_serializing_if = "is_false")]
+    pub text: bool,
+}
+
 macro_rules! without_parameters {
     ($($(#[$doc:meta])* $name:ident)*) => {$(
         $(#[$doc])*
@@ -145,11 +223,28 @@ macro_rules! without_parameters {
     )*};
 }
 
+/// Has the pool start no further tasks, also after a restart, until it is resumed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pause {
+    /// Why, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
 without_parameters! {
+    /// Ends the pause that was asked for.
+    Resume
     /// The pool in figures.
     Status
     /// The list of workers.
     Workers
+    /// Hands the number of workers back to the load, after it was set by hand.
+    Autoscale
+    /// Checks the health of all workers; answered when all have answered, or their time is up.
+    Check
+    /// The limit groups.
+    Groups
     /// Whether anybody is there.
     Ping
     /// About the service (`org.varlink.service`).
@@ -238,7 +333,13 @@ methods! {
     "io.acode" Submit -> reply::Submitted;
     "io.acode" Resolve -> reply::Resolved;
     "io.acode" Cancel -> reply::Cancelled;
+    "io.acode" Suspend -> reply::Suspended;
+    "io.acode" Continue -> reply::Resumed;
     "io.acode" Retry -> reply::Retried;
+    "io.acode" Hold -> reply::Held;
+    "io.acode" Release -> reply::Released;
+    "io.acode" Groups -> reply::Groups;
+    "io.acode" LimitGroup -> reply::GroupLimited;
     "io.acode" Show -> reply::Shown;
     "io.acode" List -> reply::Listed;
     "io.acode" Why -> reply::WhyReply;
@@ -247,8 +348,13 @@ methods! {
     "io.acode" Logs -> reply::LogPlaces;
     "io.acode" Status -> reply::StatusReply;
     "io.acode" Workers -> reply::WorkersReply;
+    "io.acode" Metrics -> reply::MetricsReply;
     "io.acode" Scale -> reply::Scaled;
+    "io.acode" Autoscale -> reply::Scaled;
+    "io.acode" Check -> reply::Checked;
     "io.acode" Stop -> reply::Stopping;
+    "io.acode" Pause -> reply::Pausing;
+    "io.acode" Resume -> reply::Pausing;
     "io.acode" Prune -> reply::Pruned;
     "io.acode" Ping -> reply::Pong;
     "org.varlink.service" GetInfo -> reply::ServiceInfo;
@@ -329,19 +435,41 @@ impl Request {
             Self::Wait(wait) if wait.all != wait.ids.is_empty() => {
                 return Err(CallError::InvalidParameter { parameter: "ids: either these or all".to_owned() });
             }
+            Self::Cancel(Cancel { ids, group, .. })
+            | Self::Hold(Hold { ids, group })
+            | Self::Release(Release { ids, group })
+                if group.is_some() != ids.is_empty() =>
+            {
+                return Err(CallError::InvalidParameter { parameter: "ids: either these or group".to_owned() });
+            }
             Self::Resolve(Resolve { ids })
+            | Self::Hold(Hold { ids, .. })
+            | Self::Release(Release { ids, .. })
             | Self::Cancel(Cancel { ids, .. })
+            | Self::Suspend(Suspend { ids })
+            | Self::Continue(Continue { ids })
             | Self::Retry(Retry { ids })
             | Self::Wait(Wait { ids, .. })
             | Self::Logs(Logs { ids, .. }) => ids.len(),
+            Self::Pause(Pause { reason: Some(reason) }) if reason.len() > MAX_REASON => {
+                let parameter = format!("reason: {} bytes, at most {MAX_REASON} are allowed", reason.len());
+                return Err(CallError::InvalidParameter { parameter });
+            }
             Self::Show(_)
             | Self::List(_)
             | Self::Why(_)
             | Self::Events(_)
             | Self::Status(_)
             | Self::Workers(_)
+            | Self::Metrics(_)
+            | Self::Groups(_)
+            | Self::LimitGroup(_)
             | Self::Scale(_)
+            | Self::Autoscale(_)
+            | Self::Check(_)
             | Self::Stop(_)
+            | Self::Pause(_)
+            | Self::Resume(_)
             | Self::Prune(_)
             | Self::Ping(_)
             | Self::GetInfo(_)

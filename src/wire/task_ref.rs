@@ -1,7 +1,9 @@
-//! How people name a task: by its whole id, by a prefix of it that is unique, or by its number.
+//! How people name a task: by its whole id, by a prefix of it that is unique, by its number, or by the name it was
+//! given.
 //!
-//! A ULID of our time always starts with '0', so a token of digits that does not is a number. Pure text and
-//! arithmetic; deliberately absent: looking anything up, which is the queue's part.
+//! A ULID of our time always starts with '0', so a token of digits that does not is a number. Whatever can be no id,
+//! prefix or number is a name, and so is what follows `name:`. Pure text and arithmetic; deliberately absent: looking
+//! anything up, which is the queue's part.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,7 +18,7 @@ const BITS: u32 = 5;
 
 /// Why a token names no task.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is neither a task's number nor the beginning of an id")]
+#[error("'{0}' is no task's number, no beginning of an id and no name")]
 pub struct TaskRefError(pub String);
 
 /// A task as somebody named it.
@@ -26,17 +28,22 @@ pub enum TaskRef {
     Id(TaskId),
     /// By its sequence number.
     Number(u64),
-    /// By the beginning of its id: 1 to 25 characters, in upper case.
+    /// By the beginning of its id: 1 to 25 characters, as they were written, since it may turn out to be a name.
     Prefix(String),
+    /// By the name that it was given; the youngest of those that have it.
+    Name(String),
 }
 
 impl TaskRef {
-    /// The first and the last id that this name fits, both included; `None` for a number, which says nothing about
-    /// the id's upper bits.
+    /// What stands before a name that could be taken for something else.
+    const NAMED: &'static str = "name:";
+
+    /// The first and the last id that this fits, both included; `None` for a number, which says nothing about the id's
+    /// upper bits, and for a name.
     pub fn range(&self) -> Option<(TaskId, TaskId)> {
         match self {
             Self::Id(id) => Some((*id, *id)),
-            Self::Number(_) => None,
+            Self::Number(_) | Self::Name(_) => None,
             Self::Prefix(prefix) => {
                 let free = BITS * u32::try_from(LENGTH.saturating_sub(prefix.len())).unwrap_or(0);
                 let value = prefix.bytes().try_fold(0_u128, |value, c| Some(value << BITS | u128::from(digit(c)?)))?;
@@ -65,20 +72,24 @@ impl FromStr for TaskRef {
     type Err = TaskRefError;
 
     fn from_str(text: &str) -> Result<Self, TaskRefError> {
-        let wrong = || TaskRefError(text.to_owned());
-        let first = text.bytes().next().ok_or_else(wrong)?;
+        let name = text.strip_prefix(Self::NAMED);
+        let Some(first) = name.unwrap_or(text).bytes().next() else { return Err(TaskRefError(text.to_owned())) };
+        if let Some(name) = name {
+            return Ok(Self::Name(name.to_owned()));
+        }
+        let named = || Self::Name(text.to_owned());
         if first != b'0' && text.bytes().all(|c| c.is_ascii_digit()) && text.len() < LENGTH {
-            let number = text.parse().map_err(|_| wrong())?;
-            return if number <= TaskId::SEQ_MAX { Ok(Self::Number(number)) } else { Err(wrong()) };
+            let number = text.parse().ok().filter(|number| *number <= TaskId::SEQ_MAX);
+            return Ok(number.map_or_else(named, Self::Number));
         }
         // The first of the 26 characters carries three bits only.
         if text.len() > LENGTH || digit(first).is_none_or(|d| d > 7) || text.bytes().any(|c| digit(c).is_none()) {
-            return Err(wrong());
+            return Ok(named());
         }
         if text.len() == LENGTH {
-            return text.to_ascii_uppercase().parse().map(Self::Id).map_err(|_| wrong());
+            return Ok(text.to_ascii_uppercase().parse().map_or_else(|_| named(), Self::Id));
         }
-        Ok(Self::Prefix(text.to_ascii_uppercase()))
+        Ok(Self::Prefix(text.to_owned()))
     }
 }
 
@@ -88,6 +99,7 @@ impl fmt::Display for TaskRef {
             Self::Id(id) => fmt::Display::fmt(id, f),
             Self::Number(number) => fmt::Display::fmt(number, f),
             Self::Prefix(prefix) => f.pad(prefix),
+            Self::Name(name) => write!(f, "{}{name}", Self::NAMED),
         }
     }
 }
@@ -98,6 +110,7 @@ impl Serialize for TaskRef {
             Self::Id(id) => id.serialize(serializer),
             Self::Number(number) => serializer.collect_str(number),
             Self::Prefix(prefix) => serializer.serialize_str(prefix),
+            Self::Name(_) => serializer.collect_str(self),
         }
     }
 }
@@ -120,15 +133,18 @@ mod tests {
         assert_eq!("42".parse(), Ok(TaskRef::Number(42)));
         assert_eq!("042".parse(), Ok(TaskRef::Prefix("042".into())));
         assert_eq!("0".parse(), Ok(TaskRef::Prefix("0".into())));
-        assert_eq!("01k".parse(), Ok(TaskRef::Prefix("01K".into())));
+        assert_eq!("01k".parse(), Ok(TaskRef::Prefix("01k".into())));
     }
 
     #[test]
-    fn other_tokens_are_refused_with_their_text() {
-        for text in
-            ["", "hello", "0U", "-1", "01K X", "8ZZ", "99999999999999999999", "é", "0123456789ABCDEFGHJKMNPQRSTV"]
+    fn whatever_is_no_id_and_no_number_is_a_name() {
+        for text in ["hello", "0U", "-1", "01K X", "8ZZ", "99999999999999999999", "é", "0123456789ABCDEFGHJKMNPQRSTV"]
         {
-            assert_eq!(text.parse::<TaskRef>(), Err(TaskRefError(text.into())), "{text}");
+            assert_eq!(text.parse(), Ok(TaskRef::Name(text.into())), "{text}");
+        }
+        assert_eq!("name:42".parse(), Ok(TaskRef::Name("42".into())));
+        for text in ["", "name:"] {
+            assert_eq!(text.parse::<TaskRef>(), Err(TaskRefError(text.into())));
         }
     }
 
@@ -145,6 +161,7 @@ mod tests {
             let prefix: TaskRef = text[..length].to_lowercase().parse().unwrap();
             let (low, high) = prefix.range().unwrap();
             prop_assert!(low <= id && id <= high);
+            prop_assert_eq!(prefix.to_string(), text[..length].to_lowercase());
             prop_assert_eq!(&low.to_string()[..length], &text[..length]);
             prop_assert_eq!(&high.to_string()[..length], &text[..length]);
             prop_assert_eq!(low.to_string()[length..].bytes().all(|c| c == b'0'), true);
@@ -152,9 +169,10 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_named_or_refused(text in ".{0,40}") {
-            if let Ok(name) = text.parse::<TaskRef>() {
-                prop_assert_eq!(name.to_string(), text.to_ascii_uppercase());
+        fn any_text_but_none_names_something_and_survives_being_written(text in ".{1,40}") {
+            if text != "name:" {
+                let name: TaskRef = text.parse().unwrap();
+                prop_assert_eq!(name.to_string().parse::<TaskRef>().unwrap(), name);
             }
         }
     }

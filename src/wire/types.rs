@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Stamp;
 pub use super::record::{
-    ArrayRecord, AttemptRecord, EventRecord, MemberRecord, OutputSizes, PoolRecord, Progress, QueueRecord, Resources,
-    StatusRecord, TaskRecord, WorkerCounts, WorkerRecord,
+    ArrayRecord, AttemptRecord, CauseRecord, CheckRecord, EventRecord, MemberRecord, OutputSizes, PauseRecord,
+    PoolRecord, Progress, QueueRecord, Resources, StatusRecord, TaskRecord, WorkerCounts, WorkerRecord,
 };
 
 /// What a worker does.
@@ -85,6 +85,30 @@ impl PoolState {
 impl fmt::Display for PoolState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
+    }
+}
+
+/// Who decides how many workers there shall be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScalingMode {
+    /// The load.
+    Auto,
+    /// Somebody who has set the number, until it is handed back to the load.
+    Manual,
+    /// The configuration, or whoever sets another number: scaling by load is switched off.
+    #[default]
+    Off,
+}
+
+impl ScalingMode {
+    /// The mode's name, as people and JSON see it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Manual => "manual",
+            Self::Off => "off",
+        }
     }
 }
 
@@ -171,6 +195,21 @@ impl TaskCounts {
     }
 }
 
+/// A limit group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupRecord {
+    /// Its name.
+    pub name: String,
+    /// The most tasks of it at once; none if there is no limit.
+    pub limit: Option<u32>,
+    /// Its tasks that a worker holds.
+    pub running: u64,
+    /// Its other tasks that have not ended.
+    pub waiting: u64,
+    /// Since when it is held as a whole, if it is.
+    pub held_since: Option<Stamp>,
+}
+
 /// Why a pending task does not run yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
@@ -187,6 +226,9 @@ pub enum Waiting {
         on: Vec<TaskId>,
         /// How many in all.
         count: u64,
+        /// The same ones with what they are and where they stand; only where that was asked for.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        tasks: Vec<Awaited>,
     },
     /// It was submitted with a delay.
     Delayed {
@@ -199,6 +241,31 @@ pub enum Waiting {
         until: Stamp,
         /// The number of the next attempt.
         attempt: u32,
+        /// The number of the last one that there will be, if all fail; absent after a crash, or where nobody knows.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        of: Option<u32>,
+        /// How the last one ended.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<String>,
+    },
+    /// A person holds it, or all of its group.
+    Held {
+        /// Since when.
+        since: Stamp,
+        /// The group, if that is held.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        group: Option<String>,
+    },
+    /// As many tasks of its group run as may.
+    Group {
+        /// The group.
+        name: String,
+        /// How many may.
+        limit: u32,
+        /// How many do, or are about to.
+        running: u64,
+        /// Which; the first [`Waiting::MAX_NAMED`] of them.
+        on: Vec<TaskId>,
     },
     /// The pool starts nothing for now.
     Paused {
@@ -216,6 +283,26 @@ pub enum Waiting {
     },
 }
 
+/// A task that another one waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Awaited {
+    /// Its id.
+    pub id: TaskId,
+    /// The name that it was given.
+    pub name: Option<String>,
+    /// Where it stands.
+    pub state: TaskState,
+}
+
+impl fmt::Display for Awaited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{} ({name}, {})", self.id, self.state),
+            None => write!(f, "{} ({})", self.id, self.state),
+        }
+    }
+}
+
 impl Waiting {
     /// The most blockers that a reason names.
     pub const MAX_NAMED: usize = 20;
@@ -227,6 +314,8 @@ impl Waiting {
             Self::Dependencies { .. } => "dependencies",
             Self::Delayed { .. } => "delayed",
             Self::RetryAt { .. } => "retry-at",
+            Self::Held { .. } => "held",
+            Self::Group { .. } => "group",
             Self::Paused { .. } => "paused",
             Self::Draining => "draining",
             Self::NoPool => "no-pool",
@@ -241,18 +330,38 @@ impl fmt::Display for Waiting {
             Self::Queued { ahead: None } => f.write_str("queued"),
             Self::Queued { ahead: Some(0) } => f.write_str("queued: next to run"),
             Self::Queued { ahead: Some(ahead) } => write!(f, "queued: {ahead} ahead of it"),
-            Self::Dependencies { on, count } => {
-                f.write_str("waiting for")?;
-                for id in on {
-                    write!(f, " {id}")?;
+            Self::Dependencies { on, count, tasks } => {
+                let mut named: Vec<String> = tasks.iter().map(ToString::to_string).collect();
+                if named.is_empty() {
+                    named = on.iter().map(ToString::to_string).collect();
                 }
+                let plural = if *count == 1 { "task" } else { "tasks" };
+                write!(f, "waits for {count} {plural}: {}", named.join(", "))?;
                 match count.saturating_sub(on.len() as u64) {
                     0 => Ok(()),
                     more => write!(f, " and {more} more"),
                 }
             }
-            Self::Delayed { until } => write!(f, "delayed until {until}"),
-            Self::RetryAt { until, attempt } => write!(f, "attempt {attempt} at {until}"),
+            Self::Delayed { until } => write!(f, "not before {until}"),
+            Self::Held { since, group: None } => write!(f, "held since {since} by request"),
+            Self::Held { since, group: Some(name) } => write!(f, "group {name} held since {since} by request"),
+            Self::Group { name, limit, running, on } => {
+                write!(f, "group {name} is full: {running} of {limit} running")?;
+                let named: Vec<String> = on.iter().map(TaskId::to_string).collect();
+                match (named.is_empty(), running.saturating_sub(on.len() as u64)) {
+                    (true, _) => Ok(()),
+                    (false, 0) => write!(f, " ({})", named.join(", ")),
+                    (false, more) => write!(f, " ({} and {more} more)", named.join(", ")),
+                }
+            }
+            Self::RetryAt { until, attempt, of, after } => {
+                write!(f, "retry at {until} (attempt {attempt}")?;
+                match of {
+                    Some(of) => write!(f, " of {of})")?,
+                    None => f.write_str(")")?,
+                }
+                after.as_ref().map_or(Ok(()), |after| write!(f, " after {after}"))
+            }
             Self::Paused { why } => write!(f, "paused: {why}"),
             Self::Draining => f.write_str("the pool is stopping and starts no more tasks"),
             Self::NoPool => f.write_str("no pool is running: `acode worker start` starts one"),

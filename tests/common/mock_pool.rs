@@ -7,7 +7,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use acode::wire::types::{AttemptRecord, OutputSizes, PoolRecord, PoolState, QueueRecord, Resources, StatusRecord};
+use acode::wire::types::{
+    AttemptRecord, GroupRecord, OutputSizes, PoolRecord, PoolState, QueueRecord, Resources, StatusRecord,
+};
 use acode::wire::types::{EventRecord, TaskCounts, TaskRecord, Waiting, WorkerCounts, WorkerRecord, WorkerStatus};
 use acode::wire::{Call, CallError, DESCRIPTION, INTERFACE, Inbox, Outbox, Request, SCHEMA, Stamp, TaskRef, reply};
 use acode_worker::task::{Isolation, Submission, TaskId, TaskState, TreeGuard, Usage, Verdict, WorkerId};
@@ -65,6 +67,10 @@ fn answer(request: Request, more: bool, tasks: &Tasks, out: &mut Outbox) {
         let seq = match name {
             TaskRef::Id(id) => id.seq(),
             TaskRef::Number(number) => *number,
+            TaskRef::Name(name) => {
+                let named = |task: &&(TaskId, Submission)| task.1.spec.name.as_ref() == Some(name);
+                tasks.values().filter(named).map(|task| task.0.seq()).max().unwrap_or(0)
+            }
             TaskRef::Prefix(_) => {
                 let (low, high) = name.range().unwrap();
                 let fits: Vec<TaskId> = tasks.values().map(|t| t.0).filter(|t| low <= *t && *t <= high).collect();
@@ -100,8 +106,18 @@ fn answer(request: Request, more: bool, tasks: &Tasks, out: &mut Outbox) {
             }
         }
         Request::Resolve(r) => send(out, all(&r.ids).map(|ids| reply::Resolved { ids })),
-        Request::Cancel(r) => send(out, all(&r.ids).map(|cancelled| reply::Cancelled { cancelled, ended: Vec::new() })),
+        Request::Cancel(r) => {
+            send(out, all(&r.ids).map(|cancelled| reply::Cancelled { cancelled, ended: Vec::new(), more: false }))
+        }
+        Request::Suspend(r) => {
+            send(out, all(&r.ids).map(|suspended| reply::Suspended { suspended, refused: Vec::new() }))
+        }
+        Request::Continue(r) => send(out, all(&r.ids).map(|resumed| reply::Resumed { resumed, refused: Vec::new() })),
         Request::Retry(r) => send(out, all(&r.ids).map(|retried| reply::Retried { retried, refused: Vec::new() })),
+        Request::Hold(r) => send(out, all(&r.ids).map(|held| reply::Held { held, refused: Vec::new() })),
+        Request::Release(r) => send(out, all(&r.ids).map(|released| reply::Released { released, refused: Vec::new() })),
+        Request::Groups(_) => out.reply(&reply::Groups { groups: vec![group("encode", Some(2))] }, false),
+        Request::LimitGroup(r) => out.reply(&reply::GroupLimited { group: group(&r.name, r.max) }, false),
         Request::Show(r) => send(out, find(&r.id).map(|(id, task)| reply::Shown { task: record(id, &task, true) })),
         Request::List(r) => {
             let limit = r.limit.unwrap_or(100) as usize;
@@ -125,27 +141,31 @@ fn answer(request: Request, more: bool, tasks: &Tasks, out: &mut Outbox) {
                 let total = if r.all { tasks.len() } else { ids.len() } as u64;
                 if more {
                     let counts = TaskCounts { pending: total, ..TaskCounts::default() };
-                    out.reply(&reply::Waited { counts, unsuccessful: Vec::new() }, true).unwrap();
+                    out.reply(&reply::Waited { counts, unsuccessful: Vec::new(), running: Vec::new() }, true).unwrap();
                 }
                 let counts = TaskCounts { completed: total, ..TaskCounts::default() };
-                out.reply(&reply::Waited { counts, unsuccessful: Vec::new() }, false)
+                out.reply(&reply::Waited { counts, unsuccessful: Vec::new(), running: Vec::new() }, false)
             }
             Err(error) => out.error(&error),
         },
         Request::Events(_) => {
             let mut event = EventRecord::new(1, Stamp::from_micros(START), "task-submitted");
             event.task = tasks.values().next().map(|t| t.0);
-            out.reply(&reply::EventBatch { events: vec![event] }, false)
+            out.reply(&reply::EventBatch { events: vec![event], missed: 0 }, false)
         }
         Request::Logs(_) => out.reply(&reply::LogPlaces { directory: "/nonexistent".into(), sources: vec![] }, false),
         Request::Status(_) => out.reply(&reply::StatusReply { status: status() }, false),
         Request::Workers(_) => out.reply(&reply::WorkersReply { workers: workers() }, false),
+        Request::Autoscale(_) => out.reply(&reply::Scaled { before: 2, target: 2 }, false),
+        Request::Check(_) => out.reply(&reply::Checked::default(), false),
+        Request::Metrics(_) => out.reply(&reply::MetricsReply::default(), false),
         Request::Scale(r) => out.reply(&reply::Scaled { before: 4, target: r.count }, false),
         Request::Stop(_) => {
             let stopping =
                 reply::Stopping { pid: std::process::id(), state: PoolState::Draining, running: 0, pending: 2 };
             out.reply(&stopping, false)
         }
+        Request::Pause(_) | Request::Resume(_) => out.reply(&reply::Pausing::default(), false),
         Request::Prune(_) => out.reply(&reply::Pruned { tasks: 5, log_bytes: 1 << 20 }, false),
         Request::Ping(_) => out.reply(&reply::Pong { pid: std::process::id(), pool: "default".into() }, false),
         Request::GetInfo(_) => out.reply(&reply::ServiceInfo::own(), false),
@@ -162,6 +182,10 @@ fn send<R: serde::Serialize>(out: &mut Outbox, result: Result<R, CallError>) -> 
         Ok(reply) => out.reply(&reply, false),
         Err(error) => out.error(&error),
     }
+}
+
+fn group(name: &str, limit: Option<u32>) -> GroupRecord {
+    GroupRecord { name: name.to_owned(), limit, running: 2, waiting: 7, held_since: None }
 }
 
 fn worker_id(n: u128) -> WorkerId {
@@ -198,19 +222,30 @@ fn record(id: TaskId, task: &Submission, with_attempts: bool) -> TaskRecord {
         error: None,
         result: None,
         priority: task.spec.priority,
+        present_priority: None,
+        group: None,
+        expires_at: None,
         progress: None,
         waiting: None,
         command: task.spec.command.clone(),
         cwd: task.spec.cwd.clone(),
         meta: task.spec.meta.clone(),
+        key: None,
+        cause: None,
+        hook_of: None,
         array: None,
         member: None,
         submitted_at: Stamp::from_micros(START),
         started_at: attempt.started_at,
         finished_at: attempt.finished_at,
+        suspended: false,
+        suspended_at: None,
         output: OutputSizes::default(),
         attempt_count: 1,
+        crash_count: 0,
+        oom_count: 0,
         attempts: None,
+        hooks: None,
     };
     record.set_verdict(&Verdict::Exited { code: 3 });
     record.attempts = with_attempts.then(|| vec![attempt]);
@@ -225,6 +260,7 @@ fn status() -> StatusRecord {
             id: worker_id(0).to_string(),
             pid: std::process::id(),
             state: PoolState::Running,
+            paused: None,
             mode: "process".into(),
             started_at: Stamp::from_micros(START),
             version: "0.1.0".into(),
@@ -232,7 +268,8 @@ fn status() -> StatusRecord {
         workers: WorkerCounts { active: 2, idle: 1, busy: 1, target: 2, min: 1, max: 256, ..WorkerCounts::default() },
         tasks: TaskCounts { pending: 12, running: 2, ..TaskCounts::default() },
         resources: Resources { cpu_percent: 45.0, memory_bytes: 1_200_000_000 },
-        queue: QueueRecord { accepting: true, problem: None },
+        queue: QueueRecord { accepting: true, problem: None, limit: 10_000_000, backpressure: None },
+        metrics_listen: Some("127.0.0.1:9464".into()),
     }
 }
 

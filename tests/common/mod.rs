@@ -293,7 +293,7 @@ impl Pool {
     /// Submits several entries in one request.
     #[track_caller]
     pub fn submit_all(&self, tasks: Vec<Submission>) -> Vec<TaskId> {
-        self.call(&Submit { tasks }).ids
+        self.call(&Submit::new(tasks)).ids
     }
 
     /// Waits until the task has ended, and shows it.

@@ -97,7 +97,7 @@ pub fn reaches(pool: &Pool, id: TaskId, state: TaskState) -> TaskRecord {
 /// Cancels one task; says whether it could be done.
 #[track_caller]
 pub fn cancel(pool: &Pool, id: TaskId) -> bool {
-    let reply = pool.call(&Cancel { ids: vec![TaskRef::Id(id)], reason: None });
+    let reply = pool.call(&Cancel { ids: vec![TaskRef::Id(id)], ..Cancel::default() });
     assert_eq!(reply.cancelled.len() + reply.ended.len(), 1);
     reply.cancelled == [id]
 }

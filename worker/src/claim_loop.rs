@@ -14,7 +14,7 @@ use crate::execute::{self, Attempt, Tools};
 use crate::execute::{WorkerFacts, blank};
 use crate::failpoint;
 use crate::output::Writer;
-use crate::room::Room;
+use crate::room::{self, Room};
 use crate::sys::cgroup::Leaves;
 use crate::sys::spawn::CStringArray;
 use crate::sys::{clock, pipe, process, signal, spawn};
@@ -55,6 +55,7 @@ pub fn live(inherited: Inherited) -> i32 {
             buffer: Vec::new(),
             next_settings: None,
             stopping: false,
+            discards: Vec::new(),
             settings: birth.settings,
         },
         payload: Vec::new(),
@@ -122,6 +123,11 @@ impl Worker {
             if let Some(settings) = self.tools.next_settings.take() {
                 self.tools.settings = *settings;
             }
+            for number in std::mem::take(&mut self.tools.discards) {
+                // What stays is found again by the next sweep of the queue's owner.
+                let _ = room::remove_checkpoint(&self.tools.settings.checkpoints, number);
+                self.tools.claimer.beat(clock::monotonic_ns());
+            }
             if self.tools.stopping {
                 return Ok(());
             }
@@ -140,9 +146,11 @@ impl Worker {
                 // It had its effect by waking us.
                 Order::Wake => {}
                 Order::Stop => self.tools.stopping = true,
+                Order::Ping { nonce } => self.tools.line.report(&Report::Pong { nonce })?,
                 Order::Configure(settings) => self.tools.next_settings = Some(settings),
                 // Between tasks nothing is held, so these came too late.
-                Order::Cancel { .. } | Order::GiveBack { .. } => {}
+                Order::Cancel { .. } | Order::GiveBack { .. } | Order::Suspend { .. } | Order::Resume { .. } => {}
+                Order::Discard { number } => self.tools.discards.push(number),
             }
         }
         Ok(())
@@ -151,13 +159,14 @@ impl Worker {
     /// Sees one claim through.
     fn serve(&mut self, ticket: Ticket) -> Result<(), LineClosed> {
         failpoint!("worker.after-claim");
+        let claimed_us = clock::unix_us();
         self.backoff_ms = 0;
         let claimer = &self.tools.claimer;
         claimer.set_state(WorkerState::Busy);
         claimer.beat(clock::monotonic_ns());
         let report = match read_assignment(&self.payload) {
             Ok(task) => {
-                let attempt = Attempt { ticket, task };
+                let attempt = Attempt { ticket, task, claimed_us };
                 let finished = match attempt.task.spec.command.is_empty() {
                     false => execute::run(&mut self.tools, &attempt)?,
                     true => no_command(&attempt),

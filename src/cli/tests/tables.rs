@@ -98,23 +98,23 @@ fn tasks_are_listed() {
             ("state", json!("running")),
             ("verdict", none.clone()),
             ("finished_at", none),
-            ("progress", json!({"percent": 40, "message": null})),
+            ("progress", json!({"percent": 40, "message": "unpacking"})),
         ]),
         with(&[("name", json!("render")), ("array", json!({"count": 100, "members": {"completed": 7, "failed": 1}}))]),
     ];
     insta::assert_snapshot!(tasks(&list, now()), @r#"
-     #  ID                          NAME     STATE    PRIORITY  AGE  TOOK  RESULT
-    42  01M3250V000000NG6Y0000001A  nightly  failed   high      10m  1.5s  exit 3
-    42  01M3250V000000NG6Y0000001A  nightly  failed   high      10m  1.5s  killed by SIGKILL
-    42  01M3250V000000NG6Y0000001A  nightly  pending  high      10m     -  queued: 3 ahead of it
-    42  01M3250V000000NG6Y0000001A  nightly  running  high      10m     -  40%
-    42  01M3250V000000NG6Y0000001A  render   failed   high      10m  1.5s  8 of 100 ended, 1 without success
+     #  ID                          NAME     STATE    PROGRESS  PRIORITY  AGE  TOOK  RESULT
+    42  01M3250V000000NG6Y0000001A  nightly  failed          -  high      10m  1.5s  exit 3
+    42  01M3250V000000NG6Y0000001A  nightly  failed          -  high      10m  1.5s  killed by SIGKILL
+    42  01M3250V000000NG6Y0000001A  nightly  pending         -  high      10m     -  queued: 3 ahead of it
+    42  01M3250V000000NG6Y0000001A  nightly  running       40%  high      10m     -  unpacking
+    42  01M3250V000000NG6Y0000001A  render   failed         8%  high      10m  1.5s  8 of 100 ended, 1 without success
     "#);
 }
 
 #[test]
 fn a_task_is_shown_with_its_attempts() {
-    insta::assert_snapshot!(task(&serde_json::from_value(task_value()).unwrap()), @r#"
+    insta::assert_snapshot!(task(&serde_json::from_value(task_value()).unwrap(), false), @r#"
     Task       01M3250V000000NG6Y0000001A
     Number     42
     Name       nightly
@@ -134,4 +134,16 @@ fn a_task_is_shown_with_its_attempts() {
     ATTEMPT  WORKER                      RESULT  TOOK  CPU  MEMORY  NOTE
           1  01M3250V000000000000000000  exit 3  1.5s  2ms   2.0MB  left processes running
     "#);
+}
+
+#[test]
+fn progress_is_shown_with_its_message_and_drawn_only_where_it_is_seen() {
+    let mut value = task_value();
+    value["progress"] = json!({"percent": 40, "message": "unpacking"});
+    let task_record: TaskRecord = serde_json::from_value(value).unwrap();
+    let line =
+        |drawn: bool| task(&task_record, drawn).lines().find(|line| line.starts_with("Progress")).map(str::to_owned);
+    assert_eq!(line(false).unwrap(), "Progress   40% unpacking");
+    assert_eq!(line(true).unwrap(), "Progress   [########------------] 40% unpacking");
+    assert_eq!((bar(0), bar(100)), (format!("[{}] ", "-".repeat(20)), format!("[{}] ", "#".repeat(20))));
 }

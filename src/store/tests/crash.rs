@@ -119,6 +119,31 @@ fn a_batch_that_was_on_disk_after_all_is_answered_and_not_applied_twice() {
 }
 
 #[test]
+fn a_batch_that_was_on_disk_after_all_is_answered_although_only_a_part_of_it_comes_again() {
+    let mut bed = Bed::new();
+    let (first, second) = (bed.task(), bed.task());
+    let doubt = |bed: &mut Bed, ops: &[Op]| {
+        let applied = bed.store.apply(ops).unwrap();
+        let (batch, print) = (bed.store.ledger.batch, apply::fingerprint(ops));
+        bed.store.in_doubt = Some(InDoubt { batch, print, applied });
+        bed.store.reopen().unwrap();
+    };
+    // With the end of an attempt a client's wish was committed; the client got an error, and its wish is dropped.
+    let end = run(first, 1, Next::Final(TaskState::Completed));
+    let wish = Op::Submit(Arc::new(bed.new_task(None, &[])));
+    doubt(&mut bed, &[&end[..], &[wish]].concat());
+    let applied = bed.store.apply(&end).unwrap();
+    assert_eq!(applied.ended, [(first, TaskState::Completed)], "somebody waits for that");
+    assert_eq!(bed.store.apply(&end).unwrap().ended, [], "it is told once");
+    // The same disk fails the second time, too.
+    let both = [run(second, 1, Next::RetryAt(0)), run(second, 2, Next::Final(TaskState::Failed))].concat();
+    doubt(&mut bed, &both);
+    doubt(&mut bed, &end);
+    let applied = bed.store.apply(&run(second, 2, Next::Requeue)).unwrap();
+    assert_eq!(applied.ended, [(second, TaskState::Failed)]);
+}
+
+#[test]
 fn a_really_full_file_system_heals() {
     let mount = tempfile::tempdir().unwrap();
     let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(mount.path()).status();

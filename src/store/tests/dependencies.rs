@@ -54,6 +54,53 @@ fn a_chain_of_a_thousand_falls_without_recursion() {
 }
 
 #[test]
+fn whatever_falls_knows_what_it_waited_for_and_where_it_began() {
+    let mut bed = Bed::new();
+    let first = bed.task();
+    let second = bed.submit(None, &[(first, Succeeded)]);
+    let third = bed.submit(None, &[(second, Succeeded)]);
+    let array = bed.submit(Some(Array::Range { first: 0, count: 5 }), &[(third, Succeeded)]);
+    bed.finish(first, TaskState::Timeout);
+    let late = bed.submit(None, &[(array, Succeeded)]);
+    let expected = [(second, first), (third, second), (array, third), (late, array)];
+    for (id, dependency) in expected {
+        let task = bed.get(id);
+        assert_eq!((task.state, task.cause), (TaskState::Cancelled, Some((dependency, first))));
+        let reason = task.reason.unwrap();
+        assert!(reason.contains(&dependency.to_string()), "{reason}");
+        assert!(reason.contains(&format!("{first} timed out")), "{reason}");
+    }
+    // Whoever runs again has no cause any more.
+    bed.store.apply(&[Op::Retry { id: first, at_us: 9 }, Op::Retry { id: second, at_us: 9 }]).unwrap();
+    assert_eq!((bed.get(second).cause, bed.get(second).reason), (None, None));
+}
+
+#[test]
+fn what_waits_is_counted_until_it_waits_no_more() {
+    let mut bed = Bed::new();
+    let (a, b) = (bed.task(), bed.task());
+    let both = bed.submit(None, &[(a, Ended), (b, Succeeded)]);
+    let array = bed.submit(Some(Array::Range { first: 0, count: 3 }), &[(b, Succeeded)]);
+    assert_eq!(bed.store.blocked(), 2);
+    bed.finish(a, TaskState::Completed);
+    assert_eq!(bed.store.blocked(), 2);
+    bed.finish(b, TaskState::Failed);
+    assert_eq!(
+        (bed.store.blocked(), bed.state(both), bed.state(array)),
+        (0, TaskState::Cancelled, TaskState::Cancelled)
+    );
+    // A member of the array alone, and then all of it, while what it waits for runs again.
+    let retry = |id| Op::Retry { id, at_us: 9 };
+    bed.store.apply(&[retry(member(array, 1))]).unwrap();
+    bed.audit();
+    bed.store.apply(&[retry(b), retry(both), retry(array)]).unwrap();
+    bed.audit();
+    assert_eq!(bed.store.blocked(), 2);
+    let bed = bed.reopen_file();
+    assert_eq!(bed.store.blocked(), 2);
+}
+
+#[test]
 fn a_wide_fan_out_is_told_in_bounded_steps_and_survives_a_crash_between_them() {
     let mut bed = Bed::new();
     let wide = apply::BUDGET + 500;
@@ -61,13 +108,34 @@ fn a_wide_fan_out_is_told_in_bounded_steps_and_survives_a_crash_between_them() {
     let news: Vec<Op> = (0..wide).map(|_| Op::Submit(Arc::new(bed.new_task(None, &[(a, Succeeded)])))).collect();
     bed.store.apply(&news).unwrap();
     let applied = bed.finish(a, TaskState::Completed);
-    assert_eq!((applied.ready.len(), applied.more), (apply::BUDGET, true));
+    assert_eq!((applied.ready.len(), applied.more), (apply::BUDGET - 1, true));
     let keep_nothing = Retention { max_count: Some(0), ..Retention::default() };
     assert_eq!(bed.store.prune(&keep_nothing, 1, 10).unwrap().tasks, 0, "the blocker is still needed");
     let mut bed = bed.reopen_file();
     let applied = bed.store.apply(&[Op::Continue]).unwrap();
-    assert_eq!((applied.ready.len(), applied.more), (500, false));
+    assert_eq!((applied.ready.len(), applied.more), (501, false));
     assert_eq!(bed.store.ready(LANE, 0, 100_000).unwrap().len(), wide);
+}
+
+#[test]
+fn whoever_waits_in_two_ways_is_told_of_both_wherever_a_step_ends() {
+    let mut bed = Bed::new();
+    let a = bed.task();
+    let count = 2 * apply::BUDGET / 3;
+    let news: Vec<Op> = (0..count)
+        .map(|n| {
+            let twice: &[_] = &[(a, Succeeded), (a, Ended)];
+            Op::Submit(Arc::new(bed.new_task(None, if n % 2 == 0 { twice } else { &twice[..1] })))
+        })
+        .collect();
+    bed.store.apply(&news).unwrap();
+    let mut applied = bed.finish(a, TaskState::Completed);
+    let mut ready = applied.ready.len();
+    while applied.more {
+        applied = bed.store.apply(&[Op::Continue]).unwrap();
+        ready += applied.ready.len();
+    }
+    assert_eq!((ready, bed.store.blocked()), (count, 0));
 }
 
 #[test]

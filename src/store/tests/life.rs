@@ -28,13 +28,32 @@ fn a_retry_waits_for_its_time_and_counts_as_a_failure_but_a_requeue_does_not() {
     assert_eq!((bed.ready_ids(), bed.store.next_delayed().unwrap()), (vec![], Some(5_000)));
     assert_eq!(bed.store.apply(&[Op::Wake { now_us: 4_999, limit: 10 }]).unwrap().ready, []);
     let ready = bed.store.apply(&[Op::Wake { now_us: 5_000, limit: 10 }]).unwrap().ready;
-    assert_eq!(ready, [NowReady { id, priority: LANE.0, class: LANE.1 }]);
+    assert_eq!(ready, [NowReady { id, priority: LANE.priority, class: LANE.class, group: 0 }]);
     bed.store.apply(&run(id, 2, Next::Requeue)).unwrap();
-    let applied = bed.store.apply(&run(id, 3, Next::RequeueLost)).unwrap();
+    let applied = bed.store.apply(&run(id, 3, Next::CrashedAt { at_us: 0, oom: false })).unwrap();
     assert_eq!(applied.ready.len(), 1);
     let record = bed.get(id);
-    assert_eq!((record.attempts, record.failures, record.losses), (3, 1, 1));
+    assert_eq!((record.attempts, record.failures, record.losses, record.ooms), (3, 1, 1, 0));
     assert_eq!(bed.store.attempts(id, 2).unwrap().iter().map(|a| a.number).collect::<Vec<_>>(), [2, 3]);
+}
+
+#[test]
+fn attempts_out_of_memory_are_counted_apart_wait_for_their_time_and_are_forgotten_by_a_retry() {
+    let mut bed = Bed::new();
+    let id = bed.task();
+    bed.store.apply(&run(id, 1, Next::CrashedAt { at_us: 7_000, oom: true })).unwrap();
+    assert_eq!((bed.ready_ids(), bed.store.next_delayed().unwrap()), (vec![], Some(7_000)));
+    bed.store.apply(&[Op::Wake { now_us: 7_000, limit: 10 }]).unwrap();
+    assert_eq!(bed.store.ready(LANE, 0, 10).unwrap()[0].ooms, 1);
+    let mut last = run(id, 2, Next::Final(TaskState::Failed));
+    if let Some(Op::Finished(end)) = last.last_mut() {
+        end.verdict = acode_worker::task::Verdict::OutOfMemory;
+    }
+    bed.store.apply(&last).unwrap();
+    let record = bed.get(id);
+    assert_eq!((record.failures, record.losses, record.ooms), (0, 0, 2), "a crash is no failure");
+    bed.store.apply(&[Op::Retry { id, at_us: 9_000 }]).unwrap();
+    assert_eq!(bed.get(id).ooms, 0);
 }
 
 #[test]
@@ -86,6 +105,8 @@ fn every_operation_applied_again_changes_nothing() {
         Op::Wake { now_us: 60, limit: 9 },
         cancel(member(header, 1)),
         cancel(member(header, 2)),
+        Op::WorkerEvent { kind: EventKind::WorkerHeartbeat, worker: worker(), at_us: 8, data: None },
+        Op::WorkerEvent { kind: EventKind::WorkerHeartbeat, worker: WorkerId::from_u128(7), at_us: 8, data: None },
         Op::WorkerStopped { id: worker(), at_us: 9, completed: 1, failed: 2, failure: Some("killed".into()) },
     ];
     for op in &ops {
@@ -99,6 +120,8 @@ fn every_operation_applied_again_changes_nothing() {
     let before = (bed.store.counts(), bed.kinds());
     bed.store.apply(&ops).unwrap();
     assert_eq!((bed.store.counts(), bed.kinds()), before);
+    let beats = bed.kinds().iter().filter(|kind| **kind == "worker-heartbeat").count();
+    assert_eq!(beats, 2, "two workers at the same moment are two events");
     assert_eq!(bed.store.live_workers().unwrap(), []);
 }
 
@@ -158,4 +181,22 @@ fn workers_that_never_deregistered_are_listed() {
     bed.store.apply(&[stop]).unwrap();
     let bed = bed.reopen_file();
     assert_eq!(bed.store.live_workers().unwrap(), [record(0), record(2)]);
+}
+
+#[test]
+fn a_pause_by_hand_outlives_the_owner_and_is_told_once() {
+    let mut bed = Bed::new();
+    let pause = |reason: &str| Some(Pause { reason: Some(reason.to_owned()), since_us: 7 });
+    let begin = Op::Pause { pause: pause("full moon"), at_us: 7 };
+    bed.store.apply(std::slice::from_ref(&begin)).unwrap();
+    bed.store.apply(&[begin]).unwrap();
+    bed = bed.reopen_file();
+    assert_eq!(bed.store.pause().unwrap(), pause("full moon"));
+    bed.store.apply(&[Op::Pause { pause: pause("new moon"), at_us: 8 }]).unwrap();
+    assert_eq!(bed.store.pause().unwrap(), pause("new moon"));
+    for at_us in [9, 10] {
+        bed.store.apply(&[Op::Pause { pause: None, at_us }]).unwrap();
+    }
+    assert_eq!(bed.store.pause().unwrap(), None);
+    assert_eq!(bed.kinds(), ["pool-paused", "pool-paused", "pool-resumed"]);
 }

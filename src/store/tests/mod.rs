@@ -3,7 +3,10 @@
 mod arrays;
 mod crash;
 mod dependencies;
+mod hooks;
+mod keys;
 mod life;
+mod order;
 mod reading;
 
 use std::sync::Arc;
@@ -16,7 +19,7 @@ use acode_worker::task::{
 use super::*;
 
 const T0: u64 = 1_790_000_000_000;
-const LANE: (Priority, Class) = (Priority::Normal, Class::Any);
+const LANE: Stream = Stream { priority: Priority::Normal, class: Class::Any, group: 0 };
 
 /// A queue in a folder of its own.
 struct Bed {
@@ -106,6 +109,9 @@ impl Bed {
     /// What must hold whatever happened: counts agree with rows, no event number twice.
     fn audit(&self) {
         assert_eq!(self.store.counts(), self.recount());
+        let blocked = "SELECT count(*) FROM task WHERE state = 0 AND blockers > 0";
+        let blocked: u64 = self.store.read(|conn| conn.query_row(blocked, [], |r| r.get(0))).unwrap();
+        assert_eq!(self.store.blocked(), blocked);
         let events = self.store.events(0, 1_000_000).unwrap();
         assert!(events.windows(2).all(|w| w[0].seq < w[1].seq));
         assert!(events.last().is_none_or(|e| e.seq <= self.store.last_event()));
@@ -129,7 +135,8 @@ fn run(id: TaskId, attempt: u32, next: Next) -> [Op; 2] {
     let verdict = match next {
         Next::Final(TaskState::Completed) => Verdict::Exited { code: 0 },
         Next::Final(_) | Next::RetryAt(_) => Verdict::Exited { code: 3 },
-        Next::Requeue | Next::RequeueLost => Verdict::WorkerLost,
+        Next::CrashedAt { oom: true, .. } => Verdict::OutOfMemory,
+        Next::Requeue | Next::CrashedAt { oom: false, .. } => Verdict::WorkerLost,
     };
     let end = AttemptEnd {
         id,
@@ -148,7 +155,10 @@ fn run(id: TaskId, attempt: u32, next: Next) -> [Op; 2] {
         reason: None,
         next,
     };
-    [Op::Started { id, attempt, worker: worker(), at_us: T0 * 1_000 + 1 }, Op::Finished(Box::new(end))]
+    [
+        Op::Started { id, attempt, worker: worker(), claimed_us: None, at_us: T0 * 1_000 + 1 },
+        Op::Finished(Box::new(end)),
+    ]
 }
 
 fn cancel(id: TaskId) -> Op {

@@ -14,7 +14,7 @@ fn lanes_are_first_in_first_out_and_priorities_apart() {
     assert_eq!(page.iter().map(|r| r.id).collect::<Vec<_>>(), ids[..3]);
     let page = bed.store.ready(LANE, page[2].place, 9).unwrap();
     assert_eq!(page.iter().map(|r| r.id).collect::<Vec<_>>(), ids[3..]);
-    let page = bed.store.ready((Priority::Critical, Class::Any), 0, 9).unwrap();
+    let page = bed.store.ready(Stream { priority: Priority::Critical, ..LANE }, 0, 9).unwrap();
     assert_eq!((page.len(), page[0].id), (1, urgent_id));
 }
 
@@ -178,4 +178,96 @@ fn the_file_shrinks_again_after_a_burst() {
     let none = Retention { max_count: Some(0), max_events: Some(10), ..Retention::default() };
     while bed.store.prune(&none, 1, 2_000).unwrap().more {}
     assert!(pages(&bed) * 4 < full * 3, "{} of {full} pages", pages(&bed));
+}
+
+/// Starts a task that was claimed so many microseconds before.
+fn start(bed: &mut Bed, id: TaskId, at_us: u64, waited_us: Option<u64>) {
+    let claimed_us = waited_us.map(|waited| at_us - waited);
+    bed.store.apply(&[Op::Started { id, attempt: 1, worker: worker(), claimed_us, at_us }]).unwrap();
+}
+
+#[test]
+fn a_start_that_knows_its_claim_is_one_row_and_two_events() {
+    let mut bed = Bed::new();
+    let (old, new) = (bed.task(), bed.task());
+    start(&mut bed, old, 5_000, None);
+    start(&mut bed, new, 9_000, Some(300));
+    bed.task();
+    let told: Vec<_> = bed.store.events(0, 99).unwrap().iter().map(|e| (e.seq, e.kind, e.at_us, e.count)).collect();
+    assert_eq!(told[2], (3, EventKind::TaskStarted, 5_000, None), "an older acode's start is one event");
+    assert_eq!(told[3], (4, EventKind::TaskAssigned, 8_700, None));
+    assert_eq!(told[4], (5, EventKind::TaskStarted, 9_000, None));
+    assert_eq!((told[5].0, bed.store.last_event()), (6, 6));
+    let from =
+        |since, limit| -> Vec<u64> { bed.store.events(since, limit).unwrap().iter().map(|event| event.seq).collect() };
+    assert_eq!(from(4, 99), [5, 6], "from the middle of the pair");
+    assert_eq!((from(3, 1), from(5, 99)), (vec![4], vec![6]));
+    assert!(bed.store.events(0, 99).unwrap()[3..5].iter().all(|e| e.task == Some(new) && e.attempt == Some(1)));
+}
+
+#[test]
+fn a_moment_may_lie_between_a_claim_and_its_start() {
+    let mut bed = Bed::new();
+    let us = T0 * 1_000 + 1_000_000;
+    let (first, second) = (bed.task(), bed.task());
+    start(&mut bed, first, us, Some(300));
+    start(&mut bed, second, us + 1_000, Some(400));
+    let before = |at_us| bed.store.last_event_before(at_us).unwrap();
+    assert_eq!([before(us - 300), before(us - 299), before(us), before(us + 1)], [2, 3, 3, 4]);
+    assert_eq!([before(us + 600), before(us + 601), before(u64::MAX >> 1)], [4, 5, 6]);
+}
+
+#[test]
+fn what_counts_members_is_one_event_for_a_moment_too() {
+    let mut bed = Bed::new();
+    bed.submit(Some(Array::Range { first: 0, count: 1_000 }), &[]);
+    assert_eq!(bed.store.last_event_before(u64::MAX >> 1).unwrap(), bed.store.last_event());
+}
+
+#[test]
+fn pruning_takes_a_pair_as_a_whole() {
+    let mut bed = Bed::new();
+    let id = bed.task();
+    start(&mut bed, id, T0 * 1_000, Some(1));
+    let keep = |count| Retention { max_events: Some(count), ..Retention::default() };
+    let left = |bed: &Bed| bed.store.events(0, 99).unwrap().iter().map(|event| event.seq).collect::<Vec<_>>();
+    bed.store.prune(&keep(1), 0, 99).unwrap();
+    assert_eq!(left(&bed), [2, 3], "half of it is to be kept");
+    bed.store.prune(&keep(0), 0, 99).unwrap();
+    assert_eq!((left(&bed), bed.store.last_event()), (vec![], 3));
+}
+
+#[test]
+fn a_page_says_how_many_events_before_it_are_gone() {
+    use crate::requests::{events_from, events_page};
+    use crate::wire::request::Events;
+    let mut bed = Bed::new();
+    let ids: Vec<TaskId> = (0..6).map(|_| bed.task()).collect();
+    ids.iter().for_each(|id| start(&mut bed, *id, T0 * 1_000, Some(1)));
+    let page = |bed: &Bed, after| {
+        let (batch, next) = events_page(&bed.store, after, 4).unwrap();
+        (batch.events.iter().map(|event| event.seq).collect::<Vec<_>>(), batch.missed, next)
+    };
+    assert_eq!(page(&bed, 0), (vec![1, 2, 3, 4], 0, 4));
+    bed.store.prune(&Retention { max_events: Some(8), ..Retention::default() }, 0, 99).unwrap();
+    assert_eq!(page(&bed, 2), (vec![11, 12, 13, 14], 8, 14));
+    assert_eq!(page(&bed, 10), (vec![11, 12, 13, 14], 0, 14));
+    let all = events_from(&bed.store, &Events::default()).unwrap();
+    assert_eq!(page(&bed, all).1, 0, "who asks for all that are kept misses nothing");
+    bed.store.prune(&Retention { max_events: Some(0), ..Retention::default() }, 0, 99).unwrap();
+    assert_eq!(page(&bed, 12), (vec![], 6, 18));
+    assert_eq!(page(&bed, 18), (vec![], 0, 18));
+}
+
+#[test]
+fn every_end_is_counted_by_its_state_and_arrays_by_their_members() {
+    let mut bed = Bed::new();
+    let (one, array) = (bed.task(), bed.submit(Some(Array::Range { first: 0, count: 50 }), &[]));
+    let end = run(one, 1, Next::Final(TaskState::Failed));
+    let settled = bed.store.apply(&end).unwrap().settled;
+    assert_eq!(settled, Counts { failed: 1, ..Counts::default() });
+    let cancel = Op::Cancel { id: array, keep: Arc::from([]), reason: "x".into(), at_us: 1 };
+    assert_eq!(bed.store.apply(&[cancel]).unwrap().settled, Counts { cancelled: 50, ..Counts::default() });
+    let again = Op::Retry { id: array, at_us: 2 };
+    assert_eq!(bed.store.apply(&[again]).unwrap().settled, Counts::default());
 }

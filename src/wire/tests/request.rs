@@ -44,7 +44,7 @@ fn wrong_parameters_are_refused_with_their_names() {
         (r#"{"method":"io.acode.Scale","parameters":{"count":-1}}"#, "-1"),
         (r#"{"method":"io.acode.Scale","parameters":{}}"#, "count"),
         (r#"{"method":"io.acode.Scale","parameters":{"count":1,"cuont":2}}"#, "cuont"),
-        (r#"{"method":"io.acode.Show","parameters":{"id":"hello"}}"#, "hello"),
+        (r#"{"method":"io.acode.Show","parameters":{"id":"name:"}}"#, "name:"),
         (r#"{"method":"io.acode.Wait","parameters":{}}"#, "ids"),
         (r#"{"method":"io.acode.Wait","parameters":{"ids":["1"],"all":true}}"#, "ids"),
     ] {
@@ -87,7 +87,7 @@ fn the_interface_file_has_every_method_and_every_error() {
 #[test]
 fn a_submission_survives_the_wire() {
     let spec = TaskSpec { command: vec!["a\"b".into(), "\u{1}ü".into()], ..TaskSpec::default() };
-    let submit = Submit { tasks: vec![Submission { spec, delay_ms: Some(5), ..Submission::default() }] };
+    let submit = Submit::new(vec![Submission { spec, delay_ms: Some(5), ..Submission::default() }]);
     let text = serde_json::json!({ "method": Submit::NAME, "parameters": submit }).to_string();
     assert_eq!(parse(&text).unwrap().request, submit.into());
 }

@@ -2,6 +2,7 @@
 
 mod process;
 mod program;
+mod times;
 
 pub use process::{Attempt, Tools, blank, run};
 pub use program::WorkerFacts;

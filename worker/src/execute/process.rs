@@ -12,14 +12,16 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
 use super::program::{self, WorkerFacts};
+use super::times::{Due, Times};
 use crate::claim::{Claimer, Ticket};
 use crate::failpoint;
 use crate::output::{Stream, Writer};
-use crate::room::Room;
+use crate::room::{self, Room};
 use crate::sys::cgroup::{Leaf, Leaves};
+use crate::sys::failpoint;
 use crate::sys::spawn::{self, CStringArray, Child, Spawn, SpawnError, Step};
 use crate::sys::tree::{self, Ended, Reaper, Remains};
-use crate::sys::{clock, pipe};
+use crate::sys::{clock, pipe, process};
 use crate::task::{Assignment, Isolation, TreeGuard, Usage, Verdict};
 use crate::wire::{Finished, Line, LineClosed, Order, Progress, Report, WorkerSettings};
 
@@ -61,6 +63,8 @@ pub struct Tools {
     pub next_settings: Option<Box<WorkerSettings>>,
     /// Whether the worker was told to leave.
     pub stopping: bool,
+    /// Numbers of tasks whose checkpoint directories are to be removed when no task runs.
+    pub discards: Vec<u64>,
 }
 
 impl Tools {
@@ -76,6 +80,8 @@ pub struct Attempt {
     pub ticket: Ticket,
     /// What it is for.
     pub task: Assignment,
+    /// When it was claimed, in microseconds of Unix time.
+    pub claimed_us: i64,
 }
 
 /// Why a worker ends an attempt before it ends by itself.
@@ -114,7 +120,9 @@ struct Run<'r> {
     reaper: Reaper,
     outputs: Outputs,
     phase: Phase,
-    deadline_ns: Option<u64>,
+    times: Times,
+    /// The signal that has warned it of its timeout.
+    warned_by: Option<i32>,
     grace_ns: u64,
     leaked: bool,
     started_us: i64,
@@ -131,6 +139,11 @@ struct Run<'r> {
 pub fn run(tools: &mut Tools, attempt: &Attempt) -> Result<Finished, LineClosed> {
     let started_us = clock::unix_us();
     let started_ns = clock::monotonic_ns();
+    let start_limit = attempt.task.spec.start_timeout_ms.or(tools.settings.start_timeout_ms);
+    if let Some(limit_ms) = start_limit {
+        let (ticket, id) = (attempt.ticket, attempt.task.id);
+        tools.line.report(&Report::Starting { ticket, id, limit_ms })?;
+    }
     failpoint!("worker.before-spawn");
     let mut finished = match start(tools, attempt) {
         Err(verdict) => blank(attempt, verdict, started_us),
@@ -145,11 +158,13 @@ pub fn run(tools: &mut Tools, attempt: &Attempt) -> Result<Finished, LineClosed>
                 child,
                 outputs,
                 phase: Phase::Running,
-                deadline_ns: timeout_ms.map(|ms| started_ns.saturating_add(ms.saturating_mul(1_000_000))),
+                times: Times::new(started_ns, timeout_ms, spec.soft_timeout.map(|soft| soft.before_ms)),
+                warned_by: None,
                 grace_ns,
                 leaked: false,
                 started_us,
-                tell_start_ns: Some(started_ns.saturating_add(SHORT_NS)),
+                // Whoever waits for the start is told at once.
+                tell_start_ns: Some(started_ns.saturating_add(if start_limit.is_some() { 0 } else { SHORT_NS })),
                 progress: None,
                 progress_told_ns: 0,
                 tools: &mut *tools,
@@ -177,11 +192,13 @@ pub fn blank(attempt: &Attempt, verdict: Verdict, at_us: i64) -> Finished {
         guard: TreeGuard::Subreaper,
         usage: Usage::default(),
         output: crate::task::OutputRef::default(),
+        claimed_us: attempt.claimed_us,
         started_us: at_us,
         finished_us: at_us,
         leaked: false,
         result: None,
         error: None,
+        checkpoint: attempt.task.spec.checkpoint,
         progress: None,
     }
 }
@@ -230,7 +247,16 @@ fn start(tools: &mut Tools, attempt: &Attempt) -> Result<(Child, Outputs, Writer
     let programs = program::candidates(&spec.command[0], &tools.settings.environment, &spec.env);
     let programs: Vec<_> = programs.iter().map(CString::as_c_str).collect();
     program::arguments(&spec.command, &mut tools.argv);
-    program::environment(&tools.settings.environment, &attempt.task, &tools.facts, &tools.room, &mut tools.envp);
+    let checkpoint = match spec.checkpoint {
+        false => None,
+        true => Some(
+            room::make_checkpoint(&tools.settings.checkpoints, attempt.task.id.seq())
+                .map_err(|e| refuse("the checkpoint directory cannot be made", &e))?,
+        ),
+    };
+    let places = program::Places { room: &tools.room, checkpoint: checkpoint.as_deref() };
+    program::environment(&tools.settings, &attempt.task, &tools.facts, places, &mut tools.envp);
+    let rlimits = spec.rlimits.or(tools.settings.rlimits).scaled(attempt.task.memory_scale);
     let child = spawn::spawn(&Spawn {
         programs: &programs,
         argv: &tools.argv,
@@ -238,7 +264,7 @@ fn start(tools: &mut Tools, attempt: &Attempt) -> Result<(Child, Outputs, Writer
         cwd: &cwd,
         stdio: [stdin.as_ref().map_or(tools.null.as_fd(), |f| f.as_fd()), writers[0].as_fd(), writers[1].as_fd()],
         cgroup: tools.leaf().map(AsFd::as_fd),
-        rlimits: &program::raw_limits(&spec.rlimits.or(tools.settings.rlimits)),
+        rlimits: &program::raw_limits(&rlimits),
         umask: tools.settings.umask,
     });
     let SpawnError { step, source } = match child {
@@ -299,6 +325,10 @@ impl Run<'_> {
         while self.watch() == Remains::Something {}
         drop(writers);
         self.drain_outputs();
+        if self.times.resume(clock::monotonic_ns()) {
+            // It was killed where it stood; who is born into the leaf next must be able to run.
+            tree::resume_all(self.tools.leaf());
+        }
         let why = match self.phase {
             Phase::Running => None,
             Phase::Terminating { why, .. } => Some(why),
@@ -308,10 +338,13 @@ impl Run<'_> {
             (Some(End::Timeout), _) => Verdict::TimedOut,
             (Some(End::Cancel | End::GiveBack | End::Orphaned), _) => Verdict::Cancelled,
             (None, Some(Ended::Exited(code))) => Verdict::Exited { code },
+            (None, Some(Ended::Signalled { signal, .. })) if self.warned_by == Some(signal) => Verdict::TimedOut,
             (None, Some(Ended::Signalled { signal, core_dumped })) => Verdict::Signalled { signal, core_dumped },
             // Our only child cannot vanish unreaped; if the kernel says so, nobody knows how it ended.
             (None, None) => Verdict::WorkerLost,
         };
+        let ran_out = why.is_none() && !verdict.is_success() && failpoint::cut("worker.out-of-memory").is_some();
+        let verdict = if ran_out { Verdict::OutOfMemory } else { verdict };
         Finished {
             given_back: matches!(why, Some(End::GiveBack | End::Orphaned)),
             guard: if self.child.in_cgroup { TreeGuard::Cgroup } else { TreeGuard::Subreaper },
@@ -383,7 +416,7 @@ impl Run<'_> {
         let until = |at: u64| at.saturating_sub(now);
         let heartbeat = self.tools.settings.heartbeat_interval_ms.saturating_mul(1_000_000);
         let phase = match self.phase {
-            Phase::Running => self.deadline_ns.map_or(heartbeat, until),
+            Phase::Running => self.times.next_ns().map_or(heartbeat, until),
             Phase::Terminating { kill_at_ns, .. } if leader_runs => until(kill_at_ns),
             Phase::Terminating { .. } | Phase::Killing { .. } => REAP_INTERVAL_NS,
         };
@@ -397,7 +430,8 @@ impl Run<'_> {
             return;
         }
         let (ticket, id, pid) = (self.attempt.ticket, self.attempt.task.id, self.child.pid);
-        let started = Report::Started { ticket, id, pid, at_us: self.started_us };
+        let (claimed_us, at_us) = (self.attempt.claimed_us, self.started_us);
+        let started = Report::Started { ticket, id, pid, claimed_us, at_us };
         if self.tools.line.report(&started).is_err() {
             self.end(End::Orphaned);
         }
@@ -409,13 +443,40 @@ impl Run<'_> {
             self.tell_start();
         }
         match self.phase {
-            Phase::Running if self.deadline_ns.is_some_and(|deadline| now >= deadline) => self.end(End::Timeout),
+            Phase::Running => match self.times.due(now) {
+                Due::Nothing => {}
+                Due::Warn => self.warn(),
+                Due::Over => self.end(End::Timeout),
+            },
             Phase::Terminating { why, kill_at_ns } if now >= kill_at_ns => {
                 self.phase = Phase::Killing { why: Some(why) };
                 tree::kill_all(self.tools.leaf());
             }
-            Phase::Running | Phase::Terminating { .. } => {}
+            Phase::Terminating { .. } => {}
             Phase::Killing { .. } => tree::kill_all(self.tools.leaf()),
+        }
+    }
+
+    /// Tells the leader's process group that its time is almost over.
+    fn warn(&mut self) {
+        let Some(soft) = self.attempt.task.spec.soft_timeout else { return };
+        self.warned_by = Some(soft.signal.number());
+        process::signal_group(self.child.pid, soft.signal.number());
+    }
+
+    /// Stops the tree where it is, and its clocks.
+    fn suspend(&mut self) {
+        if matches!(self.phase, Phase::Running) && self.times.suspend(clock::monotonic_ns()) {
+            tree::suspend_all(self.tools.leaf());
+            failpoint!("worker.after-suspend");
+        }
+    }
+
+    /// Lets it go on.
+    fn resume(&mut self) {
+        if self.times.resume(clock::monotonic_ns()) {
+            tree::resume_all(self.tools.leaf());
+            failpoint!("worker.after-resume");
         }
     }
 
@@ -427,9 +488,22 @@ impl Run<'_> {
                 tree::signal_all(self.tools.leaf(), Signal::SIGTERM);
                 // A stopped process takes its SIGTERM only when it goes on.
                 tree::signal_all(self.tools.leaf(), Signal::SIGCONT);
+                // And what is suspended finds it waiting when it goes on.
+                self.resume();
             }
             Phase::Terminating { .. } | Phase::Killing { .. } => {}
         }
+    }
+
+    /// Ends the tree without any grace, or with no more of it.
+    fn end_now(&mut self, why: End) {
+        let why = match self.phase {
+            Phase::Running => why,
+            Phase::Terminating { why, .. } => why,
+            Phase::Killing { .. } => return,
+        };
+        self.phase = Phase::Killing { why: Some(why) };
+        tree::kill_all(self.tools.leaf());
     }
 
     fn take_orders(&mut self) {
@@ -438,11 +512,21 @@ impl Run<'_> {
                 Ok(None) => return,
                 Ok(Some(Order::Wake)) => {}
                 Ok(Some(Order::Stop)) => self.tools.stopping = true,
+                // A supervisor that takes no answer any more has closed the orders too, which the next turn finds.
+                Ok(Some(Order::Ping { nonce })) => drop(self.tools.line.report(&Report::Pong { nonce })),
                 Ok(Some(Order::Configure(settings))) => self.tools.next_settings = Some(settings),
-                Ok(Some(Order::Cancel { ticket })) if ticket == self.attempt.ticket => self.end(End::Cancel),
+                Ok(Some(Order::Discard { number })) => self.tools.discards.push(number),
+                Ok(Some(Order::Cancel { ticket, now })) if ticket == self.attempt.ticket => match now {
+                    true => self.end_now(End::Cancel),
+                    false => self.end(End::Cancel),
+                },
+                Ok(Some(Order::Suspend { ticket })) if ticket == self.attempt.ticket => self.suspend(),
+                Ok(Some(Order::Resume { ticket })) if ticket == self.attempt.ticket => self.resume(),
                 Ok(Some(Order::GiveBack { ticket })) if ticket == self.attempt.ticket => self.end(End::GiveBack),
                 // For an attempt that is over already.
-                Ok(Some(Order::Cancel { .. } | Order::GiveBack { .. })) => {}
+                Ok(Some(
+                    Order::Cancel { .. } | Order::GiveBack { .. } | Order::Suspend { .. } | Order::Resume { .. },
+                )) => {}
                 Err(LineClosed) => {
                     self.end(End::Orphaned);
                     // The pipe stays ready for ever; a short pause keeps this from spinning until the tree is gone.

@@ -8,7 +8,10 @@ use crate::room::Room;
 use crate::sys::rlimit::{RawLimit, Resource};
 use crate::sys::spawn::CStringArray;
 use crate::task::{Assignment, Env, Rlimits};
+use crate::wire::{JobserverPlace, WorkerSettings};
 
+/// The variables by which make and cargo hand their jobserver down.
+const MAKE_FLAGS: [&str; 2] = ["MAKEFLAGS", "CARGO_MAKEFLAGS"];
 /// Where programs are looked for when no environment says.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
@@ -19,6 +22,15 @@ pub struct WorkerFacts {
     pub id: String,
     /// Its slot number.
     pub slot: u16,
+}
+
+/// Where a task may leave what is its own.
+#[derive(Clone, Copy)]
+pub struct Places<'p> {
+    /// Its room.
+    pub room: &'p Room,
+    /// Its checkpoint directory, if it asked for one.
+    pub checkpoint: Option<&'p Path>,
 }
 
 /// The files to try for `command[0]`, in order: itself if it has a slash, else one in each folder of the path.
@@ -42,13 +54,27 @@ pub fn arguments(command: &[String], argv: &mut CStringArray) {
 }
 
 /// Fills `envp`: the allow-listed base, the task's own variables over it, and acode's over both.
-pub fn environment(base: &Env, task: &Assignment, worker: &WorkerFacts, room: &Room, envp: &mut CStringArray) {
+pub fn environment(
+    settings: &WorkerSettings,
+    task: &Assignment,
+    worker: &WorkerFacts,
+    places: Places<'_>,
+    envp: &mut CStringArray,
+) {
+    let room = places.room;
     use std::os::unix::ffi::OsStrExt;
     envp.clear();
-    let own = &task.spec.env;
+    let (base, own) = (&settings.environment, &task.spec.env);
+    let makes = |name: &str| task.spec.jobserver && MAKE_FLAGS.contains(&name);
     for (name, value) in base.iter().filter(|(name, _)| !own.contains_key(*name)).chain(own) {
-        if !is_reserved(name) {
+        if !is_reserved(name) && !makes(name) {
             envp.push(&[name.as_bytes(), b"=", value.as_bytes()]);
+        }
+    }
+    if task.spec.jobserver {
+        for name in MAKE_FLAGS {
+            let given = own.get(name).or_else(|| base.get(name)).map_or("", String::as_str);
+            envp.push(&[name.as_bytes(), b"=", make_flags(given, &settings.jobserver).as_bytes()]);
         }
     }
     envp.push(&[b"ACODE_TASK_ID=", task.id.to_string().as_bytes()]);
@@ -60,10 +86,19 @@ pub fn environment(base: &Env, task: &Assignment, worker: &WorkerFacts, room: &R
     envp.push(&[b"ACODE_PROGRESS=", &path(room.progress())]);
     envp.push(&[b"ACODE_RESULT=", &path(room.result())]);
     envp.push(&[b"ACODE_ERROR=", &path(room.error())]);
+    if let Some(checkpoint) = places.checkpoint {
+        envp.push(&[b"ACODE_CHECKPOINT=", &path(checkpoint)]);
+    }
     for (key, value) in &task.spec.meta {
         envp.push(&[b"ACODE_META_", meta_name(key).as_bytes(), b"=", value.as_bytes()]);
     }
     envp.seal();
+}
+
+/// What make, cargo and ninja are told of the jobserver, behind the flags that were given anyway.
+fn make_flags(given: &str, place: &JobserverPlace) -> String {
+    let (slots, fifo) = (place.slots, place.fifo.display());
+    format!("{given} -j{slots} --jobserver-auth=fifo:{fifo}").trim_start().to_owned()
 }
 
 /// The limits that are set, in the kernel's terms.
@@ -81,8 +116,8 @@ pub fn raw_limits(limits: &Rlimits) -> Vec<RawLimit> {
 
 /// Names that only acode gives to a task.
 fn is_reserved(name: &str) -> bool {
-    const NAMES: [&str; 8] =
-        ["TASK_ID", "ATTEMPT", "WORKER_ID", "WORKER_SLOT", "SCRATCH", "PROGRESS", "RESULT", "ERROR"];
+    const NAMES: [&str; 9] =
+        ["TASK_ID", "ATTEMPT", "WORKER_ID", "WORKER_SLOT", "SCRATCH", "PROGRESS", "RESULT", "ERROR", "CHECKPOINT"];
     name.strip_prefix("ACODE_").is_some_and(|rest| NAMES.contains(&rest) || rest.starts_with("META_"))
 }
 
@@ -108,6 +143,13 @@ mod tests {
     #[test]
     fn metadata_keys_become_variable_names() {
         assert_eq!(meta_name("user-id.x"), "USER_ID_X");
+    }
+
+    #[test]
+    fn the_jobserver_comes_behind_the_flags_that_were_given() {
+        let place = JobserverPlace { fifo: "/run/acode/jobserver".into(), slots: 8 };
+        assert_eq!(make_flags("", &place), "-j8 --jobserver-auth=fifo:/run/acode/jobserver");
+        assert_eq!(make_flags("k", &place), "k -j8 --jobserver-auth=fifo:/run/acode/jobserver");
     }
 
     #[test]

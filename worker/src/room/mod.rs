@@ -9,6 +9,7 @@
 //!
 //! Deliberately absent: killing what still runs. A room is cleaned after its task's whole process tree is dead.
 
+mod checkpoint;
 mod collect;
 mod fixture;
 mod progress;
@@ -18,6 +19,7 @@ mod tree;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use checkpoint::{checkpoints, make_checkpoint, remove_checkpoint};
 pub use collect::Collected;
 pub use progress::Progress;
 pub use scratch::Room;

@@ -69,6 +69,14 @@ impl Leaf {
         self.open("cgroup.kill", OFlag::O_WRONLY)?.write_all(b"1")
     }
 
+    /// Stops every process in the cgroup where it is, or lets all go on. What is stopped can still be killed.
+    ///
+    /// # Errors
+    /// What the kernel says; before Linux 5.2 there is no such file.
+    pub fn freeze(&self, frozen: bool) -> io::Result<()> {
+        self.open("cgroup.freeze", OFlag::O_WRONLY)?.write_all(if frozen { b"1" } else { b"0" })
+    }
+
     /// The pids of the processes in the cgroup itself.
     ///
     /// # Errors

@@ -112,6 +112,12 @@ pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     if sent == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Sends `signal`, by its number, to the process group that this process leads. One that is gone needs none.
+pub fn signal_group(leader: i32, signal: i32) {
+    // SAFETY: a plain system call. The leader is a child of ours that is not reaped, so its group is no stranger's.
+    unsafe { libc::kill(-leader, signal) };
+}
+
 /// Reaps the child behind a pidfd, if it has ended.
 ///
 /// # Errors

@@ -123,6 +123,37 @@ pub fn signal_all(leaf: Option<&Leaf>, signal: Signal) {
     }
 }
 
+/// The most looks for processes that were born while the tree was being stopped.
+const STOP_ROUNDS_MAX: u32 = 100;
+
+/// Stops every process of the tree where it is: by its leaf where there is one that can, else one by one until no new
+/// one turns up.
+pub fn suspend_all(leaf: Option<&Leaf>) {
+    if leaf.is_some_and(|leaf| leaf.freeze(true).is_ok()) {
+        return;
+    }
+    let mut stopped = BTreeSet::new();
+    for _ in 0..STOP_ROUNDS_MAX {
+        let fresh: Vec<i32> = descendants().into_iter().filter(|pid| !stopped.contains(pid)).collect();
+        if fresh.is_empty() {
+            return;
+        }
+        for pid in fresh {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGSTOP);
+            stopped.insert(pid);
+        }
+    }
+}
+
+/// Lets a tree go on that [`suspend_all`] has stopped.
+pub fn resume_all(leaf: Option<&Leaf>) {
+    // After the leaf, the signal: it may have been stopped one by one, and means nothing to a process that runs.
+    let thawed = leaf.is_some_and(|leaf| leaf.freeze(false).is_ok());
+    if !thawed {
+        signal_all(leaf, Signal::SIGCONT);
+    }
+}
+
 /// Kills every process of the tree, as far as it can be seen now; to be repeated until nothing is left.
 pub fn kill_all(leaf: Option<&Leaf>) {
     if leaf.is_some_and(|leaf| leaf.kill().is_ok()) {

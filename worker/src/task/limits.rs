@@ -32,6 +32,14 @@ impl Rlimits {
         *self == Self::default()
     }
 
+    /// These limits, with those of memory multiplied by `scale`, which is at least 1.
+    #[must_use]
+    pub fn scaled(self, scale: f64) -> Self {
+        // A product beyond the largest number becomes that number.
+        let grown = |bytes: u64| if scale > 1.0 { (bytes as f64 * scale) as u64 } else { bytes };
+        Self { address_space_bytes: self.address_space_bytes.map(grown), ..self }
+    }
+
     /// These limits, with those of `other` where these are silent.
     pub fn or(self, other: Self) -> Self {
         Self {

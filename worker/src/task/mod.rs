@@ -6,6 +6,7 @@
 mod id;
 mod limits;
 mod retry;
+mod soft;
 mod spec;
 mod state;
 mod submission;
@@ -13,10 +14,13 @@ mod verdict;
 
 pub use id::{IdError, TaskId, WorkerId};
 pub use limits::Rlimits;
-pub use retry::Retry;
+pub use retry::{ExitCodes, Retries, Retry};
+pub use soft::{SignalError, SoftTimeout, TaskSignal};
 pub use spec::{Assignment, Class, Env, OutputCaps, Priority, SpecError, TaskSpec};
 pub use state::TaskState;
-pub use submission::{Array, Blocker, Dependency, DependencyKind, Submission, fill_placeholders};
+pub use submission::{
+    Array, Blocker, Dependency, DependencyKind, GroupWish, IfExists, Key, Submission, fill_placeholders,
+};
 pub use verdict::{Isolation, OutputRef, TreeGuard, Usage, Verdict};
 
 /// The largest result that a task may leave in `$ACODE_RESULT`, in bytes.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Retry, Rlimits, TaskId};
+use super::{Retries, Rlimits, SoftTimeout, TaskId};
 
 /// Environment variables or metadata: names with values, in the order given.
 pub type Env = std::collections::BTreeMap<String, String>;
@@ -76,6 +76,9 @@ pub enum SpecError {
     /// There is no command.
     #[error("command is empty: name a program to run")]
     EmptyCommand,
+    /// There is a finish hook without a program.
+    #[error("onFinish is empty: name a program to run")]
+    EmptyHook,
     /// A text that goes to the kernel holds a NUL byte.
     #[error("{0} holds a NUL byte")]
     Nul(String),
@@ -99,6 +102,14 @@ pub enum SpecError {
         value: String,
         /// What would be right.
         expected: &'static str,
+    },
+    /// Two things were said that exclude each other.
+    #[error("{one} and {other} exclude each other: give one of them")]
+    Exclusive {
+        /// The one.
+        one: &'static str,
+        /// The other.
+        other: &'static str,
     },
     /// The whole specification is too large.
     #[error("the specification takes {size} bytes: at most {max} are allowed (pass large input by --stdin)")]
@@ -134,6 +145,12 @@ pub struct TaskSpec {
     /// Milliseconds after which an attempt is ended; none if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// A warning before the timeout; without a timeout, its own or the pool's, there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soft_timeout: Option<SoftTimeout>,
+    /// Milliseconds from the claim within which its process must run; the pool's default if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_timeout_ms: Option<u64>,
     /// Milliseconds between SIGTERM and SIGKILL when an attempt is ended; the pool's default if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grace_ms: Option<u64>,
@@ -143,12 +160,21 @@ pub struct TaskSpec {
     /// Which workers may take it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub class: Class,
-    /// Retries; the pool's default if absent.
+    /// Retries, as far as they differ from the pool's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry: Option<Retry>,
+    pub retry: Option<Retries>,
+    /// Whether it gets a directory that outlives its attempts: `ACODE_CHECKPOINT`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub checkpoint: bool,
     /// Limits on top of the pool's.
     #[serde(default, skip_serializing_if = "Rlimits::is_empty")]
     pub rlimits: Rlimits,
+    /// Program and arguments that run as a task of their own when this one has ended; of an array, when all of it has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on_finish: Vec<String>,
+    /// Whether its processes share the pool's job slots, by the protocol of GNU make.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub jobserver: bool,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -167,7 +193,11 @@ impl TaskSpec {
         if self.command.first().is_none_or(String::is_empty) {
             return Err(SpecError::EmptyCommand);
         }
-        let texts = self.command.iter().map(|a| ("command", a)).chain(
+        if self.on_finish.first().is_some_and(String::is_empty) {
+            return Err(SpecError::EmptyHook);
+        }
+        let words = self.command.iter().map(|a| ("command", a)).chain(self.on_finish.iter().map(|a| ("onFinish", a)));
+        let texts = words.chain(
             [("name", &self.name), ("cwd", &self.cwd), ("stdin", &self.stdin)]
                 .into_iter()
                 .filter_map(|(field, value)| value.as_ref().map(|v| (field, v))),
@@ -190,15 +220,21 @@ impl TaskSpec {
                 return Err(SpecError::Nul(format!("the value of {key}")));
             }
         }
-        if let Some(retry) = &self.retry {
-            if !(retry.factor.is_finite() && retry.factor >= 1.0) {
-                let value = retry.factor.to_string();
-                return Err(SpecError::OutOfRange { field: "retry.factor", value, expected: "1 or more" });
-            }
-            if !(0.0..=1.0).contains(&retry.jitter) {
-                let value = retry.jitter.to_string();
-                return Err(SpecError::OutOfRange { field: "retry.jitter", value, expected: "0 to 1" });
-            }
+        self.validate_times()?;
+        self.retry.as_ref().map_or(Ok(()), Retries::validate)
+    }
+
+    fn validate_times(&self) -> Result<(), SpecError> {
+        let zero = |value: Option<u64>| value == Some(0);
+        if zero(self.start_timeout_ms) {
+            let value = "0".to_owned();
+            return Err(SpecError::OutOfRange { field: "startTimeoutMs", value, expected: "1 or more" });
+        }
+        if let (Some(soft), Some(timeout_ms)) = (self.soft_timeout, self.timeout_ms)
+            && soft.before_ms >= timeout_ms
+        {
+            let (field, value) = ("softTimeout.beforeMs", soft.before_ms.to_string());
+            return Err(SpecError::OutOfRange { field, value, expected: "less than the timeout" });
         }
         Ok(())
     }
@@ -220,8 +256,19 @@ pub struct Assignment {
     pub id: TaskId,
     /// Which attempt this is, from 1.
     pub attempt: u32,
+    /// What its memory limit is multiplied by, after attempts that ran out of memory.
+    #[serde(default = "unscaled", skip_serializing_if = "is_unscaled")]
+    pub memory_scale: f64,
     /// What to do.
     pub spec: TaskSpec,
+}
+
+fn unscaled() -> f64 {
+    1.0
+}
+
+fn is_unscaled(scale: &f64) -> bool {
+    *scale <= 1.0
 }
 
 /// How much of an attempt's output is kept.

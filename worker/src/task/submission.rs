@@ -16,9 +16,103 @@ pub struct Submission {
     /// Milliseconds from acceptance before which it does not start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay_ms: Option<u64>,
+    /// When it may start at the earliest, in microseconds of Unix time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before_us: Option<u64>,
+    /// When it must have started, in microseconds of Unix time: later it is cancelled instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_us: Option<u64>,
+    /// It is held: not started before a person releases it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hold: bool,
+    /// Its limit group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupWish>,
     /// What it waits for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dependencies: Vec<Dependency>,
+    /// What it has in common with no other task that has not ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Key>,
+}
+
+/// A text that among the tasks which have not ended stands for one; of an array, for the array.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Key {
+    /// The text: 1 to [`Key::MAX_BYTES`] bytes.
+    pub text: String,
+    /// What becomes of a submission whose key is taken.
+    #[serde(default)]
+    pub if_exists: IfExists,
+}
+
+impl Key {
+    /// The longest key, in bytes.
+    pub const MAX_BYTES: usize = 256;
+}
+
+/// What becomes of a submission whose key is taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum IfExists {
+    /// It is refused, with everything else in its request.
+    #[default]
+    Refuse,
+    /// The task that has the key takes its place, and nothing is added.
+    Existing,
+}
+
+impl IfExists {
+    /// Both, in the order of the manual.
+    pub const ALL: [Self; 2] = [Self::Refuse, Self::Existing];
+
+    /// Its name, as people and JSON see it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::Existing => "existing",
+        }
+    }
+}
+
+/// A limit group, of which so many tasks run at once at the most.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupWish {
+    /// Its name.
+    pub name: String,
+    /// Its limit from now on; as it is, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<u32>,
+}
+
+impl GroupWish {
+    /// The longest name, in bytes.
+    pub const NAME_MAX: usize = 64;
+    /// The largest limit.
+    pub const LIMIT_MAX: u32 = 1_000_000;
+
+    /// Checks name and limit.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub fn validate(&self) -> Result<(), String> {
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if !(1..=Self::NAME_MAX).contains(&self.name.len()) || !self.name.chars().all(fits) {
+            let name = self.name.escape_debug();
+            return Err(format!(
+                "group '{name}': 1 to {} letters, digits, '-', '_' or '.' are expected",
+                Self::NAME_MAX
+            ));
+        }
+        match self.max {
+            Some(max) if !(1..=Self::LIMIT_MAX).contains(&max) => {
+                Err(format!("group {}: its limit is {max}: 1 to {} is expected", self.name, Self::LIMIT_MAX))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
 }
 
 /// The members of an array.
@@ -55,7 +149,7 @@ impl Array {
 }
 
 /// One task, or array, that another one waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Dependency {
     /// What is waited for.
@@ -66,13 +160,15 @@ pub struct Dependency {
 }
 
 /// How a submission names what it waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Blocker {
     /// A task or array that the queue has already.
     Id(TaskId),
     /// An earlier entry of the same request, by its place from 0.
     Entry(u32),
+    /// A task that the queue has already, as people name it: `name:NAME`, a number, or the beginning of an id.
+    Task(String),
 }
 
 /// How a blocker must end for its dependent to start.

@@ -17,6 +17,24 @@ pub enum Order {
     Cancel {
         /// Which claim.
         ticket: Ticket,
+        /// Without any grace.
+        #[serde(default)]
+        now: bool,
+    },
+    /// Stop this attempt's processes where they are, until they are resumed. Its time does not run meanwhile.
+    Suspend {
+        /// Which claim.
+        ticket: Ticket,
+    },
+    /// Let them go on.
+    Resume {
+        /// Which claim.
+        ticket: Ticket,
+    },
+    /// Remove the checkpoint directory of the task with this number, between two tasks.
+    Discard {
+        /// Which task.
+        number: u64,
     },
     /// End this attempt and give it back, neither done nor failed: the pool stops.
     GiveBack {
@@ -25,6 +43,11 @@ pub enum Order {
     },
     /// Claim nothing more, and leave when the running task has ended.
     Stop,
+    /// Answer with this number: whether the worker is well.
+    Ping {
+        /// The number.
+        nonce: u64,
+    },
     /// Work by these settings from the next task on.
     Configure(Box<WorkerSettings>),
 }
@@ -45,6 +68,9 @@ pub struct WorkerSettings {
     pub kill_grace_ms: u64,
     /// Milliseconds that an attempt may take if its task does not say otherwise.
     pub timeout_ms: Option<u64>,
+    /// Milliseconds from the claim within which a process must run, if its task does not say otherwise.
+    #[serde(default)]
+    pub start_timeout_ms: Option<u64>,
     /// The allow-listed environment.
     pub environment: Env,
     /// Limits for tasks that do not say otherwise.
@@ -59,4 +85,18 @@ pub struct WorkerSettings {
     pub rooms: PathBuf,
     /// The folder of the output journal.
     pub journal: PathBuf,
+    /// For tasks that want a jobserver.
+    pub jobserver: JobserverPlace,
+    /// The folder of checkpoint directories.
+    #[serde(default)]
+    pub checkpoints: PathBuf,
+}
+
+/// Where the pool's GNU make jobserver is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobserverPlace {
+    /// The fifo that holds the tokens.
+    pub fifo: PathBuf,
+    /// How many jobs run at once in all.
+    pub slots: u32,
 }

@@ -16,6 +16,15 @@ pub enum Report {
         /// Why, in words.
         why: String,
     },
+    /// A task is about to be started, which may take so long. Sent only for a task with a limit on that.
+    Starting {
+        /// Which claim.
+        ticket: Ticket,
+        /// Which task.
+        id: TaskId,
+        /// Milliseconds.
+        limit_ms: u64,
+    },
     /// A task's process runs. Not sent for a task that ends at once.
     Started {
         /// Which claim.
@@ -24,6 +33,8 @@ pub enum Report {
         id: TaskId,
         /// The pid of its leader.
         pid: i32,
+        /// When it was claimed.
+        claimed_us: i64,
         /// Since when.
         at_us: i64,
     },
@@ -44,6 +55,11 @@ pub enum Report {
         ticket: Ticket,
         /// Why, in words.
         why: String,
+    },
+    /// The answer to a ping.
+    Pong {
+        /// The ping's number.
+        nonce: u64,
     },
     /// The worker leaves as it was told to.
     Leaving,
@@ -80,6 +96,8 @@ pub struct Finished {
     pub usage: Usage,
     /// Where its output is.
     pub output: OutputRef,
+    /// When it was claimed.
+    pub claimed_us: i64,
     /// When its process was started.
     pub started_us: i64,
     /// When it had ended.
@@ -93,6 +111,9 @@ pub struct Finished {
     /// The text that it left as its error, or what was wrong with its result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Whether it has a checkpoint directory.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub checkpoint: bool,
     /// How far it said it was at last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,

@@ -1,0 +1,68 @@
+//! What lies in the state directory beside the queue and belongs to tasks: checkpoint directories, and copies of what
+//! submitters had on standard input. Finds those that no task needs any more.
+//!
+//! Asked by whoever owns the queue: after pruning, and when a pool starts. Deliberately absent: removing checkpoint
+//! directories, which may take long and so is a worker's where there is one.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use acode_worker::failpoint;
+use acode_worker::room;
+use acode_worker::task::TaskState;
+
+use crate::store::{FindError, Queue, StoreError};
+
+/// The most checkpoint directories that are looked at in one sweep.
+const CHECKPOINTS_MAX: usize = 10_000;
+/// A copy of standard input as young as this may belong to a submission that is on its way.
+const COPY_AGE_MIN: Duration = Duration::from_secs(3_600);
+
+/// The numbers of tasks that are gone or have completed, and whose checkpoint directories are still there.
+///
+/// # Errors
+/// The queue cannot be read.
+pub fn idle_checkpoints(store: &dyn Queue, folder: &Path) -> Result<Vec<u64>, StoreError> {
+    let mut idle = Vec::new();
+    for number in room::checkpoints(folder, CHECKPOINTS_MAX) {
+        let needed = match store.find_by_number(number) {
+            Ok(id) => store.get(id)?.is_some_and(|task| task.state != TaskState::Completed),
+            Err(FindError::NotFound(_) | FindError::NotAnId(_)) => false,
+            Err(FindError::Ambiguous { .. }) => true,
+            Err(FindError::Store(error)) => return Err(error),
+        };
+        if !needed {
+            idle.push(number);
+        }
+    }
+    Ok(idle)
+}
+
+/// Removes the copies of standard input that no task reads, and that are too old for their task to be on its way.
+///
+/// # Errors
+/// The queue cannot be read.
+pub fn remove_unread_copies(store: &dyn Queue, folder: &Path) -> Result<(), StoreError> {
+    let now = SystemTime::now();
+    let is_old = |entry: &fs::DirEntry| {
+        let changed = entry.metadata().and_then(|facts| facts.modified());
+        changed.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age >= COPY_AGE_MIN))
+    };
+    let ours = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with("stdin-");
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let old: Vec<_> = entries.filter(|entry| ours(entry) && is_old(entry)).collect();
+    if old.is_empty() {
+        return Ok(());
+    }
+    // By name alone: the folder may have been given by another path, and the names are unique.
+    let used = store.copies_in_use()?;
+    let used: std::collections::HashSet<&OsStr> = used.iter().filter_map(|path| Path::new(path).file_name()).collect();
+    for entry in old.iter().filter(|entry| !used.contains(entry.file_name().as_os_str())) {
+        failpoint!("sweep.before-copy");
+        // What cannot be removed now is found again by the next sweep.
+        let _ = fs::remove_file(entry.path());
+    }
+    Ok(())
+}
