@@ -229,7 +229,15 @@ impl Store {
         }
         let applied = self.transaction(print, |writer| {
             writer.ending = first_attempts_that_end(ops);
-            ops.iter().try_for_each(|op| writer.op(op))
+            let mut rest = ops;
+            while let Some(op) = rest.first() {
+                let many = writer.submit_many(rest)?;
+                if many == 0 {
+                    writer.op(op)?;
+                }
+                rest = &rest[many.max(1)..];
+            }
+            Ok(())
         })?;
         // The batch was found on disk, and comes again without what clients had asked in it. Applied again it does nothing,
         // so what it did the first time is answered now: somebody may wait for an end in it.

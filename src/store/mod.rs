@@ -10,6 +10,7 @@
 //! forgets, `pause` remembers.
 
 mod apply;
+mod bulk;
 mod cancel;
 mod deps;
 mod error;
@@ -368,7 +369,7 @@ fn prepare(conn: &mut Connection, path: &Path) -> Result<(), StoreError> {
     conn.execute_batch("PRAGMA locking_mode=EXCLUSIVE").map_err(sort)?;
     let version = migrate::check(conn, path)?;
     conn.execute_batch(
-        "PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-8000;
+        "PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-7000;
          PRAGMA wal_autocheckpoint=2000; PRAGMA journal_size_limit=33554432; PRAGMA temp_store=MEMORY;
          PRAGMA foreign_keys=OFF",
     )

@@ -2,8 +2,9 @@
 //!
 //! Owner: `apply`. Deliberately absent: statements of the read path, which stand where they are used.
 
+use super::bulk::insert_rows;
 use super::events::width;
-use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Row};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Row, Statement};
 
 macro_rules! statements {
     ($($name:ident = $text:expr;)*) => {
@@ -25,6 +26,8 @@ statements! {
 
     InsertPlain = "INSERT OR IGNORE INTO task(seq, kind, state, priority, class, blockers, not_before_us, flags,
         submitted_ms, spec) VALUES(?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+    InsertRows = insert_rows!();
+    AnyBetween = "SELECT 1 FROM task WHERE seq >= ?1 AND seq <= ?2 LIMIT 1";
     InsertTask = "INSERT OR IGNORE INTO task(seq, kind, state, priority, class, blockers, not_before_us, flags,
         submitted_ms, spec, name, key, grp, held, expires_us, aged)
         VALUES(?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
@@ -177,6 +180,17 @@ impl<'c> Statements<'c> {
     /// Runs a statement without an answer; says how many rows it changed.
     pub(super) fn run(&mut self, sql: Sql, params: impl Params) -> rusqlite::Result<usize> {
         self.get(sql)?.execute(params)
+    }
+
+    /// Runs a statement whose parameters are bound one by one; says how many rows it changed.
+    pub(super) fn run_bound(
+        &mut self,
+        sql: Sql,
+        bind: impl FnOnce(&mut Statement<'c>) -> rusqlite::Result<()>,
+    ) -> rusqlite::Result<usize> {
+        let statement = self.get(sql)?;
+        bind(statement)?;
+        statement.raw_execute()
     }
 
     /// The first row of a query.

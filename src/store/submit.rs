@@ -8,12 +8,13 @@ use std::collections::HashSet;
 use acode_worker::task::{Array, Class, DependencyKind, Priority, TaskId, TaskState};
 use rusqlite::{OptionalExtension, params};
 
-use super::apply::{HAS_DEPENDENCIES, HAS_HOOK, READS_COPY, Row, RowKind, Writer, stored};
+use super::apply::{HAS_DEPENDENCIES, Row, RowKind, Writer, stored};
+use super::bulk::flags_of;
 use super::deps::{Condition, condition};
 use super::events::Draft;
 use super::op::{NewTask, check_size};
 use super::statements::Sql;
-use super::{COPY_MARK, EventKind, Store, StoreError, SubmitError};
+use super::{EventKind, Store, StoreError, SubmitError};
 
 /// The changing part of an array.
 #[derive(Debug, Clone, Copy)]
@@ -136,9 +137,7 @@ impl Writer<'_> {
         let kind = if new.array.is_some() { RowKind::Header } else { RowKind::Task };
         let (priority, class) = (new.priority as u8, new.class as u8);
         let (spec, name, key) = (Some(new.spec_json.as_str()), new.name.as_deref(), new.key.as_deref());
-        let flags = flags | if new.hooked { HAS_HOOK } else { 0 };
-        // A mark in something else than the file's path does no harm: the sweep reads the path.
-        let flags = flags | if new.spec_json.contains(COPY_MARK) { READS_COPY } else { 0 };
+        let flags = flags | flags_of(new);
         let (held, expires_us) = (new.held, new.expires_us);
         let (kind, delay) = (kind as u8, new.not_before_us);
         // What most tasks do not use costs them nothing.

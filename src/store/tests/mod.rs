@@ -1,6 +1,7 @@
 //! Tests of the store, by behaviour. Here: the helpers that all of them use.
 
 mod arrays;
+mod bulk;
 mod crash;
 mod dependencies;
 mod hooks;
