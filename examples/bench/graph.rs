@@ -1,4 +1,4 @@
-//! Point h: what dependencies cost a task, in the whole pool, beside independent tasks of the same run.
+//! Point k: what dependencies cost a task, in the whole pool, beside independent tasks of the same run.
 //!
 //! A chain is compared with independent tasks on one worker and a flush of the disk for each, since a link can only start
 //! when the end of the one before it is on disk; the rest with independent tasks on two workers.
@@ -45,7 +45,7 @@ fn flush_us(pool: &Pool) -> Outcome<f64> {
     Ok(1e6 / raw::flushes(pool.folder(), 500)?)
 }
 
-/// Point h.
+/// Point k.
 pub fn graphs(size: Size) -> Outcome<Vec<Figure>> {
     let (count, rounds) = size.of((100_000, 1), (6_000, 3));
     let mut figures = Vec::new();
