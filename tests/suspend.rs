@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use acode::wire::TaskRef;
 use acode::wire::request::{Continue, Stop, Suspend};
 use acode::wire::types::StopMode;
-use acode_worker::task::{Retries, TaskId, TaskSpec, TaskState};
+use acode_worker::task::{Retries, TaskId, TaskSpec, TaskState, TreeGuard};
 use command::Acode;
 use common::{Options, Pool, is_alive, shell, signal, wait_until};
 use more::{cancel, events_of, gated, open_gate, reaches, verdict};
@@ -57,6 +57,30 @@ fn suspended(pool: &Pool, spec: TaskSpec) -> TaskId {
 fn assert_dead(pool: &Pool) {
     let pids: Vec<u32> = pool.lines("pids").iter().map(|pid| pid.parse().unwrap()).collect();
     assert!(pids.iter().all(|pid| !is_alive(*pid)), "{pids:?}");
+}
+
+#[test]
+fn without_a_cgroup_every_process_of_the_tree_is_stopped_by_itself() {
+    if !common::can_hide_cgroups() {
+        return eprintln!("not tested here: this user may not unshare the mount namespace, which root may");
+    }
+    let pool = Pool::start(Options::workers(1).without_cgroups());
+    let id = suspended(&pool, counting(&pool));
+    let before = pool.lines("ticks").len();
+    assert!(resume(&pool, id));
+    wait_until("both count on", || {
+        let new = &pool.lines("ticks")[before..];
+        ["x", "y"].iter().all(|who| new.iter().filter(|tick| tick == who).count() > 2)
+    });
+    assert!(suspend(&pool, id));
+    assert!(cancel(&pool, id));
+    let task = pool.wait(id);
+    assert_eq!(task.state, TaskState::Cancelled);
+    let guards: Vec<_> = task.attempts.iter().flatten().map(|attempt| attempt.tree_guard).collect();
+    assert_eq!(guards, [Some(TreeGuard::Subreaper)]);
+    assert_dead(&pool);
+    let next = pool.submit_spec(shell("true", &[]));
+    assert_eq!(pool.wait(next).state, TaskState::Completed);
 }
 
 #[test]

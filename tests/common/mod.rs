@@ -74,11 +74,12 @@ pub struct Options {
     yaml: String,
     vars: Vec<(String, String)>,
     failpoint: Option<String>,
+    hides_cgroups: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { count: 2, yaml: String::new(), vars: Vec::new(), failpoint: None }
+        Self { count: 2, yaml: String::new(), vars: Vec::new(), failpoint: None, hides_cgroups: false }
     }
 }
 
@@ -100,6 +101,13 @@ impl Options {
     #[must_use]
     pub fn var(mut self, name: &str, value: impl Into<String>) -> Self {
         self.vars.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// On a machine that has no cgroups, as far as it can see; needs [`can_hide_cgroups`].
+    #[must_use]
+    pub fn without_cgroups(mut self) -> Self {
+        self.hides_cgroups = true;
         self
     }
 
@@ -179,7 +187,15 @@ impl Pool {
     /// The command that starts the pool.
     pub fn command(&self) -> Command {
         let log = || OpenOptions::new().create(true).append(true).open(self.file("stderr")).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_acode"));
+        let mut command = match self.options.hides_cgroups {
+            false => Command::new(env!("CARGO_BIN_EXE_acode")),
+            true => {
+                let hide = "mount -t tmpfs none /sys/fs/cgroup && exec \"$0\" \"$@\"";
+                let mut command = Command::new("unshare");
+                command.args(["--mount", "sh", "-c", hide, env!("CARGO_BIN_EXE_acode")]);
+                command
+            }
+        };
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ACODE_")) {
             command.env_remove(name);
         }
@@ -457,6 +473,12 @@ impl Drop for Pool {
 fn tail(log: &str) -> String {
     let lines: Vec<_> = log.lines().collect();
     lines[lines.len().saturating_sub(80)..].join("\n")
+}
+
+/// Whether this user may have a view of the file system of its own, in which there are no cgroups.
+pub fn can_hide_cgroups() -> bool {
+    let tried = Command::new("unshare").args(["--mount", "true"]).stderr(Stdio::null()).status();
+    tried.is_ok_and(|status| status.success())
 }
 
 /// Whether this machine gives us cgroups to kill by: then even what has escaped from its session is found.
