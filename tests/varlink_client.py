@@ -60,6 +60,7 @@ def main(socket):
 
             for call, name in [
                 (lambda: pool.Show(id="1099511627775"), "io.acode.NoSuchTask"),
+                (lambda: pool.Show(id="a name that no task has"), "io.acode.NoSuchTask"),
                 (lambda: pool.Submit(tasks=[{"spec": {"command": []}}]), "io.acode.InvalidSubmission"),
                 (lambda: pool.Submit(tasks=[]), "io.acode.InvalidSubmission"),
             ]:
@@ -69,7 +70,7 @@ def main(socket):
                 except varlink.VarlinkError as error:
                     check(error.error() == name, f"{name} was expected, not {error.error()}")
             try:
-                pool.Show(id="hello")
+                pool.Show(id="")
                 check(False, "a text that names nothing was accepted")
             except varlink.InvalidParameter:
                 pass
