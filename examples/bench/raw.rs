@@ -39,6 +39,12 @@ pub fn peer(program: &str, script: &str) -> Outcome<Option<Duration>> {
     if status.success() { Ok(Some(took)) } else { Err(format!("{program} failed").into()) }
 }
 
+/// Whether the program of this name is the one that is meant: asked for its version it says this first.
+pub fn says(program: &str, first: &str) -> bool {
+    let asked = Command::new(program).arg("--version").stdin(Stdio::null()).output();
+    asked.is_ok_and(|said| said.stdout.starts_with(first.as_bytes()))
+}
+
 /// Starts a program and does not wait for it.
 pub fn spawn(program: &Path, argument: &Path) -> Outcome<nix::unistd::Pid> {
     use std::os::unix::ffi::OsStrExt;
