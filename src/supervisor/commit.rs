@@ -133,7 +133,11 @@ impl Supervisor {
         self.follow_order(applied);
         self.books().committed(applied);
         self.next_wake_us = self.store.next_delayed().unwrap_or(None);
-        self.next_expiry_us = self.store.next_expiry().unwrap_or(None);
+        if self.has_deadlines {
+            let next = self.store.next_expiry();
+            self.has_deadlines = !matches!(next, Ok(None));
+            self.next_expiry_us = next.unwrap_or(None);
+        }
         self.note_ends(&applied.ended);
         self.observer.registry.settled(applied.settled, self.now_ns);
         self.streams_dirty = true;

@@ -212,6 +212,7 @@ impl Supervisor {
             if task.group.is_none() {
                 self.desk.expect(lane, 0, task.id.seq());
             }
+            self.has_deadlines |= task.expires_us > 0;
             self.ledger.submit(task, self.now_ns);
         }
         self.ledger.then(After::Accepted { client, ids });

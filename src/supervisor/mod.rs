@@ -197,6 +197,8 @@ struct Supervisor {
     broken: Option<commit::Broken>,
     next_wake_us: Option<u64>,
     next_expiry_us: Option<u64>,
+    /// A task in the queue may have a start deadline: without any, no commit asks for the next one.
+    has_deadlines: bool,
     /// The limit groups, by number.
     groups: BTreeMap<u32, Group>,
     ageing: order::Ageing,

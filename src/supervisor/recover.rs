@@ -70,8 +70,7 @@ pub(super) fn build(launch: Launch, nursery: Nursery) -> Result<Supervisor, Pool
 
     let (rows, region) = make_table(&config)?;
     let clients = open_door(&dirs, &config)?;
-    let now_ns = clock::monotonic_ns();
-    let started_us = clock::unix_us();
+    let (now_ns, started_us) = (clock::monotonic_ns(), clock::unix_us());
     let by_load = scaling::Rules::of(&config.workers.scaling, rows);
     let supervisor = Supervisor {
         id: WorkerId::generate((started_us / 1_000) as u64).map_err(PoolError::system("no random id"))?,
@@ -103,6 +102,7 @@ pub(super) fn build(launch: Launch, nursery: Nursery) -> Result<Supervisor, Pool
         broken: None,
         next_wake_us: store.next_delayed()?,
         next_expiry_us: store.next_expiry()?,
+        has_deadlines: true,
         groups: BTreeMap::new(),
         ageing: super::order::Ageing::default(),
         next_tick_ns: 0,
