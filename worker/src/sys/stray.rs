@@ -59,6 +59,12 @@ mod tests {
         let run = |value: &str| Command::new("sleep").arg("300").env("STRAY", value).spawn().unwrap();
         let (mut ours, mut other) = (run(&format!("{mark}/x")), run("another"));
         let beginning = format!("STRAY={mark}/");
+        // Whoever starts a process goes on a moment before the new program's environment can be seen.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while ![ours.id(), other.id()].iter().all(|pid| has_variable(*pid as i32, b"STRAY=")) {
+            assert!(Instant::now() < deadline, "no environment is seen");
+            std::thread::yield_now();
+        }
         // A zombie shows no environment, so it need not be reaped to be gone.
         assert!(kill_by_environment(beginning.as_bytes(), Duration::from_secs(20)));
         assert!(!ours.wait().unwrap().success());
