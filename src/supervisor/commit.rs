@@ -148,15 +148,9 @@ impl Supervisor {
             failpoint!("supervisor.before-discard");
             self.crew.order(row, &Order::Discard { number: seq });
         }
-        if let Some(ticket) = self.clear_from_desk(seq) {
-            self.producer.release(ticket);
+        if let Some(active) = self.filling().clear(seq) {
+            self.producer.release(active.ticket);
         }
-    }
-
-    /// Takes a task off the desk, with the file that was written for it; gives its slot.
-    pub(super) fn clear_from_desk(&mut self, seq: u64) -> Option<acode_worker::claim::Ticket> {
-        self.jobserver.forget(seq);
-        Some(self.filling().clear(seq)?.ticket)
     }
 
     fn accept(&mut self, client: ClientId, ids: Vec<TaskId>, applied: &Applied) {

@@ -295,9 +295,12 @@ impl Filling<'_> {
         Ok(path)
     }
 
-    /// Takes a task off the desk, with the file that was written for it.
+    /// Takes a task off the desk, with all that was made for it as it was published.
     pub fn clear(&mut self, seq: u64) -> Option<Active> {
         let active = self.desk.take(seq)?;
+        if let Some(jobserver) = self.jobserver.as_deref_mut() {
+            jobserver.forget(seq);
+        }
         if let Some(path) = &active.spilled {
             // What stays is removed with its folder when the pool stops.
             let _ = std::fs::remove_file(path);
@@ -348,6 +351,11 @@ impl Filling<'_> {
             self.desk.sorted(lane, self.now_ns.saturating_add(moved * SORT_PAUSE_NS));
         }
         Ok(())
+    }
+
+    /// Takes everything back from the table that no worker has claimed; it is read again when the table is filled again.
+    pub fn retract_all(&mut self) {
+        served().for_each(|lane| self.clear_lane(lane));
     }
 
     /// Makes the whole ring of a lane available, which retracted tasks have used up.

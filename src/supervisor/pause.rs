@@ -4,13 +4,8 @@
 //! queue, or the machine lacks something, which is measured ever anew. Running tasks go on. Deliberately absent: the
 //! decision about the machine (`pressure`), and submitters that wait for room (`backlog`).
 
-use std::collections::HashMap;
-
-use acode_worker::claim::Ticket;
-
 use super::Supervisor;
 use super::clients::ClientId;
-use super::desk::served;
 use super::gauge::Gauge;
 use super::ledger::After;
 use super::pressure::{Change, Finding, Pressure};
@@ -153,26 +148,12 @@ impl Supervisor {
         self.record(Op::PoolEvent { kind, at_us: requests::now_us(), data: Some(data.to_string()) });
     }
 
-    /// Takes back what is published while the pool is paused; looks for tasks everywhere when it is not.
+    /// Takes back what is published while the pool is paused; it is found again when tasks are started again.
     fn follow_pauses(&mut self) {
         if self.pauses.is_open() {
             return;
         }
-        self.retract_everything();
-        // What was taken back is found again when tasks are started again.
-        self.desk.expect_everything();
+        self.filling().retract_all();
         self.streams_dirty = true;
-    }
-
-    /// Takes everything back from the table that no worker has claimed.
-    pub(super) fn retract_everything(&mut self) {
-        let seqs: HashMap<Ticket, u64> = self.desk.iter().map(|active| (active.ticket, active.id.seq())).collect();
-        for lane in served() {
-            for ticket in self.producer.retract_lane(lane) {
-                if let Some(seq) = seqs.get(&ticket) {
-                    self.clear_from_desk(*seq);
-                }
-            }
-        }
     }
 }

@@ -45,7 +45,7 @@ impl Supervisor {
     /// What is done once, when the way to a stop begins: nothing that is published shall be claimed any more.
     pub(super) fn begin_stop(&mut self) {
         self.announced_stop = true;
-        self.retract_everything();
+        self.filling().retract_all();
         self.refuse_waiting();
         self.streams_dirty = true;
     }
