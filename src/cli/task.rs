@@ -200,14 +200,28 @@ fn why(context: &Context, id: TaskRef) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-fn suspend(context: &Context, ids: &[TaskRef]) -> Result<Exit, CliError> {
+/// Asks for something to be done to tasks, as many at a time as a request may name; gives those that it was done to, and
+/// the others.
+fn in_pages(
+    context: &Context,
+    ids: &[TaskRef],
+    ask: impl Fn(&mut Door, Vec<TaskRef>) -> Result<(Vec<TaskId>, Vec<TaskId>), CliError>,
+) -> Result<(Vec<TaskId>, Vec<TaskId>), CliError> {
     let mut door = Door::open(context, Need::Queue)?;
-    let (mut suspended, mut refused) = (Vec::new(), Vec::new());
+    let (mut done, mut left) = (Vec::new(), Vec::new());
     for ids in ids.chunks(MAX_IDS) {
-        let done = door.call(&Suspend { ids: ids.to_vec() })?;
-        suspended.extend(done.suspended);
-        refused.extend(done.refused);
+        let (these, others) = ask(&mut door, ids.to_vec())?;
+        done.extend(these);
+        left.extend(others);
     }
+    Ok((done, left))
+}
+
+fn suspend(context: &Context, ids: &[TaskRef]) -> Result<Exit, CliError> {
+    let (suspended, refused) = in_pages(context, ids, |door, ids| {
+        let done = door.call(&Suspend { ids })?;
+        Ok((done.suspended, done.refused))
+    })?;
     for id in &refused {
         eprintln!("acode: task {id} does not run, or is suspended already");
     }
@@ -216,13 +230,10 @@ fn suspend(context: &Context, ids: &[TaskRef]) -> Result<Exit, CliError> {
 }
 
 fn resume(context: &Context, ids: &[TaskRef]) -> Result<Exit, CliError> {
-    let mut door = Door::open(context, Need::Queue)?;
-    let (mut resumed, mut refused) = (Vec::new(), Vec::new());
-    for ids in ids.chunks(MAX_IDS) {
-        let done = door.call(&Continue { ids: ids.to_vec() })?;
-        resumed.extend(done.resumed);
-        refused.extend(done.refused);
-    }
+    let (resumed, refused) = in_pages(context, ids, |door, ids| {
+        let done = door.call(&Continue { ids })?;
+        Ok((done.resumed, done.refused))
+    })?;
     for id in &refused {
         eprintln!("acode: task {id} is not suspended");
     }
@@ -231,13 +242,10 @@ fn resume(context: &Context, ids: &[TaskRef]) -> Result<Exit, CliError> {
 }
 
 fn cancel(context: &Context, ids: &[TaskRef], reason: Option<String>, now: bool) -> Result<Exit, CliError> {
-    let mut door = Door::open(context, Need::Queue)?;
-    let (mut cancelled, mut ended) = (Vec::new(), Vec::new());
-    for ids in ids.chunks(MAX_IDS) {
-        let done = door.call(&Cancel { ids: ids.to_vec(), group: None, reason: reason.clone(), now })?;
-        cancelled.extend(done.cancelled);
-        ended.extend(done.ended);
-    }
+    let (cancelled, ended) = in_pages(context, ids, |door, ids| {
+        let done = door.call(&Cancel { ids, group: None, reason: reason.clone(), now })?;
+        Ok((done.cancelled, done.ended))
+    })?;
     for id in &ended {
         eprintln!("acode: task {id} has ended already");
     }
@@ -245,13 +253,10 @@ fn cancel(context: &Context, ids: &[TaskRef], reason: Option<String>, now: bool)
 }
 
 fn retry(context: &Context, ids: &[TaskRef]) -> Result<Exit, CliError> {
-    let mut door = Door::open(context, Need::Queue)?;
-    let (mut retried, mut refused) = (Vec::new(), Vec::new());
-    for ids in ids.chunks(MAX_IDS) {
-        let done = door.call(&Retry { ids: ids.to_vec() })?;
-        retried.extend(done.retried);
-        refused.extend(done.refused);
-    }
+    let (retried, refused) = in_pages(context, ids, |door, ids| {
+        let done = door.call(&Retry { ids })?;
+        Ok((done.retried, done.refused))
+    })?;
     for id in &refused {
         eprintln!("acode: task {id} has not failed: there is nothing to try again");
     }
