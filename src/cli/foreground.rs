@@ -128,12 +128,17 @@ pub fn watch(
     ids: &[TaskId],
     single: bool,
     quiet: bool,
+    notice: Option<String>,
     board: &Board,
 ) -> Result<Ended, ClientError> {
     let began = Instant::now();
     let (news, inbox) = crossbeam_channel::unbounded();
     let waiting = spawn_waiter(pool.socket(), ids.to_vec(), news.clone());
     spawn_signals(news);
+    // Not before: whoever reads this may interrupt at once, and that is an interruption like any other.
+    if let Some(notice) = notice {
+        eprintln!("acode: {notice}");
+    }
     let ended = Arc::new(AtomicBool::new(false));
     let output = match (single, quiet) {
         (true, _) => Some(spawn_output(pool.journal(), ids.first().copied(), Arc::clone(&ended))),

@@ -61,12 +61,11 @@ pub fn run(context: &Context, args: RunArgs) -> Result<Exit, CliError> {
         eprintln!("acode: there is no task in the file");
         return Ok(Exit::Done);
     }
-    if let Some(paused) = door.call(&Status {})?.status.pool.paused {
-        eprintln!("acode: no task is started for now: {}", plain(&paused.why));
-    }
+    let paused = door.call(&Status {})?.status.pool.paused;
+    let notice = paused.map(|paused| format!("no task is started for now: {}", plain(&paused.why)));
     let single = single && !is_array(&mut door, &ids)?;
     let drawn = !single && !context.json && !args.no_progress;
-    let ended = watch(&pool, &ids, single, context.json, &Board::new(drawn))?;
+    let ended = watch(&pool, &ids, single, context.json, notice, &Board::new(drawn))?;
     if hooked && ended.interrupted.is_none() {
         // Whose ends they tell is over, and so would be the pool: they take a bounded time.
         door.call(&Wait { ids: Vec::new(), all: true })?;
