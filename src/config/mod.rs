@@ -22,7 +22,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use acode_worker::task::{Env, Retry, Rlimits};
+use acode_worker::task::{Env, Limits, Retry, Rlimits};
+
+pub use acode_worker::task::OverLimitAction;
 
 /// Everything that can be configured. The defaults are those of [`Config::default`].
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -150,29 +152,6 @@ pub enum WorkerMode {
     /// Each task in a process tree of its own.
     #[default]
     Process,
-}
-
-/// Limits of one task as a whole. `None` is no limit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Limits {
-    /// CPU time, in percent of one processor: 250 is two and a half processors.
-    pub cpu_percent: Option<u32>,
-    /// Memory in MiB.
-    pub memory_mb: Option<u64>,
-    /// Disk space in the scratch directory, in MiB.
-    pub disk_mb: Option<u64>,
-}
-
-/// What happens to a task above its memory or disk limit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum OverLimitAction {
-    /// It is told in the log and the events.
-    #[default]
-    Warn,
-    /// It is slowed down.
-    Throttle,
-    /// It is ended.
-    Kill,
 }
 
 /// What a task gets that does not say otherwise.

@@ -68,7 +68,7 @@ workers:
 #[test]
 fn the_configuration_of_the_specification_is_read() {
     let workers = Bench::new(SPECIFICATION).load().unwrap().config.workers;
-    let limits = Limits { cpu_percent: Some(25), memory_mb: Some(512), disk_mb: Some(1024) };
+    let limits = Limits { cpu_percent: Some(25), memory_mb: Some(512), disk_mb: Some(1024), ..Limits::default() };
     // What scaling by load gets from the processors has tests of its own.
     let scaling = workers.scaling;
     assert_eq!(workers, Workers { count: 4, limits, scaling, ..Workers::default() });

@@ -409,6 +409,7 @@ fn read_attempt(r: &Row<'_>) -> rusqlite::Result<AttemptRecord> {
             max_rss_bytes: r.get(11)?,
             read_bytes: r.get(12)?,
             written_bytes: r.get(13)?,
+            ..Usage::default()
         },
         output: OutputRef {
             segment: r.get(14)?,

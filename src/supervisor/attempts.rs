@@ -181,6 +181,8 @@ pub fn ended_without_worker(id: TaskId, ticket: Ticket, attempt: u32, started_us
         claimed_us: started_us,
         started_us,
         finished_us: started_us,
+        limits: Vec::new(),
+        kept: None,
         leaked: false,
         result: None,
         error: None,

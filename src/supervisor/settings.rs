@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use acode_worker::task::{Env, OutputCaps};
+use acode_worker::task::{Cleanup, Env, Limits, OutputCaps, Sandbox};
 use acode_worker::wire::{JobserverPlace, WorkerSettings};
 
 use super::decide::Rules;
@@ -36,6 +36,10 @@ pub fn worker_settings(config: &Config, dirs: &Dirs) -> WorkerSettings {
         start_timeout_ms: config.tasks.start_timeout.map(millis),
         environment: environment(config),
         rlimits: workers.rlimits,
+        limits: Limits { action: Some(workers.over_limit_action), ..workers.limits },
+        max_limits: Limits::default(),
+        sandbox: Sandbox::default(),
+        cleanup: Cleanup::default(),
         umask: workers.umask,
         output: OutputCaps { per_attempt: config.output.max_bytes_per_task },
         segment_bytes: config.output.segment_bytes,

@@ -3,6 +3,7 @@
 mod process;
 mod program;
 mod times;
+mod watch;
 
 pub use process::{Attempt, Tools, blank, run};
 pub use program::WorkerFacts;

@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 
 use super::program::{self, WorkerFacts};
 use super::times::{Due, Times};
+use super::watch::{Over, Watch};
 use crate::claim::{Claimer, Ticket};
 use crate::failpoint;
 use crate::output::{Stream, Writer};
@@ -89,6 +90,8 @@ pub struct Attempt {
 enum End {
     /// Its time is over.
     Timeout,
+    /// It exceeded a limit.
+    OverLimit(Over),
     /// Somebody cancelled it.
     Cancel,
     /// The pool takes it back.
@@ -121,6 +124,7 @@ struct Run<'r> {
     outputs: Outputs,
     phase: Phase,
     times: Times,
+    watch: Watch,
     /// The signal that has warned it of its timeout.
     warned_by: Option<i32>,
     grace_ns: u64,
@@ -147,7 +151,7 @@ pub fn run(tools: &mut Tools, attempt: &Attempt) -> Result<Finished, LineClosed>
     failpoint!("worker.before-spawn");
     let mut finished = match start(tools, attempt) {
         Err(verdict) => blank(attempt, verdict, started_us),
-        Ok((child, outputs, writers)) => {
+        Ok((child, outputs, writers, watch)) => {
             failpoint!("worker.after-spawn");
             let spec = &attempt.task.spec;
             let timeout_ms = spec.timeout_ms.or(tools.settings.timeout_ms);
@@ -159,6 +163,7 @@ pub fn run(tools: &mut Tools, attempt: &Attempt) -> Result<Finished, LineClosed>
                 outputs,
                 phase: Phase::Running,
                 times: Times::new(started_ns, timeout_ms, spec.soft_timeout.map(|soft| soft.before_ms)),
+                watch,
                 warned_by: None,
                 grace_ns,
                 leaked: false,
@@ -195,6 +200,8 @@ pub fn blank(attempt: &Attempt, verdict: Verdict, at_us: i64) -> Finished {
         claimed_us: attempt.claimed_us,
         started_us: at_us,
         finished_us: at_us,
+        limits: Vec::new(),
+        kept: None,
         leaked: false,
         result: None,
         error: None,
@@ -228,7 +235,7 @@ type Outputs = [(Stream, OwnedFd); 2];
 /// Their write ends.
 type Writers = [OwnedFd; 2];
 
-fn start(tools: &mut Tools, attempt: &Attempt) -> Result<(Child, Outputs, Writers), Verdict> {
+fn start(tools: &mut Tools, attempt: &Attempt) -> Result<(Child, Outputs, Writers, Watch), Verdict> {
     let spec = &attempt.task.spec;
     let refuse = |what: &str, error: &io::Error| Verdict::NotStarted {
         why: format!("{what}: {}", describe(error)),
@@ -256,6 +263,7 @@ fn start(tools: &mut Tools, attempt: &Attempt) -> Result<(Child, Outputs, Writer
     };
     let places = program::Places { room: &tools.room, checkpoint: checkpoint.as_deref() };
     program::environment(&tools.settings, &attempt.task, &tools.facts, places, &mut tools.envp);
+    let watch = Watch::begin(tools, attempt)?;
     let rlimits = spec.rlimits.or(tools.settings.rlimits).scaled(attempt.task.memory_scale);
     let child = spawn::spawn(&Spawn {
         programs: &programs,
@@ -268,7 +276,7 @@ fn start(tools: &mut Tools, attempt: &Attempt) -> Result<(Child, Outputs, Writer
         umask: tools.settings.umask,
     });
     let SpawnError { step, source } = match child {
-        Ok(child) => return Ok((child, outputs, writers)),
+        Ok(child) => return Ok((child, outputs, writers, watch)),
         Err(error) => error,
     };
     let what = match step {
@@ -299,18 +307,6 @@ fn make_pipes() -> io::Result<(Outputs, Writers)> {
     Ok(([(Stream::Stdout, out), (Stream::Stderr, err)], [out_writer, err_writer]))
 }
 
-/// What the kernel counted, but for the time that passed.
-fn usage_of(used: &tree::Used) -> Usage {
-    Usage {
-        wall_us: 0,
-        user_us: used.user_us,
-        system_us: used.system_us,
-        max_rss_bytes: used.max_rss_bytes,
-        read_bytes: used.read_bytes,
-        written_bytes: used.written_bytes,
-    }
-}
-
 /// The kernel's word without Rust's '(os error N)'.
 fn describe(error: &io::Error) -> String {
     error.raw_os_error().map_or_else(|| error.to_string(), |n| nix::errno::Errno::from_raw(n).desc().to_owned())
@@ -336,6 +332,7 @@ impl Run<'_> {
         };
         let verdict = match (why, self.reaper.leader_end) {
             (Some(End::Timeout), _) => Verdict::TimedOut,
+            (Some(End::OverLimit(over)), _) => over.verdict(),
             (Some(End::Cancel | End::GiveBack | End::Orphaned), _) => Verdict::Cancelled,
             (None, Some(Ended::Exited(code))) => Verdict::Exited { code },
             (None, Some(Ended::Signalled { signal, .. })) if self.warned_by == Some(signal) => Verdict::TimedOut,
@@ -345,14 +342,16 @@ impl Run<'_> {
         };
         let ran_out = why.is_none() && !verdict.is_success() && failpoint::cut("worker.out-of-memory").is_some();
         let verdict = if ran_out { Verdict::OutOfMemory } else { verdict };
+        let settled = self.watch.settle(self.tools, &self.reaper.used, verdict);
         Finished {
             given_back: matches!(why, Some(End::GiveBack | End::Orphaned)),
             guard: if self.child.in_cgroup { TreeGuard::Cgroup } else { TreeGuard::Subreaper },
-            usage: usage_of(&self.reaper.used),
+            usage: settled.usage,
+            limits: settled.limits,
             output: self.tools.journal.finish(clock::unix_us()),
             leaked: self.leaked,
             progress: self.progress.take(),
-            ..blank(self.attempt, verdict, self.started_us)
+            ..blank(self.attempt, settled.verdict, self.started_us)
         }
     }
 
@@ -416,7 +415,9 @@ impl Run<'_> {
         let until = |at: u64| at.saturating_sub(now);
         let heartbeat = self.tools.settings.heartbeat_interval_ms.saturating_mul(1_000_000);
         let phase = match self.phase {
-            Phase::Running => self.times.next_ns().map_or(heartbeat, until),
+            Phase::Running => {
+                self.times.next_ns().into_iter().chain(self.watch.next_ns()).map(until).min().unwrap_or(heartbeat)
+            }
             Phase::Terminating { kill_at_ns, .. } if leader_runs => until(kill_at_ns),
             Phase::Terminating { .. } | Phase::Killing { .. } => REAP_INTERVAL_NS,
         };
@@ -441,6 +442,11 @@ impl Run<'_> {
     fn keep_time(&mut self, now: u64) {
         if self.tell_start_ns.is_some_and(|at| now >= at) {
             self.tell_start();
+        }
+        if matches!(self.phase, Phase::Running)
+            && let Some(over) = self.watch.look(self.tools, now)
+        {
+            self.end_now(End::OverLimit(over));
         }
         match self.phase {
             Phase::Running => match self.times.due(now) {

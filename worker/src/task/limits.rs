@@ -1,4 +1,6 @@
-//! Resource limits of a task that the kernel holds per process (`setrlimit`).
+//! Resource limits: of a task as a whole ([`Limits`]), and of each of its processes ([`Rlimits`], `setrlimit`).
+//!
+//! Pure data. Deliberately absent: how a limit is held, which depends on the host (`sys::cgroup`, `execute::watch`).
 
 use serde::{Deserialize, Serialize};
 
@@ -51,4 +53,117 @@ impl Rlimits {
             processes: self.processes.or(other.processes),
         }
     }
+}
+
+/// Limits of one task as a whole: of all its processes together. `None` leaves what the pool says, and in the pool's own
+/// settings is no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Limits {
+    /// CPU time, in percent of one processor: 250 is two and a half processors. Always held where it can be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_percent: Option<u32>,
+    /// Share of the processors where tasks compete for them, 1 to 10,000; the kernel's default is 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_weight: Option<u32>,
+    /// Memory in MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_mb: Option<u64>,
+    /// Swap space in MiB, beside the memory; none by default where memory is limited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swap_mb: Option<u64>,
+    /// Disk space of the scratch directory, in MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_mb: Option<u64>,
+    /// Files, directories and links in the scratch directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_files: Option<u64>,
+    /// Processes and threads at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u32>,
+    /// Share of the disk's time where tasks compete for it, 1 to 10,000; the kernel's default is 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub io_weight: Option<u32>,
+    /// Bytes read a second from the disk of the state directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub io_read_bytes: Option<u64>,
+    /// Bytes written a second to the disk of the state directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub io_write_bytes: Option<u64>,
+    /// What happens above the memory or disk limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub action: Option<OverLimitAction>,
+}
+
+impl Limits {
+    /// Whether no limit is set.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// These limits, with those of memory multiplied by `scale`, which is at least 1.
+    #[must_use]
+    pub fn scaled(self, scale: f64) -> Self {
+        let grown = |mb: u64| if scale > 1.0 { (mb as f64 * scale) as u64 } else { mb };
+        Self { memory_mb: self.memory_mb.map(grown), ..self }
+    }
+
+    /// These limits, with those of `other` where these are silent.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            cpu_percent: self.cpu_percent.or(other.cpu_percent),
+            cpu_weight: self.cpu_weight.or(other.cpu_weight),
+            memory_mb: self.memory_mb.or(other.memory_mb),
+            swap_mb: self.swap_mb.or(other.swap_mb),
+            disk_mb: self.disk_mb.or(other.disk_mb),
+            disk_files: self.disk_files.or(other.disk_files),
+            pids: self.pids.or(other.pids),
+            io_weight: self.io_weight.or(other.io_weight),
+            io_read_bytes: self.io_read_bytes.or(other.io_read_bytes),
+            io_write_bytes: self.io_write_bytes.or(other.io_write_bytes),
+            action: self.action.or(other.action),
+        }
+    }
+}
+
+/// What happens to a task above its memory or disk limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OverLimitAction {
+    /// It is told in the log and the events.
+    #[default]
+    Warn,
+    /// It is slowed down.
+    Throttle,
+    /// It is ended.
+    Kill,
+}
+
+/// How well a limit is held on this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hold {
+    /// By the kernel.
+    Enforced,
+    /// By looking at it from time to time: it may be exceeded in between.
+    Observed,
+    /// Not at all.
+    None,
+}
+
+/// How one limit of an attempt was held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldLimit {
+    /// The limit, by its key: `memoryMb`.
+    pub limit: String,
+    /// Its value, in the unit of its key.
+    pub value: u64,
+    /// How well.
+    pub hold: Hold,
+    /// By what: `memory.max`, `project quota`, `sampling`; or why not.
+    pub by: String,
+    /// Whether it was exceeded, or its end reached.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exceeded: bool,
 }

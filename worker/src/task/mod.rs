@@ -3,25 +3,31 @@
 //! Pure data with its rules: no I/O, no clock, no kernel. Everything here is serialisable, and its JSON form is
 //! the one that people see, so a change of a name here is a change of the public interface.
 
+mod cleanup;
 mod id;
 mod limits;
 mod retry;
+mod sandbox;
 mod soft;
 mod spec;
 mod state;
 mod submission;
+mod usage;
 mod verdict;
 
+pub use cleanup::Cleanup;
 pub use id::{IdError, TaskId, WorkerId};
-pub use limits::Rlimits;
+pub use limits::{HeldLimit, Hold, Limits, OverLimitAction, Rlimits};
 pub use retry::{ExitCodes, Retries, Retry};
+pub use sandbox::{DeviceAccess, FileAccess, NetworkAccess, Sandbox};
 pub use soft::{SignalError, SoftTimeout, TaskSignal};
 pub use spec::{Assignment, Class, Env, OutputCaps, Priority, SpecError, TaskSpec};
 pub use state::TaskState;
 pub use submission::{
     Array, Blocker, Dependency, DependencyKind, GroupWish, IfExists, Key, Submission, fill_placeholders,
 };
-pub use verdict::{Isolation, OutputRef, TreeGuard, Usage, Verdict};
+pub use usage::{Usage, UsageSource};
+pub use verdict::{Isolation, OutputRef, TreeGuard, Verdict};
 
 /// The largest result that a task may leave in `$ACODE_RESULT`, in bytes.
 pub const RESULT_MAX: usize = 64 * 1024;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Retries, Rlimits, SoftTimeout, TaskId};
+use super::{Cleanup, Limits, Retries, Rlimits, Sandbox, SoftTimeout, TaskId};
 
 /// Environment variables or metadata: names with values, in the order given.
 pub type Env = std::collections::BTreeMap<String, String>;
@@ -166,7 +166,16 @@ pub struct TaskSpec {
     /// Whether it gets a directory that outlives its attempts: `ACODE_CHECKPOINT`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub checkpoint: bool,
-    /// Limits on top of the pool's.
+    /// Limits of the task as a whole, where they differ from the pool's.
+    #[serde(default, skip_serializing_if = "Limits::is_empty")]
+    pub limits: Limits,
+    /// What it may reach, where that differs from the pool's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<Sandbox>,
+    /// When its scratch directory is removed; as the pool says if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cleanup: Option<Cleanup>,
+    /// Limits of each process on top of the pool's.
     #[serde(default, skip_serializing_if = "Rlimits::is_empty")]
     pub rlimits: Rlimits,
     /// Program and arguments that run as a task of their own when this one has ended; of an array, when all of it has.

@@ -114,24 +114,6 @@ pub enum TreeGuard {
     Subreaper,
 }
 
-/// What an attempt used. Counted by the kernel for the processes that the leader waited for (`rusage`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Usage {
-    /// Wall-clock time in microseconds.
-    pub wall_us: u64,
-    /// CPU time in user mode, in microseconds.
-    pub user_us: u64,
-    /// CPU time in the kernel, in microseconds.
-    pub system_us: u64,
-    /// Largest resident set of any one process, in bytes.
-    pub max_rss_bytes: u64,
-    /// Bytes read from block devices.
-    pub read_bytes: u64,
-    /// Bytes written to block devices.
-    pub written_bytes: u64,
-}
-
 /// Where an attempt's output lies in its worker's journal.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

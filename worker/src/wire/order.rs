@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::claim::Ticket;
-use crate::task::{Env, OutputCaps, Rlimits};
+use crate::task::{Cleanup, Env, Limits, OutputCaps, Rlimits, Sandbox};
 
 /// One order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -75,6 +75,18 @@ pub struct WorkerSettings {
     pub environment: Env,
     /// Limits for tasks that do not say otherwise.
     pub rlimits: Rlimits,
+    /// Limits of a task as a whole, where it does not say otherwise.
+    #[serde(default)]
+    pub limits: Limits,
+    /// The largest limits that a task may have.
+    #[serde(default)]
+    pub max_limits: Limits,
+    /// What tasks may reach that do not say otherwise.
+    #[serde(default)]
+    pub sandbox: Sandbox,
+    /// When scratch directories are removed of tasks that do not say otherwise.
+    #[serde(default)]
+    pub cleanup: Cleanup,
     /// File mode creation mask of tasks.
     pub umask: u32,
     /// How much output is kept.

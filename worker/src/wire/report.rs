@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::claim::Ticket;
-use crate::task::{Isolation, OutputRef, TaskId, TreeGuard, Usage, Verdict};
+use crate::task::{HeldLimit, Isolation, OutputRef, TaskId, TreeGuard, Usage, Verdict};
 
 /// One report. Times are microseconds of Unix time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -102,6 +102,12 @@ pub struct Finished {
     pub started_us: i64,
     /// When it had ended.
     pub finished_us: i64,
+    /// How its limits were held; empty if it had none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<HeldLimit>,
+    /// Where its scratch directory was kept, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<std::path::PathBuf>,
     /// Whether something of it still ran when its leader had ended, and was killed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub leaked: bool,

@@ -3,6 +3,10 @@
 //! Works on directory descriptors and on the hierarchy's core only, so it needs no controller and is at home on hybrid
 //! hosts too. Deliberately absent: limits, which need controllers.
 
+mod stats;
+
+pub use stats::{CpuStat, IoStat, MemoryEvents};
+
 use std::cell::Cell;
 use std::fs;
 use std::io::{self, Read, Write};

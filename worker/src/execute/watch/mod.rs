@@ -1,0 +1,96 @@
+//! What watches over one attempt's limits, and counts what it uses.
+//!
+//! Owner: the attempt, from just before its process is made until its tree is dead and its room not yet cleaned. Three
+//! parts with the same four steps (begin, next_ns, look, settle): `leaf`, limits that its cgroup holds; `disk`, its
+//! scratch directory; `meter`, what it uses. A task without limits costs no system call here before its end.
+//!
+//! Deliberately absent: the ending of the tree, which is the attempt's; this part only says that it must end.
+
+mod disk;
+mod leaf;
+mod meter;
+
+use super::process::{Attempt, Tools};
+use crate::sys::tree::Used;
+use crate::task::{HeldLimit, Usage, Verdict};
+
+/// A limit whose excess ends an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(dead_code, reason = "for the parts to come")]
+pub enum Over {
+    /// Memory: without a kill of the kernel's, but beyond help.
+    Memory,
+    /// Bytes in the scratch directory.
+    Disk,
+    /// Entries of the scratch directory.
+    DiskFiles,
+}
+
+impl Over {
+    /// How an attempt ended that was ended for this.
+    pub fn verdict(self) -> Verdict {
+        let limit = match self {
+            Self::Memory => return Verdict::OutOfMemory,
+            Self::Disk => "diskMb",
+            Self::DiskFiles => "diskFiles",
+        };
+        Verdict::OverLimit { limit: limit.to_owned() }
+    }
+}
+
+/// The watch over one attempt.
+#[derive(Debug)]
+pub struct Watch {
+    leaf: leaf::Leaf,
+    disk: disk::Disk,
+    meter: meter::Meter,
+}
+
+/// What is known of an attempt when its tree is dead.
+#[derive(Debug)]
+pub struct Settled {
+    /// How it ended: as it seemed, or as its limits explain it.
+    pub verdict: Verdict,
+    /// What it used, but for the time that passed.
+    pub usage: Usage,
+    /// How its limits were held.
+    pub limits: Vec<HeldLimit>,
+}
+
+impl Watch {
+    /// Puts the limits in place that the task is born into.
+    ///
+    /// # Errors
+    /// The verdict of a task that must not run without them.
+    pub fn begin(tools: &mut Tools, attempt: &Attempt) -> Result<Self, Verdict> {
+        let spec = &attempt.task.spec;
+        let limits = spec.limits.or(tools.settings.limits).scaled(attempt.task.memory_scale);
+        Ok(Self {
+            leaf: leaf::Leaf::begin(tools, &limits)?,
+            disk: disk::Disk::begin(tools, &limits)?,
+            meter: meter::Meter::begin(tools, &limits),
+        })
+    }
+
+    /// When it wants to look again, in nanoseconds of the monotonic clock.
+    pub fn next_ns(&self) -> Option<u64> {
+        [self.leaf.next_ns(), self.disk.next_ns(), self.meter.next_ns()].into_iter().flatten().min()
+    }
+
+    /// Looks at what is due: the limit for which the attempt must end now, if there is one.
+    pub fn look(&mut self, tools: &Tools, now_ns: u64) -> Option<Over> {
+        self.meter.look(tools, now_ns);
+        let over_memory = self.leaf.look(tools, now_ns);
+        self.disk.look(tools, now_ns).or(over_memory)
+    }
+
+    /// Takes stock; to be called when the tree is dead and before its leaf and room are used again. `verdict` is how
+    /// the attempt seems to have ended.
+    pub fn settle(self, tools: &Tools, used: &Used, verdict: Verdict) -> Settled {
+        let mut settled = Settled { verdict, usage: Usage::default(), limits: Vec::new() };
+        self.meter.settle(tools, used, &mut settled);
+        self.leaf.settle(tools, &mut settled);
+        self.disk.settle(tools, &mut settled);
+        settled
+    }
+}

@@ -1,0 +1,30 @@
+//! When what a task has left in its scratch directory is removed.
+
+use serde::{Deserialize, Serialize};
+
+/// After which ends something is removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cleanup {
+    /// After success only: what a failed attempt left is kept.
+    Success,
+    /// After failure only: what a successful attempt left is kept.
+    Failure,
+    /// After every attempt.
+    #[default]
+    Always,
+    /// Never.
+    Never,
+}
+
+impl Cleanup {
+    /// Whether it is removed after an attempt that ended so.
+    pub fn removes_after(self, success: bool) -> bool {
+        match self {
+            Self::Success => success,
+            Self::Failure => !success,
+            Self::Always => true,
+            Self::Never => false,
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! What an attempt used, and who counted it.
+
+use serde::{Deserialize, Serialize};
+
+/// What an attempt used. What nobody counted is `None`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Usage {
+    /// Wall-clock time in microseconds.
+    pub wall_us: u64,
+    /// CPU time in user mode, in microseconds.
+    pub user_us: u64,
+    /// CPU time in the kernel, in microseconds.
+    pub system_us: u64,
+    /// Largest resident set of any one process, in bytes.
+    pub max_rss_bytes: u64,
+    /// Bytes read from block devices.
+    pub read_bytes: u64,
+    /// Bytes written to block devices.
+    pub written_bytes: u64,
+    /// The most memory of all its processes together, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak_memory_bytes: Option<u64>,
+    /// Time in which its CPU limit held it back, in microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub throttled_us: Option<u64>,
+    /// Processes that the kernel killed for want of memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oom_kills: Option<u64>,
+    /// The most processes and threads at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak_pids: Option<u64>,
+    /// The most disk space of its scratch directory, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak_disk_bytes: Option<u64>,
+    /// Who counted CPU time, memory and I/O.
+    pub source: UsageSource,
+}
+
+/// Who counted what an attempt used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UsageSource {
+    /// The kernel, for the processes that were waited for (`rusage`); peaks by looking at `/proc` from time to time.
+    #[default]
+    Rusage,
+    /// The kernel, for all that lived in the attempt's cgroup.
+    Cgroup,
+}
