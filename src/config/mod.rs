@@ -85,8 +85,12 @@ pub struct Workers {
     pub umask: u32,
     /// Limits of one task as a whole.
     pub limits: Limits,
+    /// The largest limits that a task may have; where neither it nor `limits` says anything, these are its limits.
+    pub max_limits: Limits,
     /// What happens to a task above its memory or disk limit.
     pub over_limit_action: OverLimitAction,
+    /// Whether a limit above which a task is killed may be looked at instead, where nothing enforces it.
+    pub allow_observed: bool,
     /// How their number follows the load.
     pub scaling: Scaling,
     /// How they are looked after.
@@ -301,6 +305,19 @@ pub enum LogLevel {
 pub struct Pool {
     /// Its name, as status and logs show it.
     pub name: String,
+    /// The limits of all its tasks together.
+    pub limits: PoolLimits,
+}
+
+/// The limits of all tasks of a pool together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PoolLimits {
+    /// CPU time in percent of one processor; `None` is no limit.
+    pub cpu_percent: Option<u32>,
+    /// Memory in MiB; `None` leaves a reserve to the rest of the host.
+    pub memory_mb: Option<u64>,
+    /// Processes and threads at once; `None` is half of what the host can have.
+    pub pids: Option<u32>,
 }
 
 /// An enumeration whose values have names in the configuration.
@@ -363,7 +380,9 @@ impl Default for Workers {
             rlimits: Rlimits::default(),
             umask: 0o077,
             limits: Limits::default(),
+            max_limits: Limits::default(),
             over_limit_action: OverLimitAction::default(),
+            allow_observed: false,
             scaling: Scaling::default(),
             health_check: HealthCheck::default(),
             recycle: Recycle::default(),
@@ -471,6 +490,6 @@ impl Default for Metrics {
 
 impl Default for Pool {
     fn default() -> Self {
-        Self { name: "default".to_owned() }
+        Self { name: "default".to_owned(), limits: PoolLimits::default() }
     }
 }

@@ -15,6 +15,8 @@ use acode_worker::task::WorkerId;
 use acode_worker::wire::{Birth, FrameError, Frames, Order, Report, WorkerSettings, encode};
 use nix::errno::Errno;
 
+use super::limits::Holding;
+
 /// Bytes of orders that may wait for a worker which does not read them; it is stuck then, and killed for that.
 const ORDERS_MAX: usize = 64 * 1024;
 /// Bytes read from a report pipe at once.
@@ -29,8 +31,8 @@ pub struct Cradle<'a> {
     pub table: std::os::fd::BorrowedFd<'a>,
     /// The lock that tells of living workers.
     pub lock: &'a OwnedFd,
-    /// Where the leaves are made, if there is a cgroup hierarchy.
-    pub cgroup: Option<&'a PathBuf>,
+    /// Where the leaves are made, and how far they hold limits.
+    pub holding: &'a Holding,
     /// How workers work.
     pub settings: &'a WorkerSettings,
 }
@@ -122,15 +124,8 @@ impl Crew {
         let (reports, reports_writer) = pipe::pipe()?;
         pipe::set_nonblocking(&orders)?;
         pipe::set_nonblocking(&reports)?;
-        let home = cradle.cgroup.map(|base| base.join(format!("w{row}")));
-        let leaf = match &home {
-            Some(home) => {
-                // A predecessor's leaves may have been killed, and nobody could be born into them any more.
-                let _ = cgroup::remove_tree(home);
-                Some(Leaf::make(home)?)
-            }
-            None => None,
-        };
+        let made = cradle.holding.grounds.as_ref().map(|grounds| grounds.make_home(row)).transpose()?;
+        let (home, leaf) = made.unzip();
         let mut fds = vec![
             orders_reader.as_raw_fd(),
             reports_writer.as_raw_fd(),
@@ -138,7 +133,7 @@ impl Crew {
             cradle.lock.as_raw_fd(),
         ];
         fds.extend(leaf.as_ref().map(|leaf| leaf.as_fd().as_raw_fd()));
-        let birth = Birth { id, row, settings: cradle.settings.clone() };
+        let birth = Birth { id, row, settings: cradle.settings.clone(), ladder: cradle.holding.ladder.clone() };
         let (pid, pidfd) = cradle.nursery.bear(&birth, &fds)?;
         let hand = Hand {
             id,

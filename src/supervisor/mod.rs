@@ -24,6 +24,7 @@ mod jobserver;
 mod judge;
 mod launch;
 mod ledger;
+mod limits;
 mod log;
 mod metrics;
 mod observe;
@@ -121,10 +122,15 @@ pub enum PoolError {
     #[error("workers of a supervisor that died are still alive and cannot be killed")]
     Stragglers,
     /// Limits are to be held by killing, and nothing can hold them.
-    #[error("workers.limits ({names}) cannot be enforced here, and overLimitAction is kill: remove one of them")]
+    #[error(
+        "workers.limits ({names}) cannot be enforced, and overLimitAction is kill: {why} \
+         (workers.resources.allowObserved: true has them looked at instead)"
+    )]
     LimitsNotHeld {
         /// Which limits.
         names: String,
+        /// Why not.
+        why: String,
     },
     /// The metrics cannot be served where they shall be.
     #[error("metrics.listen: {address} cannot be listened on")]
@@ -183,7 +189,7 @@ struct Supervisor {
     producer: Producer,
     settings: WorkerSettings,
     policy: judge::Policy,
-    cgroup: Option<PathBuf>,
+    holding: limits::Holding,
     heard: Vec<Report>,
     starting: starting::Starting,
     death_of: BTreeMap<u16, WaitStatus>,
@@ -290,6 +296,7 @@ impl Supervisor {
             tracing::error!(why = crate::error_chain(&error), "the metrics are not served");
         }
         self.follow_limits();
+        self.follow_pool_limits();
         let rows: Vec<u16> = self.crew.iter().map(|(row, _)| row).collect();
         let order = acode_worker::wire::Order::Configure(Box::new(self.settings.clone()));
         rows.into_iter().for_each(|row| self.crew.order(row, &order));
@@ -325,9 +332,7 @@ impl Supervisor {
         failpoint!("supervisor.before-sweep");
         let _ = acode_worker::room::remove_tree(&self.dirs.rooms());
         let _ = acode_worker::room::remove_tree(&self.dirs.spill());
-        if let Some(base) = &self.cgroup {
-            let _ = acode_worker::sys::cgroup::kill_and_remove(base, std::time::Duration::from_secs(2));
-        }
+        self.holding.dissolve(std::time::Duration::from_secs(2));
         tracing::info!(tasks = self.store.counts().pending, "pool stopped; tasks are left in the queue");
     }
 }

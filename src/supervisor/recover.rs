@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,7 @@ use super::decide::Fleet;
 use super::desk::{Desk, WINDOW};
 use super::jobserver::Jobserver;
 use super::ledger::Ledger;
+use super::limits::Holding;
 use super::log::Log;
 use super::observe::Observer;
 use super::pause::Pauses;
@@ -63,9 +64,8 @@ pub(super) fn build(launch: Launch, nursery: Nursery) -> Result<Supervisor, Pool
     dirs.prepare()?;
     let lock = InstanceLock::take(&dirs.lock())?;
     let log = start_log(&dirs, &config, log_to_file)?;
-    check_limits(&config)?;
     let (signals, boot_id) = settle_process()?;
-    let (store, cgroup) = recover(&dirs, &boot_id, &config)?;
+    let (store, holding) = recover(&dirs, &boot_id, &config, nursery.pid)?;
     let workers_lock = WorkersLock::new(dirs.workers_lock()).shared()?;
 
     let (rows, region) = make_table(&config)?;
@@ -91,7 +91,7 @@ pub(super) fn build(launch: Launch, nursery: Nursery) -> Result<Supervisor, Pool
         producer: Producer::new(Arc::new(region)),
         settings: settings::worker_settings(&config, &dirs),
         policy: settings::policy(&config),
-        cgroup,
+        holding,
         heard: Vec::new(),
         starting: Starting::default(),
         death_of: BTreeMap::new(),
@@ -154,28 +154,6 @@ fn open_door(dirs: &Dirs, config: &crate::config::Config) -> Result<Clients, Poo
     Ok(Clients::new(listener, CLIENTS, config.control.max_connections as usize))
 }
 
-/// Says which configured limits nothing holds in this version, and refuses to start if they were to be held by killing.
-fn check_limits(config: &crate::config::Config) -> Result<(), PoolError> {
-    let limits = config.workers.limits;
-    let set = [
-        ("cpuPercent", limits.cpu_percent.is_some()),
-        ("memoryMb", limits.memory_mb.is_some()),
-        ("diskMb", limits.disk_mb.is_some()),
-    ];
-    let unheld: Vec<&str> = set.into_iter().filter(|(_, set)| *set).map(|(name, _)| name).collect();
-    if unheld.is_empty() {
-        return Ok(());
-    }
-    let names = unheld.join(", ");
-    match config.workers.over_limit_action {
-        crate::config::OverLimitAction::Kill => Err(PoolError::LimitsNotHeld { names }),
-        crate::config::OverLimitAction::Warn | crate::config::OverLimitAction::Throttle => {
-            tracing::warn!(limits = names, "workers.limits are not enforced by this version");
-            Ok(())
-        }
-    }
-}
-
 fn make_table(config: &crate::config::Config) -> Result<(u16, Region), PoolError> {
     let rows = config.workers.max_count.clamp(config.workers.count, MAX_ROWS) as u16;
     let region = Region::create(geometry(rows)).map_err(PoolError::system("the claim table cannot be made"))?;
@@ -189,21 +167,27 @@ fn geometry(rows: u16) -> Geometry {
     Geometry { workers: rows, slots: slots as u32, lane_capacity: (4 * WINDOW) as u32 }
 }
 
-/// Opens the queue and makes sure that nothing of an earlier supervisor runs or lies about; gives the queue, and the
-/// cgroup for tasks if there is one.
-fn recover(dirs: &Dirs, boot_id: &str, config: &crate::config::Config) -> Result<(Store, Option<PathBuf>), PoolError> {
+/// Opens the queue and makes sure that nothing of an earlier supervisor runs or lies about; gives the queue, and where its
+/// tasks' cgroups are.
+fn recover(
+    dirs: &Dirs,
+    boot_id: &str,
+    config: &crate::config::Config,
+    nursery: i32,
+) -> Result<(Store, Holding), PoolError> {
     let mut store = Store::open(&dirs.state)?;
     store.set_hooks(settings::hooks(config));
-    let cgroup = settings::cgroup_base(store.tag());
+    let mut holding = Holding::find(store.tag());
     failpoint!("recover.before-stragglers");
     end_stragglers(&store, &WorkersLock::new(dirs.workers_lock()), boot_id, config.workers.kill_grace)?;
     failpoint!("recover.before-clearing");
-    clear_left_overs(dirs, cgroup.as_deref(), &dirs.state.join("cgroup"))?;
+    clear_left_overs(dirs, holding.base().as_deref(), &dirs.state.join("cgroup"))?;
+    holding.build(nursery, config)?;
     failpoint!("recover.before-put-back");
     put_back_interrupted(&mut store, crate::requests::now_us())?;
     failpoint!("recover.after-put-back");
     sweep(&store, dirs)?;
-    Ok((store, cgroup))
+    Ok((store, holding))
 }
 
 /// Waits for the workers of a supervisor that died, and kills those that do not leave.
@@ -236,7 +220,7 @@ fn clear_left_overs(dirs: &Dirs, base: Option<&Path>, note: &Path) -> Result<(),
         let old = Path::new(old.trim_end());
         let ours = old.file_name().is_some_and(|name| name.to_string_lossy().starts_with("acode-"));
         if ours && old.is_absolute() {
-            let gone = cgroup::kill_and_remove(old, STRAGGLER_KILL);
+            let gone = cgroup::clear(old, STRAGGLER_KILL);
             if !gone.map_err(failed("old tasks cannot be killed"))? {
                 return Err(PoolError::Stragglers);
             }
@@ -245,7 +229,6 @@ fn clear_left_overs(dirs: &Dirs, base: Option<&Path>, note: &Path) -> Result<(),
     kill_strays(&dirs.rooms())?;
     if let Some(base) = base {
         std::fs::write(note, base.as_os_str().as_encoded_bytes()).map_err(failed("the state cannot be written"))?;
-        cgroup::Leaf::make(base).map_err(failed("the cgroup for tasks cannot be made"))?;
     }
     for folder in [dirs.rooms(), dirs.spill()] {
         match acode_worker::room::remove_tree(&folder) {

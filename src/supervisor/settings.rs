@@ -1,7 +1,5 @@
 //! What the configuration means for workers and for decisions about them.
 
-use std::path::Path;
-
 use acode_worker::task::{Cleanup, Env, Limits, OutputCaps, Sandbox};
 use acode_worker::wire::{JobserverPlace, WorkerSettings};
 
@@ -37,7 +35,8 @@ pub fn worker_settings(config: &Config, dirs: &Dirs) -> WorkerSettings {
         environment: environment(config),
         rlimits: workers.rlimits,
         limits: Limits { action: Some(workers.over_limit_action), ..workers.limits },
-        max_limits: Limits::default(),
+        max_limits: workers.max_limits,
+        allow_observed: workers.allow_observed,
         sandbox: Sandbox::default(),
         cleanup: Cleanup::default(),
         umask: workers.umask,
@@ -83,18 +82,4 @@ pub fn hooks(config: &Config) -> Hooks {
 /// What an attempt's end is judged by, for a task that does not say otherwise.
 pub fn policy(config: &Config) -> Policy {
     Policy { retry: config.tasks.retry, max_crashes: config.workers.max_worker_losses }
-}
-
-/// Where the worker leaves of this queue are made: under our own cgroup, in a folder that names the queue. `None`
-/// where no cgroup v2 hierarchy is writable for us.
-pub fn cgroup_base(queue_tag: u64) -> Option<std::path::PathBuf> {
-    use acode_worker::sys::cgroup;
-    let base = cgroup::own_directory()?.join(format!("acode-{queue_tag:010x}"));
-    let usable = cgroup::Leaf::make(&base).is_ok_and(|_| can_kill(&base));
-    usable.then_some(base)
-}
-
-/// Whether the kernel has `cgroup.kill` (5.14).
-fn can_kill(base: &Path) -> bool {
-    base.join("cgroup.kill").exists()
 }

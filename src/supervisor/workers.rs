@@ -51,7 +51,7 @@ impl Supervisor {
             nursery: &self.nursery,
             table: self.producer.region().fd(),
             lock: &self.workers_lock,
-            cgroup: self.cgroup.as_ref(),
+            holding: &self.holding,
             settings: &self.settings,
         };
         let (id, pid, start_time, born_us) = match self.crew.bear(row, &cradle) {

@@ -49,6 +49,7 @@ pub fn live(inherited: Inherited) -> i32 {
             room,
             journal: Writer::new(&birth.settings.journal, birth.id, birth.settings.segment_bytes),
             leaves: leaf.and_then(usable_leaves),
+            ladder: birth.ladder,
             null,
             argv: CStringArray::default(),
             envp: CStringArray::default(),

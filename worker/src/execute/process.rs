@@ -20,6 +20,7 @@ use crate::output::{Stream, Writer};
 use crate::room::{self, Room};
 use crate::sys::cgroup::{Leaf, Leaves};
 use crate::sys::failpoint;
+use crate::sys::ladder::Ladder;
 use crate::sys::spawn::{self, CStringArray, Child, Spawn, SpawnError, Step};
 use crate::sys::tree::{self, Ended, Reaper, Remains};
 use crate::sys::{clock, pipe, process};
@@ -52,6 +53,8 @@ pub struct Tools {
     pub journal: Writer,
     /// Where tasks are born, if there is a cgroup hierarchy.
     pub leaves: Option<Leaves>,
+    /// How far limits can be held here.
+    pub ladder: Ladder,
     /// What becomes standard input by default.
     pub null: OwnedFd,
     /// Arguments, kept for their memory.

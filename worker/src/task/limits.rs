@@ -125,6 +125,57 @@ impl Limits {
             action: self.action.or(other.action),
         }
     }
+
+    /// These limits, none above its maximum. Where they are silent the maximum holds; but nobody is given a share that he
+    /// did not ask for.
+    #[must_use]
+    pub fn within(self, max: &Self) -> Self {
+        fn least<T: Ord>(own: Option<T>, max: Option<T>) -> Option<T> {
+            match (own, max) {
+                (Some(own), Some(max)) => Some(own.min(max)),
+                (own, max) => own.or(max),
+            }
+        }
+        let share = |own: Option<u32>, max: Option<u32>| own.map(|own| max.map_or(own, |max| own.min(max)));
+        Self {
+            cpu_percent: least(self.cpu_percent, max.cpu_percent),
+            cpu_weight: share(self.cpu_weight, max.cpu_weight),
+            memory_mb: least(self.memory_mb, max.memory_mb),
+            swap_mb: self.swap_mb.map(|own| max.swap_mb.map_or(own, |max| own.min(max))),
+            disk_mb: least(self.disk_mb, max.disk_mb),
+            disk_files: least(self.disk_files, max.disk_files),
+            pids: least(self.pids, max.pids),
+            io_weight: share(self.io_weight, max.io_weight),
+            io_read_bytes: least(self.io_read_bytes, max.io_read_bytes),
+            io_write_bytes: least(self.io_write_bytes, max.io_write_bytes),
+            action: self.action,
+        }
+    }
+
+    /// Each limit but the action, with its key.
+    pub fn values(&self) -> [(&'static str, Option<u64>); 10] {
+        [
+            ("cpuPercent", self.cpu_percent.map(u64::from)),
+            ("cpuWeight", self.cpu_weight.map(u64::from)),
+            ("memoryMb", self.memory_mb),
+            ("swapMb", self.swap_mb),
+            ("diskMb", self.disk_mb),
+            ("diskFiles", self.disk_files),
+            ("pids", self.pids.map(u64::from)),
+            ("ioWeight", self.io_weight.map(u64::from)),
+            ("ioReadBytes", self.io_read_bytes),
+            ("ioWriteBytes", self.io_write_bytes),
+        ]
+    }
+
+    /// The first limit above its maximum: its key, its value and the maximum.
+    pub fn above(&self, max: &Self) -> Option<(&'static str, u64, u64)> {
+        let pairs = self.values().into_iter().zip(max.values());
+        pairs.into_iter().find_map(|((key, own), (_, max))| {
+            let (own, max) = (own?, max?);
+            (own > max).then_some((key, own, max))
+        })
+    }
 }
 
 /// What happens to a task above its memory or disk limit.

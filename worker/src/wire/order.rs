@@ -81,6 +81,9 @@ pub struct WorkerSettings {
     /// The largest limits that a task may have.
     #[serde(default)]
     pub max_limits: Limits,
+    /// Whether a limit above which a task is killed may be looked at instead, where nothing enforces it.
+    #[serde(default)]
+    pub allow_observed: bool,
     /// What tasks may reach that do not say otherwise.
     #[serde(default)]
     pub sandbox: Sandbox,

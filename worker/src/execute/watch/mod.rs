@@ -9,6 +9,7 @@
 mod disk;
 mod leaf;
 mod meter;
+mod sample;
 
 use super::process::{Attempt, Tools};
 use crate::sys::tree::Used;
@@ -24,17 +25,27 @@ pub enum Over {
     Disk,
     /// Entries of the scratch directory.
     DiskFiles,
+    /// Processes and threads.
+    Pids,
 }
 
 impl Over {
     /// How an attempt ended that was ended for this.
     pub fn verdict(self) -> Verdict {
-        let limit = match self {
-            Self::Memory => return Verdict::OutOfMemory,
+        match self {
+            Self::Memory => Verdict::OutOfMemory,
+            Self::Disk | Self::DiskFiles | Self::Pids => Verdict::OverLimit { limit: self.key().to_owned() },
+        }
+    }
+
+    /// The limit's key.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Memory => "memoryMb",
             Self::Disk => "diskMb",
             Self::DiskFiles => "diskFiles",
-        };
-        Verdict::OverLimit { limit: limit.to_owned() }
+            Self::Pids => "pids",
+        }
     }
 }
 
@@ -65,6 +76,7 @@ impl Watch {
     pub fn begin(tools: &mut Tools, attempt: &Attempt) -> Result<Self, Verdict> {
         let spec = &attempt.task.spec;
         let limits = spec.limits.or(tools.settings.limits).scaled(attempt.task.memory_scale);
+        let limits = limits.within(&tools.settings.max_limits);
         Ok(Self {
             leaf: leaf::Leaf::begin(tools, &limits)?,
             disk: disk::Disk::begin(tools, &limits)?,
