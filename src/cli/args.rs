@@ -424,7 +424,7 @@ pub struct RunArgs {
     #[arg(long)]
     pub no_progress: bool,
     /// A task file, YAML or JSON Lines; - is standard input
-    #[arg(value_name = "FILE", conflicts_with_all = ["command", "TaskOptions"])]
+    #[arg(value_name = "FILE", conflicts_with_all = ["command", "TaskOptions", "LimitOptions"])]
     pub file: Option<PathBuf>,
     /// About the command.
     #[command(flatten)]

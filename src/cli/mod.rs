@@ -9,6 +9,7 @@ mod door;
 mod error;
 mod events;
 mod foreground;
+mod limit_args;
 mod logs;
 mod names;
 mod order;

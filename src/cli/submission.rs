@@ -54,6 +54,8 @@ pub fn build(
         start_timeout_ms: options.start_timeout.map(millis),
         retry,
         checkpoint: options.checkpoint,
+        limits: options.limits.limits(),
+        rlimits: options.limits.rlimits(),
         ..TaskSpec::default()
     };
     spec.validate().map_err(|error| CliError::Usage(error.to_string()))?;

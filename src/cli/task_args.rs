@@ -6,6 +6,7 @@ use std::time::Duration;
 use acode_worker::task::{ExitCodes, IfExists, Priority, TaskSignal};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
+use super::limit_args::LimitOptions;
 use super::values;
 use crate::wire::{Stamp, TaskRef};
 
@@ -13,7 +14,7 @@ use crate::wire::{Stamp, TaskRef};
 #[derive(Debug, clap::Args)]
 pub struct SubmitArgs {
     /// Queue the tasks of this file, YAML or JSON Lines; - is standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["command", "TaskOptions"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["command", "TaskOptions", "LimitOptions"])]
     pub file: Option<PathBuf>,
     /// Do not wait while the queue is nearly full: fail with exit code 5
     #[arg(long, conflicts_with = "wait_for_room")]
@@ -113,6 +114,9 @@ pub struct TaskOptions {
     /// Share the pool's job slots with make, cargo and ninja in it (GNU make's jobserver)
     #[arg(long)]
     pub jobserver: bool,
+    /// What it may use.
+    #[command(flatten)]
+    pub limits: LimitOptions,
     /// Start when this task has completed; is cancelled if it does not
     #[arg(long, value_name = "TASK")]
     pub after: Vec<TaskRef>,

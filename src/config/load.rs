@@ -361,10 +361,20 @@ fn finish(loaded: &mut Loaded, cpus: u32) -> Result<(), ConfigError> {
         ),
     ];
     let broken = rules.into_iter().find(|(holds, ..)| !holds);
-    let Some((_, (path, value, other), expected)) = broken else { return Ok(()) };
+    let Some((_, (path, value, other), expected)) = broken else { return check_limits(loaded) };
     // The key itself may stand at its default, and the other one have been changed.
     let origin = [path, other].iter().find_map(|path| loaded.origins.get(path)).cloned().unwrap_or(Origin::Default);
     Err(ConfigError::Wrong { origin, words: format!("{path} is {value}: {expected} is expected") })
+}
+
+/// No default may be above its maximum.
+fn check_limits(loaded: &Loaded) -> Result<(), ConfigError> {
+    let workers = &loaded.config.workers;
+    let Some((key, own, max)) = workers.limits.above(&workers.max_limits) else { return Ok(()) };
+    let given = |section: &str| loaded.origins.get(format!("workers.{section}.{key}").as_str()).cloned();
+    let origin = given("limits").or_else(|| given("maxLimits")).unwrap_or(Origin::Default);
+    let words = format!("workers.limits.{key} is {own}: at most workers.maxLimits.{key}, {max}, is expected");
+    Err(ConfigError::Wrong { origin, words })
 }
 
 fn wrong(origin: Origin, fault: Fault) -> ConfigError {

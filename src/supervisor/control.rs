@@ -200,7 +200,8 @@ impl Supervisor {
             self.writable()?;
         }
         let queued = self.queued();
-        let admitted = requests::admit(&mut *self.store, tasks, self.config.queue.max_tasks, queued)?;
+        let bounds = (self.config.queue.max_tasks, &self.config.workers.max_limits);
+        let admitted = requests::admit(&mut *self.store, tasks, bounds, queued)?;
         let Admitted { tasks, ids } = admitted;
         if looks_up {
             requests::check_dependencies(&*self.store, &tasks)?;

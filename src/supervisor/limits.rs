@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use acode_worker::sys::cgroup::{self, Grounds, PoolCaps, PoolHeld};
 use acode_worker::sys::ladder::Ladder;
-use acode_worker::task::{HeldLimit, Hold, Limits};
+use acode_worker::task::{HeldLimit, Hold, Limits, TaskId};
+use acode_worker::wire::Finished;
 
 use super::{PoolError, Supervisor};
 use crate::config::{Config, OverLimitAction, PoolLimits};
@@ -87,6 +88,14 @@ fn told(held: PoolHeld) -> HeldLimit {
         Err(why) => (Hold::None, why),
     };
     HeldLimit { limit: held.limit.to_owned(), value: held.value, hold, by, exceeded: false }
+}
+
+/// Says in the log which limits an attempt has exceeded, or run into. That its CPU time was held back is no news.
+pub(super) fn tell_exceeded(id: TaskId, finished: &Finished) {
+    for held in finished.limits.iter().filter(|held| held.exceeded && held.limit != "cpuPercent") {
+        let HeldLimit { limit, value, hold, by, .. } = held;
+        tracing::warn!(%id, attempt = finished.attempt, limit, value, ?hold, by, "limit reached");
+    }
 }
 
 /// The limits of all tasks together. What nobody said leaves a reserve to the rest of the host: a pool that takes the last

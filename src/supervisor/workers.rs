@@ -15,6 +15,7 @@ use serde_json::json;
 use super::attempts::{self, Books, Reported};
 use super::crew::{Cradle, Heard};
 use super::decide::{Action, Event, KillReason, Wear};
+use super::limits;
 use super::reactor::PIDFDS;
 use super::{PoolError, Supervisor};
 use crate::store::{EventKind, Op, WorkerRecord};
@@ -244,6 +245,7 @@ impl Supervisor {
     fn finished(&mut self, row: u16, finished: Finished) {
         let Some(worker) = self.crew.get(row).map(|hand| hand.id) else { return };
         let (id, succeeded) = (finished.id, finished.verdict.is_success());
+        limits::tell_exceeded(id, &finished);
         let mut policy = self.policy;
         if !succeeded && let Some(own) = self.retries_of(id) {
             policy = policy.of_task(&own);

@@ -8,6 +8,7 @@
 mod duration;
 mod error;
 mod expand;
+mod limits;
 mod lines;
 mod moment;
 mod order;

@@ -13,11 +13,11 @@ use acode_worker::task::{
 };
 
 use super::duration::{DURATION_MAX, from_seconds};
-use super::{expand, parse_duration, parse_moment};
+use super::{expand, limits, parse_duration, parse_moment};
 use crate::tree::{At, Entry, Fault, FaultKind, Node, Scalar, ScalarKind, Value};
 
 /// The keys that `defaults` may have, which a task may have too.
-const SHARED: [&str; 20] = [
+const SHARED: [&str; 21] = [
     "priority",
     "timeout",
     "softTimeout",
@@ -36,6 +36,7 @@ const SHARED: [&str; 20] = [
     "meta",
     "stdin",
     "rlimits",
+    "limits",
     "onFinish",
     "jobserver",
 ];
@@ -151,6 +152,7 @@ impl Draft {
             "env" => extend(&mut spec.env, node, "env")?,
             "meta" => extend(&mut spec.meta, node, "meta")?,
             "rlimits" => rlimits(&mut spec.rlimits, node)?,
+            "limits" => limits::apply(&mut spec.limits, node)?,
             "jobserver" => spec.jobserver = node.as_bool("jobserver")?,
             "after" => self.wait_for(node, "after", DependencyKind::Succeeded)?,
             "afterAny" => self.wait_for(node, "afterAny", DependencyKind::Ended)?,
@@ -226,6 +228,7 @@ impl Draft {
                 SpecError::Nul(key) => key,
                 SpecError::RelativePath { field, .. } => field,
                 SpecError::OutOfRange { field, .. } if field.starts_with("softTimeout") => "softTimeout",
+                SpecError::OutOfRange { field, .. } if field.starts_with("limits") => "limits",
                 SpecError::Exclusive { .. } => "retries",
                 SpecError::BadEnvName(_) | SpecError::OutOfRange { .. } | SpecError::TooLarge { .. } => "",
             };
@@ -348,7 +351,7 @@ fn limit_group(node: &Node<'_>) -> Result<GroupWish, Fault> {
     }
 }
 
-fn is_none(node: &Node<'_>) -> bool {
+pub(super) fn is_none(node: &Node<'_>) -> bool {
     node.is_null() || node.as_text("").is_ok_and(|text| text == "none")
 }
 

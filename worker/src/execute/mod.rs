@@ -1,5 +1,6 @@
 //! One attempt of one task, from its assignment to its verdict. One file per isolation.
 
+mod birth;
 mod process;
 mod program;
 mod times;

@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
+use super::birth;
 use super::program::{self, WorkerFacts};
 use super::times::{Due, Times};
 use super::watch::{Over, Watch};
@@ -247,7 +248,7 @@ fn start(tools: &mut Tools, attempt: &Attempt) -> Result<(Child, Outputs, Writer
     let (outputs, writers) = make_pipes().map_err(|e| refuse("no pipe for the output", &e))?;
     let stdin = match &spec.stdin {
         None => None,
-        Some(path) => Some(open_input(path).map_err(|e| refuse(&format!("cannot read '{path}'"), &e))?),
+        Some(path) => Some(birth::open_input(path).map_err(|e| refuse(&format!("cannot read '{path}'"), &e))?),
     };
     let cwd_bytes = match &spec.cwd {
         Some(cwd) => cwd.as_bytes(),
@@ -268,16 +269,20 @@ fn start(tools: &mut Tools, attempt: &Attempt) -> Result<(Child, Outputs, Writer
     program::environment(&tools.settings, &attempt.task, &tools.facts, places, &mut tools.envp);
     let watch = Watch::begin(tools, attempt)?;
     let rlimits = spec.rlimits.or(tools.settings.rlimits).scaled(attempt.task.memory_scale);
-    let child = spawn::spawn(&Spawn {
-        programs: &programs,
-        argv: &tools.argv,
-        envp: &tools.envp,
-        cwd: &cwd,
-        stdio: [stdin.as_ref().map_or(tools.null.as_fd(), |f| f.as_fd()), writers[0].as_fd(), writers[1].as_fd()],
-        cgroup: tools.leaf().map(AsFd::as_fd),
-        rlimits: &program::raw_limits(&rlimits),
-        umask: tools.settings.umask,
-    });
+    let (stdin, rlimits) = (stdin.as_ref().map_or(tools.null.as_fd(), |f| f.as_fd()), program::raw_limits(&rlimits));
+    let give_birth = |leaf: Option<&Leaf>| {
+        spawn::spawn(&Spawn {
+            programs: &programs,
+            argv: &tools.argv,
+            envp: &tools.envp,
+            cwd: &cwd,
+            stdio: [stdin, writers[0].as_fd(), writers[1].as_fd()],
+            cgroup: leaf.map(AsFd::as_fd),
+            rlimits: &rlimits,
+            umask: tools.settings.umask,
+        })
+    };
+    let child = birth::into_leaf(&mut tools.leaves, give_birth);
     let SpawnError { step, source } = match child {
         Ok(child) => return Ok((child, outputs, writers, watch)),
         Err(error) => error,
@@ -290,18 +295,6 @@ fn start(tools: &mut Tools, attempt: &Attempt) -> Result<(Child, Outputs, Writer
         Step::Exec => format!("cannot execute '{}'", spec.command[0]),
     };
     Err(refuse(&what, &source))
-}
-
-/// Opens a file that becomes standard input. A FIFO is refused: opening one waits for its writer, and a worker that
-/// waits hears neither timeout nor cancellation.
-fn open_input(path: &str) -> io::Result<std::fs::File> {
-    use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-    let file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    if file.metadata()?.file_type().is_fifo() {
-        return Err(io::Error::other("a FIFO cannot be a task's standard input"));
-    }
-    nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::empty()))?;
-    Ok(file)
 }
 
 fn make_pipes() -> io::Result<(Outputs, Writers)> {

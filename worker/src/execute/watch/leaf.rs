@@ -6,6 +6,7 @@
 
 use std::io;
 
+use super::super::birth;
 use super::super::process::Tools;
 use super::sample::{self, Sampler};
 use super::{Over, Settled};
@@ -66,6 +67,7 @@ impl Leaf {
             }
             return Ok(Self::default());
         }
+        birth::find_leaf(&mut tools.leaves);
         make_room(tools, limits);
         let settings = wanted(limits, action, tools);
         let mut own = Self::default();

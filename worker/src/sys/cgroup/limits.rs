@@ -115,7 +115,9 @@ impl Leaf {
             return 0;
         }
         let kills = self.memory_events().map_or(0, |events| events.oom_kill);
-        kills.saturating_sub(self.oom_kills.replace(kills))
+        let before = self.oom_kills.replace(kills);
+        // A controller that was gone for a while counts from nothing again.
+        if kills < before { kills } else { kills - before }
     }
 
     /// How often a process could not be made for `pids.max`, since the leaf was made.

@@ -61,6 +61,8 @@ struct Host<'h> {
     is_marked: &'h dyn Fn(&Path) -> bool,
     /// Whether systemd keeps this hierarchy.
     has_systemd: bool,
+    /// Whether a cgroup has been handed controllers.
+    has_controllers: &'h dyn Fn(&Path) -> bool,
 }
 
 impl Place {
@@ -68,12 +70,16 @@ impl Place {
     pub fn find() -> Option<Self> {
         let (mount, own) = (mount_point()?, own_directory()?);
         let has_systemd = Path::new("/run/systemd/system").is_dir();
-        Some(Self::of(&own, &Host { mount: &mount, is_marked: &is_marked, has_systemd }))
+        let has_controllers = |cgroup: &Path| {
+            fs::read_to_string(cgroup.join("cgroup.controllers")).is_ok_and(|list| !list.trim().is_empty())
+        };
+        let host = Host { mount: &mount, is_marked: &is_marked, has_systemd, has_controllers: &has_controllers };
+        Some(Self::of(&own, &host))
     }
 
     fn of(own: &Path, host: &Host<'_>) -> Self {
         let home = home_of(own, host);
-        let free = home == host.mount || !host.has_systemd || (host.is_marked)(&home);
+        let free = home == host.mount || !host.has_systemd || is_given(&home, host);
         let not_ours = (!free).then(|| format!("the cgroup {} is not delegated: {REMEDY}", home.display()));
         Self { home, not_ours }
     }
@@ -101,13 +107,30 @@ fn home_of(own: &Path, host: &Host<'_>) -> PathBuf {
     {
         return grandparent.to_owned();
     }
-    let is_unit = UNITS.iter().any(|ending| name(own).ends_with(ending));
-    match parent
-        .filter(|parent| !is_unit && *parent != host.mount && !(host.is_marked)(own) && (host.is_marked)(parent))
-    {
+    // In a subgroup to which nothing was handed on, there is nothing to be had.
+    let is_bare = |own: &Path| !is_unit(own) && !(host.has_controllers)(own) && !(host.is_marked)(own);
+    match parent.filter(|parent| is_bare(own) && *parent != host.mount && (host.is_marked)(parent)) {
         Some(parent) => parent.to_owned(),
         None => own.to_owned(),
     }
+}
+
+/// Whether a cgroup is a unit that systemd has given away, or lies in one.
+fn is_given(cgroup: &Path, host: &Host<'_>) -> bool {
+    for cgroup in cgroup.ancestors().take_while(|cgroup| *cgroup != host.mount) {
+        if (host.is_marked)(cgroup) {
+            return true;
+        }
+        if is_unit(cgroup) {
+            return false;
+        }
+    }
+    false
+}
+
+fn is_unit(cgroup: &Path) -> bool {
+    let name = cgroup.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    UNITS.iter().any(|ending| name.ends_with(ending))
 }
 
 /// The processes in a cgroup, 0 for each that our pid namespace does not show.
@@ -151,7 +174,9 @@ mod tests {
 
     fn place(own: &str, marked: &[&str], has_systemd: bool) -> (String, bool) {
         let is_marked = |path: &Path| marked.iter().any(|known| path == Path::new("/m").join(known));
-        let host = Host { mount: Path::new("/m"), is_marked: &is_marked, has_systemd };
+        let has_controllers = |path: &Path| path.ends_with("handed");
+        let host =
+            Host { mount: Path::new("/m"), is_marked: &is_marked, has_systemd, has_controllers: &has_controllers };
         let place = Place::of(&Path::new("/m").join(own), &host);
         (place.home.to_str().unwrap().to_owned(), place.not_ours.is_none())
     }
@@ -182,6 +207,8 @@ mod tests {
     fn a_subgroup_and_our_own_tree_lead_back_to_the_unit() {
         let unit = ["s.slice/a.service"];
         assert_eq!(place("s.slice/a.service/main", &unit, true), at("/m/s.slice/a.service", true));
+        assert_eq!(place("s.slice/a.service/handed", &unit, true), at("/m/s.slice/a.service/handed", true));
+        assert_eq!(place("s.slice/a.service/handed", &[], true), at("/m/s.slice/a.service/handed", false));
         let inside = "s.slice/a.service/acode-00ff/supervisor";
         assert_eq!(place(inside, &unit, true), at("/m/s.slice/a.service", true));
         assert_eq!(place("acode-00ff/supervisor", &[], true), at("/m", true));
@@ -189,7 +216,7 @@ mod tests {
 
     #[test]
     fn the_root_and_a_host_without_systemd_have_no_other_owner() {
-        assert_eq!(place("", &[], true), at("/m", true));
+        assert_eq!(place("", &[], true), at("/m/", true));
         assert_eq!(place("container", &[], false), at("/m/container", true));
     }
 
