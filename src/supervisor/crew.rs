@@ -228,7 +228,7 @@ impl Crew {
     /// The dead workers whose trees are dead too.
     pub fn ready_for_burial(&self) -> Vec<u16> {
         let dead: Vec<_> = self.hands.iter().filter(|(_, hand)| hand.dead).collect();
-        if dead.is_empty() || (self.hands.values().any(|hand| hand.leaf.is_none()) && self.strangers_remain()) {
+        if dead.is_empty() || (!self.hands.values().all(Hand::has_leaf) && self.strangers_remain()) {
             return Vec::new();
         }
         dead.into_iter().filter(|(_, hand)| hand.tree_is_dead()).map(|(row, _)| *row).collect()
@@ -278,6 +278,11 @@ fn reap(pid: i32) -> bool {
     )
 }
 
+/// Whether this is what the kernel says of a cgroup that was removed.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(nix::libc::ENODEV | nix::libc::ENOENT))
+}
+
 impl Hand {
     /// Whether its process has ended.
     pub fn is_dead(&self) -> bool {
@@ -302,11 +307,16 @@ impl Hand {
         }
     }
 
+    /// Whether its tasks are born in a cgroup, as far as can be seen from here.
+    fn has_leaf(&self) -> bool {
+        self.leaf.as_ref().is_some_and(|leaf| !leaf.is_populated().is_err_and(|error| is_gone(&error)))
+    }
+
     fn tree_is_dead(&self) -> bool {
         match self.leaf.as_ref().map(Leaf::is_populated) {
             None | Some(Ok(false)) => true,
             // The directory is gone, so nothing can live in it.
-            Some(Err(error)) => error.raw_os_error() == Some(nix::libc::ENODEV),
+            Some(Err(error)) => is_gone(&error),
             Some(Ok(true)) => {
                 self.kill_tree();
                 false

@@ -52,7 +52,10 @@ impl Holding {
         let Ladder { rung, why, .. } = &self.ladder;
         let why = why.as_deref().unwrap_or_default();
         tracing::info!(?rung, why, "how far limits are held");
-        check(config, &self.ladder)?;
+        if let Err(error) = check(config, &self.ladder) {
+            self.dissolve(Duration::ZERO);
+            return Err(error);
+        }
         self.hold(&config.pool.limits);
         Ok(())
     }
