@@ -45,6 +45,7 @@ impl Delegated {
 
     /// A command that runs `program` in it from its first instruction on, under the same pid.
     pub fn command(&self, program: &str) -> Command {
+        disarm(&self.0);
         let mut command = Command::new("sh");
         command.args(["-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\""]).arg(&self.0).arg(program);
         command
@@ -55,6 +56,18 @@ impl Drop for Delegated {
     /// The pool takes its tasks' cgroups away; those it sits in itself outlive it.
     fn drop(&mut self) {
         remove(&self.0);
+    }
+}
+
+/// Takes controllers back that a pool which was killed has handed on: no process could be born here before. systemd would
+/// have removed the whole tree.
+fn disarm(cgroup: &Path) {
+    for child in fs::read_dir(cgroup).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
+        disarm(&child.path());
+    }
+    let file = cgroup.join("cgroup.subtree_control");
+    for name in fs::read_to_string(&file).unwrap_or_default().split_ascii_whitespace() {
+        let _ = fs::write(&file, format!("-{name}"));
     }
 }
 
