@@ -1,7 +1,8 @@
 //! Where in the cgroup v2 hierarchy this process is, and whether that place is ours to build in.
 //!
 //! systemd's rule is followed: below a unit with `Delegate=yes` everything belongs to the unit, and elsewhere in its tree
-//! nothing does. A container's own root, the hierarchy's root, and a host without systemd have no such owner. Only looks;
+//! nothing does. The marks of a user's own manager cannot be read everywhere; but what belongs to a user is his to use, as
+//! the kernel has it, if nobody else lives there. A container's own root, the hierarchy's root, and a host without systemd have no such owner. Only looks;
 //! deliberately absent: making and moving anything, which is `delegate`'s.
 
 use std::ffi::CString;
@@ -63,6 +64,8 @@ struct Host<'h> {
     has_systemd: bool,
     /// Whether a cgroup has been handed controllers.
     has_controllers: &'h dyn Fn(&Path) -> bool,
+    /// Whether a cgroup belongs to the user that we are, who is not root.
+    is_owned: &'h dyn Fn(&Path) -> bool,
 }
 
 impl Place {
@@ -73,13 +76,19 @@ impl Place {
         let has_controllers = |cgroup: &Path| {
             fs::read_to_string(cgroup.join("cgroup.controllers")).is_ok_and(|list| !list.trim().is_empty())
         };
-        let host = Host { mount: &mount, is_marked: &is_marked, has_systemd, has_controllers: &has_controllers };
+        let host = Host {
+            mount: &mount,
+            is_marked: &is_marked,
+            has_systemd,
+            has_controllers: &has_controllers,
+            is_owned: &is_owned,
+        };
         Some(Self::of(&own, &host))
     }
 
     fn of(own: &Path, host: &Host<'_>) -> Self {
         let home = home_of(own, host);
-        let free = home == host.mount || !host.has_systemd || is_given(&home, host);
+        let free = home == host.mount || !host.has_systemd || is_given(&home, host) || (host.is_owned)(&home);
         let not_ours = (!free).then(|| format!("the cgroup {} is not delegated: {REMEDY}", home.display()));
         Self { home, not_ours }
     }
@@ -157,6 +166,12 @@ pub(super) fn is_ours(pid: i32) -> bool {
     }
 }
 
+fn is_owned(cgroup: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let user = nix::unistd::geteuid();
+    !user.is_root() && fs::metadata(cgroup).is_ok_and(|facts| facts.uid() == user.as_raw())
+}
+
 fn is_marked(cgroup: &Path) -> bool {
     let Ok(path) = CString::new(cgroup.as_os_str().as_bytes()) else { return false };
     let marks = MARKS.iter().filter_map(|mark| CString::new(*mark).ok());
@@ -175,8 +190,14 @@ mod tests {
     fn place(own: &str, marked: &[&str], has_systemd: bool) -> (String, bool) {
         let is_marked = |path: &Path| marked.iter().any(|known| path == Path::new("/m").join(known));
         let has_controllers = |path: &Path| path.ends_with("handed");
-        let host =
-            Host { mount: Path::new("/m"), is_marked: &is_marked, has_systemd, has_controllers: &has_controllers };
+        let is_owned = |path: &Path| path.ends_with("own.scope");
+        let host = Host {
+            mount: Path::new("/m"),
+            is_marked: &is_marked,
+            has_systemd,
+            has_controllers: &has_controllers,
+            is_owned: &is_owned,
+        };
         let place = Place::of(&Path::new("/m").join(own), &host);
         (place.home.to_str().unwrap().to_owned(), place.not_ours.is_none())
     }
@@ -200,6 +221,7 @@ mod tests {
         // A user's manager owns what is below it, and gives away by its own marks only.
         let scope = "u.slice/user@1.service/app.slice/x.scope";
         assert!(!place(scope, &["u.slice/user@1.service"], true).1);
+        assert!(place("u.slice/user@1.service/app.slice/own.scope", &[], true).1, "a user's own");
         assert!(!place("u.slice/user@1.service/init.scope", &["u.slice/user@1.service"], true).1);
     }
 
