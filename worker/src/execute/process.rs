@@ -69,7 +69,7 @@ pub struct Tools {
 }
 
 impl Tools {
-    fn leaf(&self) -> Option<&Leaf> {
+    pub(super) fn leaf(&self) -> Option<&Leaf> {
         self.leaves.as_ref().map(Leaves::current)
     }
 }

@@ -13,3 +13,4 @@ pub mod signal;
 pub mod spawn;
 pub mod stray;
 pub mod tree;
+pub mod usage;

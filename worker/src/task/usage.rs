@@ -16,7 +16,7 @@ pub struct Usage {
     pub max_rss_bytes: u64,
     /// Bytes read from block devices.
     pub read_bytes: u64,
-    /// Bytes written to block devices.
+    /// Bytes written that are meant for block devices.
     pub written_bytes: u64,
     /// The most memory of all its processes together, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -33,7 +33,7 @@ pub struct Usage {
     /// The most disk space of its scratch directory, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peak_disk_bytes: Option<u64>,
-    /// Who counted CPU time, memory and I/O.
+    /// Who counted CPU time and memory.
     pub source: UsageSource,
 }
 
@@ -46,4 +46,14 @@ pub enum UsageSource {
     Rusage,
     /// The kernel, for all that lived in the attempt's cgroup.
     Cgroup,
+}
+
+impl UsageSource {
+    /// Its name, as people and JSON see it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rusage => "rusage",
+            Self::Cgroup => "cgroup",
+        }
+    }
 }

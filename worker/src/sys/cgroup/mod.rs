@@ -3,11 +3,13 @@
 //! Works on directory descriptors and on the hierarchy's core only, so it needs no controller and is at home on hybrid
 //! hosts too. Deliberately absent: limits, which need controllers.
 
+mod gauges;
 mod stats;
 
+pub use gauges::Gauges;
 pub use stats::{CpuStat, IoStat, MemoryEvents};
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -43,6 +45,7 @@ fn mount_point() -> Option<PathBuf> {
 pub struct Leaf {
     directory: OwnedFd,
     killed: Cell<bool>,
+    gauges: OnceCell<Gauges>,
 }
 
 impl Leaf {
@@ -61,7 +64,7 @@ impl Leaf {
 
     /// The cgroup behind an open directory.
     pub fn from_fd(directory: OwnedFd) -> Self {
-        Self { directory, killed: Cell::new(false) }
+        Self { directory, killed: Cell::new(false), gauges: OnceCell::new() }
     }
 
     /// Kills every process in the cgroup and below it, at once.
