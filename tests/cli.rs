@@ -349,7 +349,7 @@ fn every_help_goes_to_standard_output_and_says_something() {
 }
 
 /// Every command there is.
-const COMMANDS: [&str; 22] = [
+const COMMANDS: [&str; 23] = [
     "",
     "worker",
     "worker start",
@@ -372,6 +372,7 @@ const COMMANDS: [&str; 22] = [
     "run",
     "logs",
     "events",
+    "doctor",
 ];
 
 // Output.

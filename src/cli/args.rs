@@ -90,6 +90,8 @@ pub enum Command {
     Logs(LogsArgs),
     /// Show what happened, as JSON Lines
     Events(EventsArgs),
+    /// Tell what this host offers, and what acode makes of it
+    Doctor(DoctorArgs),
 }
 
 /// `acode worker`
@@ -382,6 +384,22 @@ pub struct LogsArgs {
     /// From this time on: RFC 3339, or so long ago, as in 10m
     #[arg(long, value_name = "T", value_parser = values::since)]
     pub since: Option<Stamp>,
+}
+
+/// `acode doctor`
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Needs no pool and changes nothing. Exit code 0 if all that the configuration asks for can be had, \
+else 1.
+
+Examples:
+  acode doctor
+  acode doctor --json | jq '.checks[] | select(.verdict != \"ok\")'"
+)]
+pub struct DoctorArgs {
+    /// The configuration file [default: $ACODE_CONFIG, ./acode.yaml, the user's, the system's]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 /// `acode events`

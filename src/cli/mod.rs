@@ -5,6 +5,7 @@
 //! knowledge of how a pool works.
 
 pub mod args;
+mod doctor;
 mod door;
 mod error;
 mod events;
@@ -73,5 +74,6 @@ fn run(args: Args) -> Result<Exit, CliError> {
         Command::Run(args) => run::run(&context, *args),
         Command::Logs(args) => logs::pool(&context, &args),
         Command::Events(args) => events::run(&context, &args),
+        Command::Doctor(args) => doctor::run(&context, &args),
     }
 }

@@ -37,7 +37,7 @@ use super::starting::Starting;
 use super::streams::Streams;
 use super::{Launch, MAX_ROWS, PoolError, Supervisor, settings};
 use crate::rundir::{Dirs, InstanceLock, WorkersLock};
-use crate::store::{AttemptEnd, EventKind, Next, Op, Queue, Store, StoreError};
+use crate::store::{AttemptEnd, AttemptNotes, EventKind, Next, Op, Queue, Store, StoreError};
 use crate::sweep;
 
 /// How long old workers get to leave by themselves beyond their kill grace.
@@ -302,6 +302,7 @@ pub(super) fn put_back_interrupted(store: &mut dyn Queue, now_us: u64) -> Result
             error: Some("the pool was killed".to_owned()),
             result: None,
             reason: None,
+            notes: AttemptNotes::default(),
             next: Next::Requeue,
         })));
     }

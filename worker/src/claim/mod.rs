@@ -32,7 +32,7 @@ pub use lane::{LANES, Lane};
 pub use producer::{Full, NoSuchRow, Producer};
 #[cfg(not(feature = "loom"))]
 pub use region::Region;
-pub use row::{LiveUse, RowSnapshot, WorkerState};
+pub use row::{RowSnapshot, WorkerState};
 pub use slot::PAYLOAD_MAX;
 pub use table::{Geometry, LayoutError};
 pub use word::{GENERATION_MAX, NOBODY, SLOT_LIMIT, State, Ticket, Word, next_generation};

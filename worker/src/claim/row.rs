@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::atomic::{AtomicU64, Ordering, fence};
 use super::word::Ticket;
-use crate::task::WorkerId;
+use crate::task::{LiveUse, WorkerId};
 
 /// What a worker is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -56,19 +56,6 @@ impl fmt::Display for WorkerState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
-}
-
-/// What a worker's running task uses, as its last look at it found: figures of one moment each, not all of the same.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct LiveUse {
-    /// CPU time so far, in microseconds.
-    pub cpu_us: u64,
-    /// Memory now, in bytes.
-    pub memory_bytes: u64,
-    /// Processes and threads now.
-    pub pids: u64,
-    /// Disk space of its scratch directory now, in bytes; 0 where nobody looks.
-    pub disk_bytes: u64,
 }
 
 /// A row as it stood when it was read.

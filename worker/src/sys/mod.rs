@@ -6,6 +6,7 @@
 pub mod cgroup;
 pub mod clock;
 pub mod failpoint;
+pub mod features;
 pub mod pipe;
 pub mod process;
 pub mod rlimit;

@@ -26,7 +26,7 @@ pub use state::TaskState;
 pub use submission::{
     Array, Blocker, Dependency, DependencyKind, GroupWish, IfExists, Key, Submission, fill_placeholders,
 };
-pub use usage::{Usage, UsageSource};
+pub use usage::{LiveUse, Usage, UsageSource};
 pub use verdict::{Isolation, OutputRef, TreeGuard, Verdict};
 
 /// The largest result that a task may leave in `$ACODE_RESULT`, in bytes.

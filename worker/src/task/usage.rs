@@ -37,6 +37,19 @@ pub struct Usage {
     pub source: UsageSource,
 }
 
+/// What a running task uses, as its last look at it found: figures of one moment each, not all of the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LiveUse {
+    /// CPU time so far, in microseconds.
+    pub cpu_us: u64,
+    /// Memory now, in bytes.
+    pub memory_bytes: u64,
+    /// Processes and threads now.
+    pub pids: u64,
+    /// Disk space of its scratch directory now, in bytes; 0 where nobody looks.
+    pub disk_bytes: u64,
+}
+
 /// Who counted what an attempt used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

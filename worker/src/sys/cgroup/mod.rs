@@ -6,7 +6,7 @@
 mod gauges;
 mod stats;
 
-pub use gauges::Gauges;
+pub use gauges::{Gauges, enabled_controllers};
 pub use stats::{CpuStat, IoStat, MemoryEvents};
 
 use std::cell::{Cell, OnceCell};
