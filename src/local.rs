@@ -320,6 +320,10 @@ impl Local {
         for number in sweep::idle_checkpoints(&self.store, &self.dirs.checkpoints())? {
             let _ = acode_worker::room::remove_checkpoint(&self.dirs.checkpoints(), number);
         }
+        // How many are kept, and how long, is the pool's configuration to say.
+        for name in sweep::surplus_kept(&self.store, &self.dirs.kept(), u32::MAX, None)? {
+            let _ = acode_worker::room::remove_kept(&self.dirs.kept(), &name);
+        }
         sweep::remove_unread_copies(&self.store, &self.dirs.stdin())?;
         json(&reply::Pruned { tasks, log_bytes })
     }

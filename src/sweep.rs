@@ -1,7 +1,7 @@
-//! What lies in the state directory beside the queue and belongs to tasks: checkpoint directories, and copies of what
-//! submitters had on standard input. Finds those that no task needs any more.
+//! What lies in the state directory beside the queue and belongs to tasks: checkpoint directories, scratch directories
+//! that were kept, and copies of what submitters had on standard input. Finds those that no task needs any more.
 //!
-//! Asked by whoever owns the queue: after pruning, and when a pool starts. Deliberately absent: removing checkpoint
+//! Asked by whoever owns the queue: after pruning, and when a pool starts. Deliberately absent: removing
 //! directories, which may take long and so is a worker's where there is one.
 
 use std::ffi::OsStr;
@@ -38,6 +38,31 @@ pub fn idle_checkpoints(store: &dyn Queue, folder: &Path) -> Result<Vec<u64>, St
         }
     }
     Ok(idle)
+}
+
+/// The names of kept scratch directories whose tasks are gone, or that are older than `max_age`, or one too many.
+///
+/// # Errors
+/// The queue cannot be read.
+pub fn surplus_kept(
+    store: &dyn Queue,
+    folder: &Path,
+    max: u32,
+    max_age: Option<Duration>,
+) -> Result<Vec<String>, StoreError> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let oldest_ns = max_age.map(|age| i128::try_from(now.saturating_sub(age).as_nanos()).unwrap_or(0));
+    let mut surplus = Vec::new();
+    let mut left = max;
+    for kept in room::kept(folder) {
+        let is_young = oldest_ns.is_none_or(|oldest_ns| kept.at_ns >= oldest_ns);
+        if left > 0 && is_young && store.get(kept.task)?.is_some() {
+            left -= 1;
+        } else {
+            surplus.push(kept.name);
+        }
+    }
+    Ok(surplus)
 }
 
 /// Removes the copies of standard input that no task reads, and that are too old for their task to be on its way.

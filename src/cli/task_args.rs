@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use acode_worker::task::{ExitCodes, IfExists, Priority, TaskSignal};
+use acode_worker::task::{Cleanup, ExitCodes, IfExists, Priority, TaskSignal};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::values;
@@ -80,6 +80,9 @@ pub struct TaskOptions {
     /// Give it a directory that outlives its attempts, as $ACODE_CHECKPOINT
     #[arg(long)]
     pub checkpoint: bool,
+    /// Remove its scratch directory after these ends only, and else keep it
+    #[arg(long, value_name = "WHEN", value_parser = cleanup_parser())]
+    pub cleanup: Option<Cleanup>,
     /// Start it so much later at the earliest
     #[arg(long, value_name = "D", value_parser = values::duration)]
     pub delay: Option<Duration>,
@@ -141,6 +144,11 @@ fn priority_parser() -> impl TypedValueParser<Value = Priority> {
         // The parser lets no other name through.
         Priority::ALL.into_iter().find(|priority| priority.name() == name).unwrap_or_default()
     })
+}
+
+fn cleanup_parser() -> impl TypedValueParser<Value = Cleanup> {
+    PossibleValuesParser::new(Cleanup::ALL.map(Cleanup::name))
+        .map(|name| Cleanup::ALL.into_iter().find(|when| when.name() == name).unwrap_or_default())
 }
 
 fn if_exists_parser() -> impl TypedValueParser<Value = IfExists> {

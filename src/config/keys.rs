@@ -8,9 +8,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use acode_worker::task::{Env, ExitCodes, GroupWish};
+use acode_worker::task::{DiskMethod, Env, ExitCodes, GroupWish};
 
-use super::{Config, LogLevel, Named, OverLimitAction, Switch, WorkerMode};
+use super::{Config, LogLevel, Named, OverLimitAction, Switch, When, WorkerMode};
 use crate::tree::{Fault, Node};
 
 /// The most workers that any configuration may ask for. Each costs the supervisor a few descriptors, and the usual
@@ -56,6 +56,8 @@ pub(super) enum Slot {
     Switch(Place<Switch>),
     Mode(Place<WorkerMode>),
     Action(Place<OverLimitAction>),
+    Method(Place<DiskMethod>),
+    Cleanup(Place<When>),
     Level(Place<LogLevel>),
     Patterns(Place<Vec<String>>),
     Words(Place<Vec<String>>),
@@ -115,6 +117,8 @@ pub(super) static KEYS: &[Key] = &[
         "disk space of one task's scratch directory, in MiB"),
     key("workers.resources.overLimitAction", Slot::Action(|c| &mut c.workers.over_limit_action),
         "what happens to a task above its memory or disk limit"),
+    key("workers.disk.method", Slot::Method(|c| &mut c.workers.disk_method),
+        "by what means the disk limit of a task is held; auto: quota where there is one, else sampling"),
     key("workers.scaling.enabled", Slot::Switch(|c| &mut c.workers.scaling.enabled),
         "whether the number of workers follows the load; auto: unless workers.count is given"),
     key("workers.scaling.minCount", Slot::Count(|c| &mut c.workers.scaling.min_count, 1, WORKERS_MAX),
@@ -167,6 +171,12 @@ pub(super) static KEYS: &[Key] = &[
         "what runs as a task of its own when a task has ended, with the verdict in its environment"),
     key("tasks.onFinishTimeoutSeconds", Slot::Seconds(|c| &mut c.tasks.on_finish_timeout, 1, YEAR_S),
         "how long such a task may take, and one that a task asks for itself"),
+    key("cleanup.scratch", Slot::Cleanup(|c| &mut c.cleanup.scratch),
+        "after which ends of an attempt its scratch directory is removed; after others it is kept"),
+    key("cleanup.maxKept", Slot::Count(|c| &mut c.cleanup.max_kept, 0, 100_000),
+        "the most scratch directories that are kept; the oldest go first"),
+    key("cleanup.maxKeptAgeDays", Slot::OptionalDays(|c| &mut c.cleanup.max_kept_age, 1, 36_500),
+        "how long a scratch directory is kept; at most as long as its task"),
     key("output.maxBytesPerTask", Slot::Amount(|c| &mut c.output.max_bytes_per_task, 0, TIB),
         "bytes of output that are kept of one attempt"),
     key("output.segmentBytes", Slot::Amount(|c| &mut c.output.segment_bytes, 64 * KIB, 4 * GIB),
@@ -300,6 +310,8 @@ impl Key {
             Slot::Switch(place) => *place(config) = self.named(node)?,
             Slot::Mode(place) => *place(config) = self.named(node)?,
             Slot::Action(place) => *place(config) = self.named(node)?,
+            Slot::Method(place) => *place(config) = self.named(node)?,
+            Slot::Cleanup(place) => *place(config) = self.named(node)?,
             Slot::Level(place) => *place(config) = self.named(node)?,
             Slot::Patterns(place) => *place(config) = self.patterns(node)?,
             Slot::Words(place) => *place(config) = self.words(node)?,
@@ -425,6 +437,8 @@ impl Slot {
             Self::Switch(_) => names::<Switch>(),
             Self::Mode(_) => names::<WorkerMode>(),
             Self::Action(_) => names::<OverLimitAction>(),
+            Self::Method(_) => names::<DiskMethod>(),
+            Self::Cleanup(_) => names::<When>(),
             Self::Level(_) => names::<LogLevel>(),
             Self::Patterns(_) => "a list of names, each with or without a * at its end,".to_owned(),
             Self::Words(_) => "a program, by its name or its absolute path, and its arguments, as a list,".to_owned(),
@@ -461,6 +475,8 @@ impl Slot {
             Self::Switch(place) => place(config).name().to_owned(),
             Self::Mode(place) => place(config).name().to_owned(),
             Self::Action(place) => place(config).name().to_owned(),
+            Self::Method(place) => Named::name(*place(config)).to_owned(),
+            Self::Cleanup(place) => place(config).name().to_owned(),
             Self::Level(place) => place(config).name().to_owned(),
             Self::Patterns(place) | Self::Words(place) => format!("[{}]", place(config).join(", ")),
             Self::Variables(_) | Self::Limits(_) => "{}".to_owned(),

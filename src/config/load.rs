@@ -252,6 +252,8 @@ fn variable_node<'v>(slot: &Slot, text: &'v str) -> Node<'v> {
         | Slot::Switch(_)
         | Slot::Mode(_)
         | Slot::Action(_)
+        | Slot::Method(_)
+        | Slot::Cleanup(_)
         | Slot::Level(_)
         | Slot::File(_)
         | Slot::Name(_)

@@ -22,9 +22,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use acode_worker::task::{Env, Limits, Retry, Rlimits};
+use acode_worker::task::{DiskMethod, Env, Limits, Retry, Rlimits};
 
-pub use acode_worker::task::OverLimitAction;
+pub use acode_worker::task::{Cleanup as When, OverLimitAction};
 
 /// Everything that can be configured. The defaults are those of [`Config::default`].
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -33,6 +33,8 @@ pub struct Config {
     pub workers: Workers,
     /// What a task gets that does not say otherwise: `tasks`.
     pub tasks: Tasks,
+    /// When what tasks leave is removed: `cleanup`.
+    pub cleanup: Cleanup,
     /// The output journal: `output`.
     pub output: Output,
     /// What is kept of finished work: `retention`.
@@ -87,6 +89,8 @@ pub struct Workers {
     pub limits: Limits,
     /// What happens to a task above its memory or disk limit.
     pub over_limit_action: OverLimitAction,
+    /// By what means the limits of scratch directories are held.
+    pub disk_method: DiskMethod,
     /// How their number follows the load.
     pub scaling: Scaling,
     /// How they are looked after.
@@ -181,6 +185,17 @@ impl Tasks {
             None => name == pattern,
         })
     }
+}
+
+/// When what tasks leave is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cleanup {
+    /// After which ends a scratch directory is removed; else it is kept.
+    pub scratch: When,
+    /// The most scratch directories that are kept.
+    pub max_kept: u32,
+    /// How long they are kept; `None` is as long as their tasks.
+    pub max_kept_age: Option<Duration>,
 }
 
 /// The output journal.
@@ -328,6 +343,21 @@ impl Named for OverLimitAction {
         &[("warn", Self::Warn), ("throttle", Self::Throttle), ("kill", Self::Kill)];
 }
 
+impl Named for When {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("always", Self::Always), ("success", Self::Success), ("failure", Self::Failure), ("never", Self::Never)];
+}
+
+impl Named for DiskMethod {
+    const NAMES: &'static [(&'static str, Self)] = &[
+        ("auto", Self::Auto),
+        ("quota", Self::Quota),
+        ("loop", Self::Loop),
+        ("tmpfs", Self::Tmpfs),
+        ("sampling", Self::Sampling),
+    ];
+}
+
 impl Named for Switch {
     const NAMES: &'static [(&'static str, Self)] = &[("true", Self::On), ("false", Self::Off), ("auto", Self::Auto)];
 }
@@ -364,6 +394,7 @@ impl Default for Workers {
             umask: 0o077,
             limits: Limits::default(),
             over_limit_action: OverLimitAction::default(),
+            disk_method: DiskMethod::default(),
             scaling: Scaling::default(),
             health_check: HealthCheck::default(),
             recycle: Recycle::default(),
@@ -411,6 +442,12 @@ impl Default for Tasks {
             on_finish: Vec::new(),
             on_finish_timeout: Duration::from_secs(60),
         }
+    }
+}
+
+impl Default for Cleanup {
+    fn default() -> Self {
+        Self { scratch: When::Always, max_kept: 100, max_kept_age: Some(Duration::from_secs(7 * 86_400)) }
     }
 }
 

@@ -181,6 +181,11 @@ impl Dirs {
         self.state.join("rooms")
     }
 
+    /// The folder of scratch directories that were kept.
+    pub fn kept(&self) -> PathBuf {
+        self.state.join("kept")
+    }
+
     /// The folder of the tasks' checkpoint directories.
     pub fn checkpoints(&self) -> PathBuf {
         self.state.join("checkpoints")

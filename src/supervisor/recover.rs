@@ -157,11 +157,7 @@ fn open_door(dirs: &Dirs, config: &crate::config::Config) -> Result<Clients, Poo
 /// Says which configured limits nothing holds in this version, and refuses to start if they were to be held by killing.
 fn check_limits(config: &crate::config::Config) -> Result<(), PoolError> {
     let limits = config.workers.limits;
-    let set = [
-        ("cpuPercent", limits.cpu_percent.is_some()),
-        ("memoryMb", limits.memory_mb.is_some()),
-        ("diskMb", limits.disk_mb.is_some()),
-    ];
+    let set = [("cpuPercent", limits.cpu_percent.is_some()), ("memoryMb", limits.memory_mb.is_some())];
     let unheld: Vec<&str> = set.into_iter().filter(|(_, set)| *set).map(|(name, _)| name).collect();
     if unheld.is_empty() {
         return Ok(());
@@ -202,7 +198,7 @@ fn recover(dirs: &Dirs, boot_id: &str, config: &crate::config::Config) -> Result
     failpoint!("recover.before-put-back");
     put_back_interrupted(&mut store, crate::requests::now_us())?;
     failpoint!("recover.after-put-back");
-    sweep(&store, dirs)?;
+    sweep(&store, dirs, &config.cleanup)?;
     Ok((store, cgroup))
 }
 
@@ -247,6 +243,7 @@ fn clear_left_overs(dirs: &Dirs, base: Option<&Path>, note: &Path) -> Result<(),
         std::fs::write(note, base.as_os_str().as_encoded_bytes()).map_err(failed("the state cannot be written"))?;
         cgroup::Leaf::make(base).map_err(failed("the cgroup for tasks cannot be made"))?;
     }
+    acode_worker::room::disk::release_all(&dirs.rooms());
     for folder in [dirs.rooms(), dirs.spill()] {
         match acode_worker::room::remove_tree(&folder) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -273,10 +270,15 @@ fn kill_strays(rooms: &Path) -> Result<(), PoolError> {
 }
 
 /// Removes what belongs to tasks that are gone: before there is a worker that could do it, and nobody waits yet.
-fn sweep(store: &Store, dirs: &Dirs) -> Result<(), PoolError> {
+fn sweep(store: &Store, dirs: &Dirs, cleanup: &crate::config::Cleanup) -> Result<(), PoolError> {
     for number in sweep::idle_checkpoints(store, &dirs.checkpoints())? {
         if let Err(error) = acode_worker::room::remove_checkpoint(&dirs.checkpoints(), number) {
             tracing::warn!(%error, number, "a checkpoint directory cannot be removed");
+        }
+    }
+    for name in sweep::surplus_kept(store, &dirs.kept(), cleanup.max_kept, cleanup.max_kept_age)? {
+        if let Err(error) = acode_worker::room::remove_kept(&dirs.kept(), &name) {
+            tracing::warn!(%error, name, "a kept scratch directory cannot be removed");
         }
     }
     Ok(sweep::remove_unread_copies(store, &dirs.stdin())?)

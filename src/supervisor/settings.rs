@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use acode_worker::task::{Cleanup, Env, Limits, OutputCaps, Sandbox};
-use acode_worker::wire::{JobserverPlace, WorkerSettings};
+use acode_worker::task::{Env, Limits, OutputCaps, Sandbox};
+use acode_worker::wire::{JobserverPlace, KeptPlace, WorkerSettings};
 
 use super::decide::Rules;
 use super::judge::Policy;
@@ -39,7 +39,9 @@ pub fn worker_settings(config: &Config, dirs: &Dirs) -> WorkerSettings {
         limits: Limits { action: Some(workers.over_limit_action), ..workers.limits },
         max_limits: Limits::default(),
         sandbox: Sandbox::default(),
-        cleanup: Cleanup::default(),
+        cleanup: config.cleanup.scratch,
+        kept: KeptPlace { folder: dirs.kept(), max: config.cleanup.max_kept },
+        disk: workers.disk_method,
         umask: workers.umask,
         output: OutputCaps { per_attempt: config.output.max_bytes_per_task },
         segment_bytes: config.output.segment_bytes,

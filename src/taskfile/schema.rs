@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use acode_worker::task::{
-    Array, DependencyKind, Env, ExitCodes, GroupWish, IfExists, Key, Priority, Retries, Rlimits, SoftTimeout,
+    Array, Cleanup, DependencyKind, Env, ExitCodes, GroupWish, IfExists, Key, Priority, Retries, Rlimits, SoftTimeout,
     SpecError, Submission, TaskSignal, TaskSpec,
 };
 
@@ -17,7 +17,7 @@ use super::{expand, parse_duration, parse_moment};
 use crate::tree::{At, Entry, Fault, FaultKind, Node, Scalar, ScalarKind, Value};
 
 /// The keys that `defaults` may have, which a task may have too.
-const SHARED: [&str; 20] = [
+const SHARED: [&str; 21] = [
     "priority",
     "timeout",
     "softTimeout",
@@ -25,6 +25,7 @@ const SHARED: [&str; 20] = [
     "grace",
     "retries",
     "checkpoint",
+    "cleanup",
     "delay",
     "notBefore",
     "expires",
@@ -137,6 +138,7 @@ impl Draft {
                 }
             }
             "checkpoint" => spec.checkpoint = node.as_bool("checkpoint")?,
+            "cleanup" => spec.cleanup = if is_none(node) { None } else { Some(cleanup(node)?) },
             "grace" => spec.grace_ms = optional_millis(node, "grace")?,
             "retries" => spec.retry = Some(retries(node, spec.retry.unwrap_or_default())?),
             "delay" => self.submission.delay_ms = optional_millis(node, "delay")?,
@@ -275,6 +277,12 @@ fn if_exists(node: &Node<'_>) -> Result<IfExists, Fault> {
     let text = node.as_text("ifExists")?;
     let found = IfExists::ALL.into_iter().find(|choice| choice.name() == text);
     found.ok_or_else(|| node.refused("ifExists", "refuse or existing"))
+}
+
+fn cleanup(node: &Node<'_>) -> Result<Cleanup, Fault> {
+    let text = node.as_text("cleanup")?;
+    let found = Cleanup::ALL.into_iter().find(|when| when.name() == text);
+    found.ok_or_else(|| node.refused("cleanup", "always, success, failure or never"))
 }
 
 fn priority(node: &Node<'_>) -> Result<Priority, Fault> {

@@ -56,6 +56,7 @@ pub fn live(inherited: Inherited) -> i32 {
             next_settings: None,
             stopping: false,
             discards: Vec::new(),
+            kept: execute::Chores::default(),
             settings: birth.settings,
         },
         payload: Vec::new(),
@@ -128,6 +129,7 @@ impl Worker {
                 let _ = room::remove_checkpoint(&self.tools.settings.checkpoints, number);
                 self.tools.claimer.beat(clock::monotonic_ns());
             }
+            execute::Chores::work(&mut self.tools, |tools| tools.claimer.beat(clock::monotonic_ns()));
             if self.tools.stopping {
                 return Ok(());
             }
@@ -151,6 +153,7 @@ impl Worker {
                 // Between tasks nothing is held, so these came too late.
                 Order::Cancel { .. } | Order::GiveBack { .. } | Order::Suspend { .. } | Order::Resume { .. } => {}
                 Order::Discard { number } => self.tools.discards.push(number),
+                Order::DiscardKept { name } => self.tools.kept.discard(name),
             }
         }
         Ok(())

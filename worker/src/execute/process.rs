@@ -23,7 +23,7 @@ use crate::sys::failpoint;
 use crate::sys::spawn::{self, CStringArray, Child, Spawn, SpawnError, Step};
 use crate::sys::tree::{self, Ended, Reaper, Remains};
 use crate::sys::{clock, pipe, process};
-use crate::task::{Assignment, Isolation, TreeGuard, Usage, Verdict};
+use crate::task::{Assignment, Cleanup, Isolation, TreeGuard, Usage, Verdict};
 use crate::wire::{Finished, Line, LineClosed, Order, Progress, Report, WorkerSettings};
 
 /// Bytes read from a task's output at once.
@@ -66,6 +66,8 @@ pub struct Tools {
     pub stopping: bool,
     /// Numbers of tasks whose checkpoint directories are to be removed when no task runs.
     pub discards: Vec<u64>,
+    /// What is to be done about kept scratch directories when no task runs.
+    pub kept: super::keep::Chores,
 }
 
 impl Tools {
@@ -180,7 +182,7 @@ pub fn run(tools: &mut Tools, attempt: &Attempt) -> Result<Finished, LineClosed>
     finished.finished_us = clock::unix_us();
     finished.usage.wall_us = (clock::monotonic_ns() - started_ns) / 1_000;
     failpoint!("worker.before-cleanup");
-    collect(tools, &mut finished);
+    collect(tools, attempt.task.spec.cleanup, &mut finished);
     failpoint!("worker.after-cleanup");
     Ok(finished)
 }
@@ -211,13 +213,14 @@ pub fn blank(attempt: &Attempt, verdict: Verdict, at_us: i64) -> Finished {
 }
 
 /// Takes what the task left in its room, and makes the room fit for the next one.
-fn collect(tools: &mut Tools, finished: &mut Finished) {
+fn collect(tools: &mut Tools, cleanup: Option<Cleanup>, finished: &mut Finished) {
     let left = tools.room.collect();
     if let Some(progress) = left.progress {
         finished.progress = Some(Progress { percent: f64::from(progress.percent), message: progress.message });
     }
     finished.result = left.result.map(|value| value.to_string());
     finished.error = left.error.or(left.result_error);
+    super::keep::keep(tools, cleanup, finished);
     if tools.leaves.as_mut().is_some_and(|leaves| leaves.renew().is_err()) {
         // Without a leaf that a task could be born into, the subreaper alone holds trees together from now on.
         tools.leaves = None;
@@ -264,7 +267,7 @@ fn start(tools: &mut Tools, attempt: &Attempt) -> Result<(Child, Outputs, Writer
     let places = program::Places { room: &tools.room, checkpoint: checkpoint.as_deref() };
     program::environment(&tools.settings, &attempt.task, &tools.facts, places, &mut tools.envp);
     let watch = Watch::begin(tools, attempt)?;
-    let rlimits = spec.rlimits.or(tools.settings.rlimits).scaled(attempt.task.memory_scale);
+    let rlimits = watch.bound(spec.rlimits.or(tools.settings.rlimits).scaled(attempt.task.memory_scale));
     let child = spawn::spawn(&Spawn {
         programs: &programs,
         argv: &tools.argv,
@@ -273,6 +276,7 @@ fn start(tools: &mut Tools, attempt: &Attempt) -> Result<(Child, Outputs, Writer
         stdio: [stdin.as_ref().map_or(tools.null.as_fd(), |f| f.as_fd()), writers[0].as_fd(), writers[1].as_fd()],
         cgroup: tools.leaf().map(AsFd::as_fd),
         rlimits: &program::raw_limits(&rlimits),
+        heeds_quota: watch.needs_quota(),
         umask: tools.settings.umask,
     });
     let SpawnError { step, source } = match child {
@@ -522,6 +526,7 @@ impl Run<'_> {
                 Ok(Some(Order::Ping { nonce })) => drop(self.tools.line.report(&Report::Pong { nonce })),
                 Ok(Some(Order::Configure(settings))) => self.tools.next_settings = Some(settings),
                 Ok(Some(Order::Discard { number })) => self.tools.discards.push(number),
+                Ok(Some(Order::DiscardKept { name })) => self.tools.kept.discard(name),
                 Ok(Some(Order::Cancel { ticket, now })) if ticket == self.attempt.ticket => match now {
                     true => self.end_now(End::Cancel),
                     false => self.end(End::Cancel),

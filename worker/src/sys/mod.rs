@@ -3,11 +3,16 @@
 //! Each function is a thin, safe face over one primitive. Deliberately absent: any knowledge of tasks, workers or
 //! the queue.
 
+pub mod attributes;
 pub mod cgroup;
 pub mod clock;
+pub mod entries;
 pub mod failpoint;
+pub mod loopback;
+pub mod mount;
 pub mod pipe;
 pub mod process;
+pub mod quota;
 pub mod rlimit;
 pub mod signal;
 pub mod spawn;

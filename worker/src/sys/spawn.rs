@@ -31,6 +31,8 @@ pub struct Spawn<'a> {
     pub rlimits: &'a [RawLimit],
     /// File mode creation mask.
     pub umask: u32,
+    /// Whether it is bound by disk quotas even as root: without the privilege (`CAP_SYS_RESOURCE`) of passing over them.
+    pub heeds_quota: bool,
 }
 
 /// A started child.
@@ -149,7 +151,17 @@ pub fn can_be_born_into(leaf: BorrowedFd<'_>) -> bool {
     let Ok(null) = std::fs::File::open("/dev/null") else { return false };
     let stdio = [null.as_fd(); 3];
     let cgroup = Some(leaf);
-    let probe = Spawn { programs: &[c"/"], argv: &argv, envp: &envp, cwd: c"/", stdio, cgroup, rlimits: &[], umask: 0 };
+    let probe = Spawn {
+        programs: &[c"/"],
+        argv: &argv,
+        envp: &envp,
+        cwd: c"/",
+        stdio,
+        cgroup,
+        rlimits: &[],
+        umask: 0,
+        heeds_quota: false,
+    };
     matches!(spawn(&probe), Err(SpawnError { step: Step::Exec, .. }))
 }
 
@@ -300,6 +312,9 @@ fn prepare(shared: &Shared<'_>) -> Option<Step> {
         if !spawn.rlimits.iter().all(|limit| limit.apply()) {
             return Some(Step::Limit);
         }
+        if spawn.heeds_quota && !give_up_passing_quotas() {
+            return Some(Step::Limit);
+        }
         if libc::chdir(spawn.cwd.as_ptr()) != 0 {
             return Some(Step::Cwd);
         }
@@ -310,6 +325,19 @@ fn prepare(shared: &Shared<'_>) -> Option<Step> {
         libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
     }
     None
+}
+
+/// Sees to it that the program to be executed will not have `CAP_SYS_RESOURCE`, by which ext4 lets a process pass over
+/// quotas; this process keeps it until then. Async-signal-safe; says whether the kernel took it.
+fn give_up_passing_quotas() -> bool {
+    /// The number of `CAP_SYS_RESOURCE`.
+    const RESOURCE: libc::c_ulong = 24;
+    // SAFETY: plain system calls on numbers.
+    unsafe {
+        let is_held = libc::prctl(libc::PR_CAPBSET_READ, RESOURCE, 0, 0, 0) == 1;
+        libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_LOWER, RESOURCE, 0, 0);
+        !is_held || libc::prctl(libc::PR_CAPBSET_DROP, RESOURCE, 0, 0, 0) == 0
+    }
 }
 
 /// Executes the first program that exists; returns only on failure, with errno saying why.

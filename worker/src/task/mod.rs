@@ -4,6 +4,7 @@
 //! the one that people see, so a change of a name here is a change of the public interface.
 
 mod cleanup;
+mod disk;
 mod id;
 mod limits;
 mod retry;
@@ -16,6 +17,7 @@ mod usage;
 mod verdict;
 
 pub use cleanup::Cleanup;
+pub use disk::DiskMethod;
 pub use id::{IdError, TaskId, WorkerId};
 pub use limits::{HeldLimit, Hold, Limits, OverLimitAction, Rlimits};
 pub use retry::{ExitCodes, Retries, Retry};

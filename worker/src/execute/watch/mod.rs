@@ -12,7 +12,7 @@ mod meter;
 
 use super::process::{Attempt, Tools};
 use crate::sys::tree::Used;
-use crate::task::{HeldLimit, Usage, Verdict};
+use crate::task::{HeldLimit, Rlimits, Usage, Verdict};
 
 /// A limit whose excess ends an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,9 +67,19 @@ impl Watch {
         let limits = spec.limits.or(tools.settings.limits).scaled(attempt.task.memory_scale);
         Ok(Self {
             leaf: leaf::Leaf::begin(tools, &limits)?,
-            disk: disk::Disk::begin(tools, &limits)?,
+            disk: disk::Disk::begin(tools, attempt, &limits)?,
             meter: meter::Meter::begin(tools, &limits),
         })
+    }
+
+    /// The limits of the task's processes, with what holds its disk limit.
+    pub fn bound(&self, rlimits: Rlimits) -> Rlimits {
+        self.disk.bound(rlimits)
+    }
+
+    /// Whether the task must not have the privilege of passing over disk quotas.
+    pub fn needs_quota(&self) -> bool {
+        self.disk.needs_quota()
     }
 
     /// When it wants to look again, in nanoseconds of the monotonic clock.
