@@ -79,11 +79,19 @@ pub struct Options {
     vars: Vec<(String, String)>,
     failpoint: Option<String>,
     hides_cgroups: bool,
+    folder: PathBuf,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { count: 2, yaml: String::new(), vars: Vec::new(), failpoint: None, hides_cgroups: false }
+        Self {
+            count: 2,
+            yaml: String::new(),
+            vars: Vec::new(),
+            failpoint: None,
+            hides_cgroups: false,
+            folder: "/tmp".into(),
+        }
     }
 }
 
@@ -112,6 +120,13 @@ impl Options {
     #[must_use]
     pub fn without_cgroups(mut self) -> Self {
         self.hides_cgroups = true;
+        self
+    }
+
+    /// With its directory in this folder, whose path must be short.
+    #[must_use]
+    pub fn within(mut self, folder: &str) -> Self {
+        self.folder = folder.into();
         self
     }
 
@@ -147,7 +162,7 @@ impl Pool {
     /// Makes the directory of a pool that is not started yet.
     pub fn prepare(options: Options) -> Self {
         // Not where $TMPDIR says: the path of the control socket must fit into 108 bytes.
-        let home = tempfile::Builder::new().prefix("ac-").tempdir_in("/tmp").unwrap();
+        let home = tempfile::Builder::new().prefix("ac-").tempdir_in(&options.folder).unwrap();
         let place = if options.hides_cgroups { None } else { place::Delegated::make() };
         let pool = Self { options, child: None, abandoned: false, place, home };
         fs::write(pool.file("acode.yaml"), format!("log:\n  level: debug\n{}", pool.options.yaml)).unwrap();

@@ -30,8 +30,11 @@ const MAKERS: [&str; 4] = ["/usr/sbin/mke2fs", "/sbin/mke2fs", "/usr/bin/mke2fs"
 const OWN_INODES: u64 = 11;
 /// Bytes of an inode in the image.
 const INODE: u64 = 256;
-/// Bytes for the bookkeeping of an image beside inodes and what ext4 holds back, which is a fiftieth.
-const BOOKKEEPING: u64 = 1 << 20;
+/// Bytes for the bookkeeping of an image beside inodes; and one more for so many bytes of it.
+const BOOKKEEPING: u64 = 128 << 10;
+const BYTES_PER_BOOKKEEPING: u64 = 1 << 11;
+/// The most bytes that ext4 holds back, which is a fiftieth up to there.
+const HELD_BACK_MAX: u64 = 17 << 20;
 
 /// Whether a tmpfs can be mounted.
 pub(super) fn check() -> io::Result<()> {
@@ -134,8 +137,8 @@ fn make_image(path: &PathBuf, bytes: u64, files: Option<u64>) -> io::Result<File
     // Without a limit as many inodes as there are blocks of 4 KiB, within what mke2fs takes.
     let inodes = files.map_or((bytes >> 12).clamp(1_024, 1 << 28), |files| files.saturating_add(SLACK_FILES));
     let inodes = inodes.saturating_add(OWN_INODES);
-    let size =
-        bytes.saturating_add(bytes / 40).saturating_add(inodes.saturating_mul(INODE)).saturating_add(BOOKKEEPING);
+    let more = (bytes / 45).min(HELD_BACK_MAX) + bytes / BYTES_PER_BOOKKEEPING + BOOKKEEPING;
+    let size = bytes.saturating_add(inodes.saturating_mul(INODE)).saturating_add(more);
     let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(path)?;
     file.set_len(size.next_multiple_of(4_096))?;
     // No journal: what is in it is gone after the task anyway. No blocks for root: it is the task's alone.
