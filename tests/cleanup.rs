@@ -112,15 +112,6 @@ fn only_so_many_are_kept_and_the_oldest_go_first() {
 }
 
 #[test]
-fn what_is_old_goes_at_the_next_sweep() {
-    let mut pool = Pool::start(Options::workers(1).config("cleanup: {scratch: never, maxKeptAgeDays: 1}"));
-    submit_and_wait(&pool, shell("echo >x", &[]));
-    pool.stop();
-    pool.restart();
-    assert_eq!(kept(&pool).len(), 1, "it is not a day old");
-}
-
-#[test]
 fn the_command_line_and_task_files_say_when() {
     let pool = Pool::start(Options::workers(1));
     let acode = Acode::of(&pool);
@@ -258,6 +249,43 @@ fn mounts_are_taken_away_and_never_entered() {
         assert_eq!(mounts_of(&pool), 0, "{what}");
         fs::remove_file(pool.file("there")).unwrap();
         assert_eq!(fs::read_to_string(pool.file("outside/deep/mine")).unwrap(), "mine", "{what}");
+    }
+}
+
+#[test]
+fn rooms_may_be_a_mount_of_the_administrators() {
+    if !can("unshare", &["--mount", "true"]) {
+        assert!(!in_machine("a file system for rooms: this user may not mount"));
+        return;
+    }
+    let mut pool = Pool::prepare(Options::workers(1).config("backpressure: {minFreeDiskMb: 4}"));
+    let rooms = pool.state_dir().join("rooms");
+    fs::create_dir_all(&rooms).unwrap();
+    fs::set_permissions(pool.state_dir(), fs::Permissions::from_mode(0o700)).unwrap();
+    let rooms = rooms.to_str().unwrap().to_owned();
+    assert!(can("mount", &["-t", "tmpfs", "-o", "size=8M,mode=0700", "none", &rooms]));
+    let _unmounted = Unmounted(rooms.clone());
+    pool.restart();
+    let script = "head -c 6000000 /dev/zero >big; touch \"$1\"; while [ -e \"$1\" ]; do sleep 0.02; done";
+    let filler = pool.submit_spec(shell(script, &[&pool.path("full")]));
+    wait_until("no task is started for want of disk space", || pool.log().contains("is started: free disk space"));
+    let waiting = pool.submit(&["true"]);
+    fs::remove_file(pool.file("full")).unwrap();
+    assert_eq!(pool.wait(filler).state, TaskState::Completed);
+    assert_eq!(pool.wait(waiting).state, TaskState::Completed, "it goes on when there is room again");
+    pool.kill9();
+    pool.restart();
+    assert_eq!(mounts_of(&pool), 1, "what the administrator has mounted stays");
+    assert!(can("mountpoint", &["-q", &rooms]));
+    pool.stop();
+}
+
+/// Takes a mount away when the test is over.
+struct Unmounted(String);
+
+impl Drop for Unmounted {
+    fn drop(&mut self) {
+        can("umount", &["-l", &self.0]);
     }
 }
 

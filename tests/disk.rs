@@ -11,7 +11,8 @@ use std::fs;
 use std::path::Path;
 
 use acode::wire::types::TaskRecord;
-use acode_worker::room::disk::probe;
+use acode_worker::room::disk::{probe, projects};
+use acode_worker::sys::quota;
 use acode_worker::task::{Cleanup, Limits, OverLimitAction, Retries, TaskSpec, TaskState};
 use common::place::in_machine;
 use common::{Options, Pool, shell, signal, wait_until};
@@ -64,7 +65,7 @@ fn run(pool: &Pool, spec: TaskSpec) -> TaskRecord {
     pool.wait(id)
 }
 
-/// Mounts below the pool's directory that any process sees, and loop devices of files there.
+/// Mounts below the pool's directory that any process sees, loop devices of files there, and quotas of its rooms.
 fn residue(pool: &Pool) -> Vec<String> {
     let home = pool.state_dir();
     let home = home.to_str().unwrap();
@@ -78,6 +79,19 @@ fn residue(pool: &Pool) -> Vec<String> {
         if file.contains(home) {
             left.push(format!("{}: {file}", device.path().display()));
         }
+    }
+    let rooms = pool.state_dir().join("rooms");
+    let numbers = projects(&rooms);
+    let mut next = numbers.start;
+    let folder = fs::File::open(&rooms).unwrap();
+    while let Ok(Some((id, project))) = quota::next(&folder, next) {
+        if !numbers.contains(&id) {
+            break;
+        }
+        if project.max_bytes != 0 || project.max_files != 0 {
+            left.push(format!("project {id}: {project:?}"));
+        }
+        next = id + 1;
     }
     left
 }
@@ -256,7 +270,7 @@ fn a_worker_or_a_whole_pool_that_is_killed_under_a_task_leaves_nothing() {
         let command = shell(script, &[&pool.path("there")]).command;
         let id = pool.submit_spec(TaskSpec { command, ..limited(OverLimitAction::Kill, "") });
         wait_until("it has written", || pool.file("there").exists());
-        assert_eq!(residue(&pool).is_empty(), means.kind.is_none(), "{means:?}");
+        assert_eq!(residue(&pool).is_empty(), !means.has_wall, "{means:?}");
         fs::remove_file(pool.file("there")).unwrap();
         signal(pool.worker_of(id).pid, Signal::SIGKILL);
         wait_until("it runs again", || pool.file("there").exists());

@@ -253,7 +253,15 @@ fn every_failpoint_of_the_code_has_its_experiment() {
     }
     assert!(points.len() > 25, "{points:?}");
     // These need tasks of their own kind, and are passed in the tests of those.
-    const ELSEWHERE: [&str; 9] = [
+    const ELSEWHERE: [&str; 17] = [
+        "worker.after-project",
+        "worker.after-quota",
+        "worker.after-image",
+        "worker.after-loop",
+        "worker.after-mount",
+        "worker.before-keep",
+        "worker.after-keep",
+        "worker.before-kept-removal",
         "worker.before-checkpoint",
         "worker.after-checkpoint",
         "worker.before-discard",
@@ -264,7 +272,13 @@ fn every_failpoint_of_the_code_has_its_experiment() {
         "worker.after-resume",
         "worker.out-of-memory",
     ];
-    let others = [include_str!("checkpoint.rs"), include_str!("suspend.rs"), include_str!("retries.rs")];
+    let others = [
+        include_str!("checkpoint.rs"),
+        include_str!("suspend.rs"),
+        include_str!("retries.rs"),
+        include_str!("disk.rs"),
+        include_str!("cleanup.rs"),
+    ];
     for point in ELSEWHERE {
         assert!(others.iter().any(|text| text.contains(&format!("\"{point}"))), "{point} has no experiment");
     }

@@ -245,12 +245,9 @@ fn clear_left_overs(dirs: &Dirs, base: Option<&Path>, note: &Path) -> Result<(),
     }
     acode_worker::room::disk::release_all(&dirs.rooms());
     for folder in [dirs.rooms(), dirs.spill()] {
-        match acode_worker::room::remove_tree(&folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                // No reason not to start: a worker moves aside what lies in its room's place.
-                tracing::warn!(%error, folder = %folder.display(), "what old tasks left cannot be removed");
-            }
-            _ => {}
+        if let Err(error) = acode_worker::room::empty_folder(&folder) {
+            // No reason not to start: a worker moves aside what lies in its room's place.
+            tracing::warn!(%error, folder = %folder.display(), "what old tasks left cannot be removed");
         }
     }
     dirs.prepare()?;

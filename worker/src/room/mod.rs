@@ -26,7 +26,7 @@ pub use collect::Collected;
 pub use kept::{Kept, kept, kept_name, remove_kept, trim_kept};
 pub use progress::Progress;
 pub use scratch::Room;
-pub use tree::{remove_tree, remove_tree_at};
+pub use tree::{empty_folder, remove_tree, remove_tree_at};
 
 /// Why a room cannot be had, looked at, or removed.
 #[derive(Debug, thiserror::Error)]

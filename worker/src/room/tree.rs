@@ -48,6 +48,23 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Removes all that is in the folder at `path`, and leaves the folder itself, which may be a mount of the administrator's.
+/// That there is none is no error.
+///
+/// # Errors
+/// As for [`remove_tree`]; what can be removed is, all the same.
+pub fn empty_folder(path: &Path) -> io::Result<()> {
+    let mut folder = match Dir::open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) {
+        Err(Errno::ENOENT) => return Ok(()),
+        opened => opened?,
+    };
+    let names: Vec<CString> = folder.iter().flatten().map(|entry| entry.file_name().to_owned()).collect();
+    let entries = names.iter().filter(|name| name.as_c_str() != c"." && name.as_c_str() != c"..");
+    // One that stays must not keep the others.
+    let removed: Vec<io::Result<()>> = entries.map(|name| remove_tree_at(&folder, name)).collect();
+    removed.into_iter().collect()
+}
+
 /// Removes whatever is called `name` in the directory `parent`: a file, a link, or a directory with all that is in
 /// it. That there is nothing is no error.
 ///

@@ -216,3 +216,121 @@ impl Active {
         settled.usage.peak_disk_bytes = Some(peak.max(last).bytes);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::room::Room;
+    use crate::task::{DiskMethod, Usage};
+    use std::fs;
+
+    const EXITED: Verdict = Verdict::Exited { code: 0 };
+
+    struct Bench {
+        _home: tempfile::TempDir,
+        room: Room,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let home = tempfile::tempdir().unwrap();
+            let room = Room::open(&home.path().join("rooms"), 1).unwrap();
+            Self { _home: home, room }
+        }
+
+        fn watch(&mut self, action: OverLimitAction) -> Active {
+            let limit = DiskLimit { bytes: Some(1 << 20), files: Some(3) };
+            let method = DiskMethod::Sampling;
+            let held = self.room.hold(&Wish { method, limit, wall: true, keeps: false }).unwrap();
+            Active {
+                held,
+                limits: Limits { disk_mb: Some(1), disk_files: Some(3), ..Limits::default() },
+                limit,
+                action,
+                file_size: None,
+                next_ns: 0,
+                peak: Amount::default(),
+                suspected: false,
+                exceeded: Exceeded::default(),
+            }
+        }
+
+        fn write(&self, name: &str, bytes: usize) {
+            let path = self.room.scratch().join(name);
+            fs::write(&path, vec![1; bytes]).unwrap();
+            fs::File::open(path).unwrap().sync_all().unwrap();
+        }
+    }
+
+    fn look(active: &mut Active) -> Option<Over> {
+        let seen = active.held.look(Vec::new);
+        active.note(seen);
+        active.exceeded.over()
+    }
+
+    fn settle(active: Active, verdict: Verdict) -> Settled {
+        let mut settled = Settled { verdict, usage: Usage::default(), limits: Vec::new() };
+        active.settle(&mut settled);
+        settled
+    }
+
+    #[test]
+    fn an_excess_is_believed_when_it_is_seen_twice_in_a_row() {
+        let mut bench = Bench::new();
+        let mut active = bench.watch(OverLimitAction::Kill);
+        assert_eq!(look(&mut active), None);
+        bench.write("big", 2 << 20);
+        assert_eq!(look(&mut active), None);
+        fs::remove_file(bench.room.scratch().join("big")).unwrap();
+        assert_eq!(look(&mut active), None, "it may have been met twice on its way");
+        bench.write("big", 2 << 20);
+        assert_eq!((look(&mut active), look(&mut active)), (None, Some(Over::Disk)));
+    }
+
+    #[test]
+    fn what_was_held_how_and_whether_it_was_exceeded_is_told() {
+        let mut bench = Bench::new();
+        let mut active = bench.watch(OverLimitAction::Warn);
+        bench.write("big", 2 << 20);
+        assert_eq!((look(&mut active), look(&mut active)), (None, Some(Over::Disk)));
+        fs::remove_file(bench.room.scratch().join("big")).unwrap();
+        let settled = settle(active, EXITED);
+        assert_eq!(settled.verdict, EXITED);
+        assert!(settled.usage.peak_disk_bytes.is_some_and(|peak| (2 << 20..3 << 20).contains(&peak)));
+        let told: Vec<_> = settled.limits.iter().map(|held| (held.limit.as_str(), held.value, held.exceeded)).collect();
+        assert_eq!(told, [("diskMb", 1, true), ("diskFiles", 3, false)]);
+        assert!(settled.limits.iter().all(|held| held.hold == Hold::Observed && held.by == "sampling"));
+    }
+
+    #[test]
+    fn only_kill_makes_a_verdict_of_it_and_only_of_an_end_that_it_explains() {
+        let over = |limit: &str| Verdict::OverLimit { limit: limit.to_owned() };
+        let signal = |signal| Verdict::Signalled { signal, core_dumped: false };
+        for (action, files, before, after) in [
+            (OverLimitAction::Kill, 4, EXITED, over("diskFiles")),
+            (OverLimitAction::Kill, 3, EXITED, EXITED),
+            (OverLimitAction::Kill, 4, Verdict::TimedOut, Verdict::TimedOut),
+            (OverLimitAction::Kill, 4, Verdict::Cancelled, Verdict::Cancelled),
+            (OverLimitAction::Throttle, 4, EXITED, EXITED),
+            (OverLimitAction::Kill, 0, signal(SIGXFSZ), over("diskMb")),
+            (OverLimitAction::Kill, 0, signal(9), signal(9)),
+        ] {
+            let mut bench = Bench::new();
+            let mut active = bench.watch(action);
+            active.file_size = (action == OverLimitAction::Kill).then_some(1 << 20);
+            (0..files).for_each(|number| bench.write(&number.to_string(), 1));
+            assert_eq!(settle(active, before.clone()).verdict, after, "{action:?} {files} {before:?}");
+        }
+    }
+
+    #[test]
+    fn the_smaller_file_size_holds() {
+        let mut bench = Bench::new();
+        let mut active = bench.watch(OverLimitAction::Kill);
+        active.file_size = Some(500);
+        let disk = Disk { active: Some(Box::new(active)) };
+        let bound = |file_size_bytes| disk.bound(Rlimits { file_size_bytes, ..Rlimits::default() }).file_size_bytes;
+        assert_eq!((bound(None), bound(Some(100)), bound(Some(900))), (Some(500), Some(100), Some(500)));
+        assert_eq!(Disk::default().bound(Rlimits::default()), Rlimits::default());
+    }
+}

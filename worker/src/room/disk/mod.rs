@@ -25,7 +25,7 @@ use mounted::Mounted;
 use quota::{Quota, Quotas};
 use walk::Walk;
 
-pub use quota::release_all;
+pub use quota::{projects, release_all};
 
 /// How far behind a limit the kernel's wall stands, in bytes. Less than what a file system may hold back.
 pub const SLACK_BYTES: u64 = 64 << 10;

@@ -42,6 +42,12 @@ fn first_of(rooms: &Path) -> u32 {
     FIRST + (hash % POOLS) as u32 * PER_POOL
 }
 
+/// The project numbers of the pool whose rooms are in this folder.
+pub fn projects(rooms: &Path) -> std::ops::Range<u32> {
+    let first = first_of(rooms);
+    first..first + PER_POOL
+}
+
 /// Takes away the limits that a pool which was killed has left, for all rooms in this folder. What has no quota has
 /// left none.
 pub fn release_all(rooms: &Path) {
