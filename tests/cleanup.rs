@@ -270,6 +270,7 @@ fn rooms_may_be_a_mount_of_the_administrators() {
     let filler = pool.submit_spec(shell(script, &[&pool.path("full")]));
     wait_until("no task is started for want of disk space", || pool.log().contains("is started: free disk space"));
     let waiting = pool.submit(&["true"]);
+    wait_until("it has written all", || pool.file("full").exists());
     fs::remove_file(pool.file("full")).unwrap();
     assert_eq!(pool.wait(filler).state, TaskState::Completed);
     assert_eq!(pool.wait(waiting).state, TaskState::Completed, "it goes on when there is room again");
