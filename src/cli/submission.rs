@@ -54,6 +54,7 @@ pub fn build(
         start_timeout_ms: options.start_timeout.map(millis),
         retry,
         checkpoint: options.checkpoint,
+        sandbox: options.sandbox,
         ..TaskSpec::default()
     };
     spec.validate().map_err(|error| CliError::Usage(error.to_string()))?;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use acode_worker::task::{ExitCodes, IfExists, Priority, TaskSignal};
+use acode_worker::task::{ExitCodes, IfExists, Priority, Sandbox, TaskSignal};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::values;
@@ -110,6 +110,9 @@ pub struct TaskOptions {
     /// A file for its standard input; - keeps what comes on standard input here
     #[arg(long, value_name = "FILE")]
     pub stdin: Option<PathBuf>,
+    /// Restrict what it can reach, as in network=none,filesystem=read-only,devices=minimal,user=nobody
+    #[arg(long, value_name = "K=V,...")]
+    pub sandbox: Option<Sandbox>,
     /// Share the pool's job slots with make, cargo and ninja in it (GNU make's jobserver)
     #[arg(long)]
     pub jobserver: bool,

@@ -8,9 +8,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use acode_worker::task::{Env, ExitCodes, GroupWish};
+use acode_worker::task::{Env, ExitCodes, GroupWish, SignalReach};
 
-use super::{Config, LogLevel, Named, OverLimitAction, Switch, WorkerMode};
+use super::{Config, LogLevel, Named, OverLimitAction, Switch, WorkerMode, sandbox};
 use crate::tree::{Fault, Node};
 
 /// The most workers that any configuration may ask for. Each costs the supervisor a few descriptors, and the usual
@@ -57,6 +57,10 @@ pub(super) enum Slot {
     Mode(Place<WorkerMode>),
     Action(Place<OverLimitAction>),
     Level(Place<LogLevel>),
+    /// The part of the default sandbox with this name.
+    Sandbox(&'static str),
+    Signals(Place<SignalReach>),
+    Paths(Place<Vec<PathBuf>>),
     Patterns(Place<Vec<String>>),
     Words(Place<Vec<String>>),
     Variables(Place<Env>),
@@ -115,6 +119,23 @@ pub(super) static KEYS: &[Key] = &[
         "disk space of one task's scratch directory, in MiB"),
     key("workers.resources.overLimitAction", Slot::Action(|c| &mut c.workers.over_limit_action),
         "what happens to a task above its memory or disk limit"),
+    key("workers.sandbox.network", Slot::Sandbox("network"),
+        "what a task may reach of the network"),
+    key("workers.sandbox.filesystem", Slot::Sandbox("filesystem"),
+        "what a task may do to the file system"),
+    key("workers.sandbox.devices", Slot::Sandbox("devices"),
+        "which devices a task may open"),
+    key("workers.sandbox.user", Slot::Sandbox("user"),
+        "the user that tasks run as; for pools of root"),
+    key("workers.sandbox.override", Slot::Flag(|c| &mut c.workers.sandbox.may_loosen),
+        "whether a task may ask for less of a sandbox than the four above"),
+    key("workers.sandbox.readable", Slot::Paths(|c| &mut c.workers.sandbox.readable),
+        "what filesystem=scratch shows beside programs and libraries"),
+    key("workers.sandbox.writable", Slot::Paths(|c| &mut c.workers.sandbox.writable),
+        "what can be written to under filesystem=read-only and scratch, beside the scratch directory"),
+    key("workers.sandbox.signals", Slot::Signals(|c| &mut c.workers.sandbox.signals),
+        "whom a task without a sandbox may send signals to, and trace, where the kernel can tell: its own processes, or \
+         those of its user"),
     key("workers.scaling.enabled", Slot::Switch(|c| &mut c.workers.scaling.enabled),
         "whether the number of workers follows the load; auto: unless workers.count is given"),
     key("workers.scaling.minCount", Slot::Count(|c| &mut c.workers.scaling.min_count, 1, WORKERS_MAX),
@@ -301,6 +322,9 @@ impl Key {
             Slot::Mode(place) => *place(config) = self.named(node)?,
             Slot::Action(place) => *place(config) = self.named(node)?,
             Slot::Level(place) => *place(config) = self.named(node)?,
+            Slot::Sandbox(part) => sandbox::apply(node, self.path, part, &mut config.workers.sandbox.default)?,
+            Slot::Signals(place) => *place(config) = self.named(node)?,
+            Slot::Paths(place) => *place(config) = sandbox::paths(node, self.path, &self.slot.allowed())?,
             Slot::Patterns(place) => *place(config) = self.patterns(node)?,
             Slot::Words(place) => *place(config) = self.words(node)?,
             Slot::Variables(place) => *place(config) = self.variables(node)?,
@@ -426,6 +450,9 @@ impl Slot {
             Self::Mode(_) => names::<WorkerMode>(),
             Self::Action(_) => names::<OverLimitAction>(),
             Self::Level(_) => names::<LogLevel>(),
+            Self::Sandbox(part) => sandbox::allowed(part),
+            Self::Signals(_) => names::<SignalReach>(),
+            Self::Paths(_) => "a list of absolute paths".to_owned(),
             Self::Patterns(_) => "a list of names, each with or without a * at its end,".to_owned(),
             Self::Words(_) => "a program, by its name or its absolute path, and its arguments, as a list,".to_owned(),
             Self::Variables(_) => "a mapping of names to texts".to_owned(),
@@ -462,6 +489,12 @@ impl Slot {
             Self::Mode(place) => place(config).name().to_owned(),
             Self::Action(place) => place(config).name().to_owned(),
             Self::Level(place) => place(config).name().to_owned(),
+            Self::Sandbox(part) => sandbox::show(part, &config.workers.sandbox.default),
+            Self::Signals(place) => place(config).name().to_owned(),
+            Self::Paths(place) => {
+                let paths: Vec<_> = place(config).iter().map(|path| path.display().to_string()).collect();
+                format!("[{}]", paths.join(", "))
+            }
             Self::Patterns(place) | Self::Words(place) => format!("[{}]", place(config).join(", ")),
             Self::Variables(_) | Self::Limits(_) => "{}".to_owned(),
             Self::File(place) => or_none(place(config).as_ref().map(|path| path.display())),

@@ -227,7 +227,9 @@ fn section_prefix(key: &Key) -> String {
 fn variable_node<'v>(slot: &Slot, text: &'v str) -> Node<'v> {
     let parts = || text.split(',').map(str::trim).filter(|part| !part.is_empty());
     match slot {
-        Slot::Patterns(_) | Slot::Words(_) => Node::new(Value::List(parts().map(Node::text).collect())),
+        Slot::Patterns(_) | Slot::Words(_) | Slot::Paths(_) => {
+            Node::new(Value::List(parts().map(Node::text).collect()))
+        }
         Slot::Codes(_) => Node::new(Value::List(parts().map(Node::plain).collect())),
         Slot::Variables(_) | Slot::Limits(_) => {
             let pair = |part: &'v str| part.split_once('=').unwrap_or((part, ""));
@@ -253,6 +255,8 @@ fn variable_node<'v>(slot: &Slot, text: &'v str) -> Node<'v> {
         | Slot::Mode(_)
         | Slot::Action(_)
         | Slot::Level(_)
+        | Slot::Sandbox(_)
+        | Slot::Signals(_)
         | Slot::File(_)
         | Slot::Name(_)
         | Slot::Listen(_) => Node::plain(text),

@@ -8,6 +8,7 @@ mod cpus;
 mod error;
 mod keys;
 mod load;
+mod sandbox;
 
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ pub use cpus::usable_cpus;
 pub use error::{ConfigError, Origin};
 pub use keys::{Reference, reference};
 pub use load::{Loaded, Overrides, Vars, load};
+pub use sandbox::Sandboxes;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -87,6 +89,8 @@ pub struct Workers {
     pub limits: Limits,
     /// What happens to a task above its memory or disk limit.
     pub over_limit_action: OverLimitAction,
+    /// What tasks may reach.
+    pub sandbox: Sandboxes,
     /// How their number follows the load.
     pub scaling: Scaling,
     /// How they are looked after.
@@ -364,6 +368,7 @@ impl Default for Workers {
             umask: 0o077,
             limits: Limits::default(),
             over_limit_action: OverLimitAction::default(),
+            sandbox: Sandboxes::default(),
             scaling: Scaling::default(),
             health_check: HealthCheck::default(),
             recycle: Recycle::default(),

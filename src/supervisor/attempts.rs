@@ -182,6 +182,7 @@ pub fn ended_without_worker(id: TaskId, ticket: Ticket, attempt: u32, started_us
         started_us,
         finished_us: started_us,
         limits: Vec::new(),
+        sandbox: Vec::new(),
         kept: None,
         leaked: false,
         result: None,

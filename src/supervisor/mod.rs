@@ -238,6 +238,9 @@ pub fn serve(launch: Launch, ready: impl FnOnce(Up)) -> Result<(), PoolError> {
     // wait for them.
     let begin: fn() = if launch.log_to_file { launch::leave_terminal } else { || {} };
     let nursery = Nursery::start(begin).map_err(PoolError::system("the nursery cannot be forked"))?;
+    // Tasks run as the same user: without this they could trace the supervisor, or take its descriptors.
+    acode_worker::sys::process::forbid_looks_inside()
+        .map_err(PoolError::system("the supervisor cannot be closed to looks inside"))?;
     let mut supervisor = recover::build(launch, nursery)?;
     supervisor.load_groups()?;
     supervisor.register().map_err(PoolError::system("the event loop cannot be set up"))?;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use acode_worker::task::{Cleanup, Env, Limits, OutputCaps, Sandbox};
+use acode_worker::task::{Cleanup, Env, Limits, OutputCaps, SandboxRules};
 use acode_worker::wire::{JobserverPlace, WorkerSettings};
 
 use super::decide::Rules;
@@ -38,7 +38,8 @@ pub fn worker_settings(config: &Config, dirs: &Dirs) -> WorkerSettings {
         rlimits: workers.rlimits,
         limits: Limits { action: Some(workers.over_limit_action), ..workers.limits },
         max_limits: Limits::default(),
-        sandbox: Sandbox::default(),
+        sandbox: workers.sandbox.default.clone(),
+        sandbox_rules: sandbox_rules(config, dirs),
         cleanup: Cleanup::default(),
         umask: workers.umask,
         output: OutputCaps { per_attempt: config.output.max_bytes_per_task },
@@ -47,6 +48,18 @@ pub fn worker_settings(config: &Config, dirs: &Dirs) -> WorkerSettings {
         journal: dirs.journal(),
         jobserver: JobserverPlace { fifo: dirs.jobserver(), slots: job_slots(config) },
         checkpoints: dirs.checkpoints(),
+    }
+}
+
+/// What holds for sandboxes beside their defaults.
+fn sandbox_rules(config: &Config, dirs: &Dirs) -> SandboxRules {
+    let sandbox = &config.workers.sandbox;
+    SandboxRules {
+        may_loosen: sandbox.may_loosen,
+        signals: sandbox.signals,
+        readable: sandbox.readable.clone(),
+        writable: sandbox.writable.clone(),
+        hidden: vec![dirs.state.clone(), dirs.runtime.clone()],
     }
 }
 

@@ -11,6 +11,7 @@ mod expand;
 mod lines;
 mod moment;
 mod order;
+mod sandbox;
 mod schema;
 
 #[cfg(test)]

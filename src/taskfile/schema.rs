@@ -13,11 +13,11 @@ use acode_worker::task::{
 };
 
 use super::duration::{DURATION_MAX, from_seconds};
-use super::{expand, parse_duration, parse_moment};
+use super::{expand, parse_duration, parse_moment, sandbox};
 use crate::tree::{At, Entry, Fault, FaultKind, Node, Scalar, ScalarKind, Value};
 
 /// The keys that `defaults` may have, which a task may have too.
-const SHARED: [&str; 20] = [
+const SHARED: [&str; 21] = [
     "priority",
     "timeout",
     "softTimeout",
@@ -36,6 +36,7 @@ const SHARED: [&str; 20] = [
     "meta",
     "stdin",
     "rlimits",
+    "sandbox",
     "onFinish",
     "jobserver",
 ];
@@ -150,6 +151,7 @@ impl Draft {
             "stdin" => spec.stdin = optional_path(node, "stdin")?,
             "env" => extend(&mut spec.env, node, "env")?,
             "meta" => extend(&mut spec.meta, node, "meta")?,
+            "sandbox" => sandbox::read(&mut spec.sandbox, node)?,
             "rlimits" => rlimits(&mut spec.rlimits, node)?,
             "jobserver" => spec.jobserver = node.as_bool("jobserver")?,
             "after" => self.wait_for(node, "after", DependencyKind::Succeeded)?,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::claim::{Claimer, Region, Ticket, WorkerState};
-use crate::execute::{self, Attempt, Tools};
+use crate::execute::{self, Attempt, Sandboxes, Tools};
 use crate::execute::{WorkerFacts, blank};
 use crate::failpoint;
 use crate::output::Writer;
@@ -21,8 +21,8 @@ use crate::sys::{clock, pipe, process, signal, spawn};
 use crate::task::{Assignment, Class, Verdict};
 use crate::wire::{EXIT_BOOT_FAILED, EXIT_ORPHANED, Finished, Inherited, Line, LineClosed, Order, Report, SPILLED};
 
-/// Lives a worker's life and returns its exit code.
-pub fn live(inherited: Inherited) -> i32 {
+/// Lives a worker's life and returns its exit code. `user_namespace` is for its tasks' sandboxes.
+pub fn live(inherited: Inherited, user_namespace: Option<OwnedFd>) -> i32 {
     let Inherited { birth, orders, reports, table, lock: _lock, leaf } = inherited;
     let name = std::ffi::CString::new(format!("acode-w{}", birth.row)).unwrap_or_default();
     process::set_name(&name);
@@ -49,6 +49,7 @@ pub fn live(inherited: Inherited) -> i32 {
             room,
             journal: Writer::new(&birth.settings.journal, birth.id, birth.settings.segment_bytes),
             leaves: leaf.and_then(usable_leaves),
+            sandboxes: Sandboxes::new(user_namespace),
             null,
             argv: CStringArray::default(),
             envp: CStringArray::default(),

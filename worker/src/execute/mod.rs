@@ -2,8 +2,10 @@
 
 mod process;
 mod program;
+mod sandbox;
 mod times;
 mod watch;
 
 pub use process::{Attempt, Tools, blank, run};
 pub use program::WorkerFacts;
+pub use sandbox::Sandboxes;

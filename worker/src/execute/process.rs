@@ -12,6 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
 use super::program::{self, WorkerFacts};
+use super::sandbox::{self, Sandboxes};
 use super::times::{Due, Times};
 use super::watch::{Over, Watch};
 use crate::claim::{Claimer, Ticket};
@@ -20,7 +21,7 @@ use crate::output::{Stream, Writer};
 use crate::room::{self, Room};
 use crate::sys::cgroup::{Leaf, Leaves};
 use crate::sys::failpoint;
-use crate::sys::spawn::{self, CStringArray, Child, Spawn, SpawnError, Step};
+use crate::sys::spawn::{self, CStringArray, Child, Spawn};
 use crate::sys::tree::{self, Ended, Reaper, Remains};
 use crate::sys::{clock, pipe, process};
 use crate::task::{Assignment, Isolation, TreeGuard, Usage, Verdict};
@@ -52,6 +53,8 @@ pub struct Tools {
     pub journal: Writer,
     /// Where tasks are born, if there is a cgroup hierarchy.
     pub leaves: Option<Leaves>,
+    /// What sandboxes are made with.
+    pub sandboxes: Sandboxes,
     /// What becomes standard input by default.
     pub null: OwnedFd,
     /// Arguments, kept for their memory.
@@ -179,6 +182,7 @@ pub fn run(tools: &mut Tools, attempt: &Attempt) -> Result<Finished, LineClosed>
     };
     finished.finished_us = clock::unix_us();
     finished.usage.wall_us = (clock::monotonic_ns() - started_ns) / 1_000;
+    finished.sandbox = tools.sandboxes.take_held();
     failpoint!("worker.before-cleanup");
     collect(tools, &mut finished);
     failpoint!("worker.after-cleanup");
@@ -201,6 +205,7 @@ pub fn blank(attempt: &Attempt, verdict: Verdict, at_us: i64) -> Finished {
         started_us: at_us,
         finished_us: at_us,
         limits: Vec::new(),
+        sandbox: Vec::new(),
         kept: None,
         leaked: false,
         result: None,
@@ -261,9 +266,11 @@ fn start(tools: &mut Tools, attempt: &Attempt) -> Result<(Child, Outputs, Writer
                 .map_err(|e| refuse("the checkpoint directory cannot be made", &e))?,
         ),
     };
-    let places = program::Places { room: &tools.room, checkpoint: checkpoint.as_deref() };
-    program::environment(&tools.settings, &attempt.task, &tools.facts, places, &mut tools.envp);
     let watch = Watch::begin(tools, attempt)?;
+    let plan = sandbox::plan(tools, attempt, checkpoint.as_deref(), &writers)?;
+    let temporary = plan.temporary(tools.room.scratch());
+    let places = program::Places { room: &tools.room, checkpoint: checkpoint.as_deref(), temporary };
+    program::environment(&tools.settings, &attempt.task, &tools.facts, places, &mut tools.envp);
     let rlimits = spec.rlimits.or(tools.settings.rlimits).scaled(attempt.task.memory_scale);
     let child = spawn::spawn(&Spawn {
         programs: &programs,
@@ -274,19 +281,15 @@ fn start(tools: &mut Tools, attempt: &Attempt) -> Result<(Child, Outputs, Writer
         cgroup: tools.leaf().map(AsFd::as_fd),
         rlimits: &program::raw_limits(&rlimits),
         umask: tools.settings.umask,
+        confinement: plan.confinement(),
     });
-    let SpawnError { step, source } = match child {
-        Ok(child) => return Ok((child, outputs, writers, watch)),
-        Err(error) => error,
-    };
-    let what = match step {
-        Step::Clone => "no process can be made".to_owned(),
-        Step::Stdio => "standard input and output cannot be set up".to_owned(),
-        Step::Limit => "a resource limit is refused".to_owned(),
-        Step::Cwd => format!("cannot enter '{}'", cwd.to_string_lossy()),
-        Step::Exec => format!("cannot execute '{}'", spec.command[0]),
-    };
-    Err(refuse(&what, &source))
+    match child {
+        Ok(child) => Ok((child, outputs, writers, watch)),
+        Err(error) => {
+            let what = sandbox::failed_step(&error, &cwd.to_string_lossy(), &spec.command[0]);
+            Err(refuse(&what, &error.source))
+        }
+    }
 }
 
 /// Opens a file that becomes standard input. A FIFO is refused: opening one waits for its writer, and a worker that

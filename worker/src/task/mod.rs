@@ -19,7 +19,7 @@ pub use cleanup::Cleanup;
 pub use id::{IdError, TaskId, WorkerId};
 pub use limits::{HeldLimit, Hold, Limits, OverLimitAction, Rlimits};
 pub use retry::{ExitCodes, Retries, Retry};
-pub use sandbox::{DeviceAccess, FileAccess, NetworkAccess, Sandbox};
+pub use sandbox::{DeviceAccess, FileAccess, NetworkAccess, Sandbox, SandboxError, SandboxRules, SignalReach};
 pub use soft::{SignalError, SoftTimeout, TaskSignal};
 pub use spec::{Assignment, Class, Env, OutputCaps, Priority, SpecError, TaskSpec};
 pub use state::TaskState;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::claim::Ticket;
-use crate::task::{Cleanup, Env, Limits, OutputCaps, Rlimits, Sandbox};
+use crate::task::{Cleanup, Env, Limits, OutputCaps, Rlimits, Sandbox, SandboxRules};
 
 /// One order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -84,6 +84,9 @@ pub struct WorkerSettings {
     /// What tasks may reach that do not say otherwise.
     #[serde(default)]
     pub sandbox: Sandbox,
+    /// What else holds for sandboxes.
+    #[serde(default)]
+    pub sandbox_rules: SandboxRules,
     /// When scratch directories are removed of tasks that do not say otherwise.
     #[serde(default)]
     pub cleanup: Cleanup,
