@@ -75,11 +75,12 @@ pub struct Options {
     vars: Vec<(String, String)>,
     failpoint: Option<String>,
     hides_cgroups: bool,
+    user: Option<u32>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { count: 2, yaml: String::new(), vars: Vec::new(), failpoint: None, hides_cgroups: false }
+        Self { count: 2, yaml: String::new(), vars: Vec::new(), failpoint: None, hides_cgroups: false, user: None }
     }
 }
 
@@ -108,6 +109,13 @@ impl Options {
     #[must_use]
     pub fn without_cgroups(mut self) -> Self {
         self.hides_cgroups = true;
+        self
+    }
+
+    /// As this user, which takes a test that runs as root.
+    #[must_use]
+    pub fn as_user(mut self, user: u32) -> Self {
+        self.user = Some(user);
         self
     }
 
@@ -145,6 +153,9 @@ impl Pool {
         let pool = Self { options, child: None, abandoned: false, home };
         fs::write(pool.file("acode.yaml"), format!("log:\n  level: debug\n{}", pool.options.yaml)).unwrap();
         fs::create_dir(pool.file("struck")).unwrap();
+        for place in [pool.home.path().to_owned(), pool.file("struck"), pool.file("acode.yaml")] {
+            std::os::unix::fs::chown(place, pool.options.user, pool.options.user).unwrap();
+        }
         pool
     }
 
@@ -188,6 +199,12 @@ impl Pool {
     pub fn command(&self) -> Command {
         let log = || OpenOptions::new().create(true).append(true).open(self.file("stderr")).unwrap();
         let mut command = match self.options.hides_cgroups {
+            false if let Some(user) = self.options.user => {
+                let mut command = Command::new("setpriv");
+                command.args([format!("--reuid={user}"), format!("--regid={user}"), "--clear-groups".to_owned()]);
+                command.arg(env!("CARGO_BIN_EXE_acode"));
+                command
+            }
             false => Command::new(env!("CARGO_BIN_EXE_acode")),
             true => {
                 let hide = "mount -t tmpfs none /sys/fs/cgroup && exec \"$0\" \"$@\"";
