@@ -172,6 +172,9 @@ pub fn give_up_new_privileges() -> io::Result<()> {
 /// # Errors
 /// What `prctl` says.
 pub fn forbid_looks_inside() -> io::Result<()> {
+    // The library behind these reads /proc/self/auxv at its first use, on kernels before 6.4, and gives up the process if it
+    // may not. From here on only root may.
+    let _ = (procfs::page_size(), procfs::ticks_per_second());
     Ok(nix::sys::prctl::set_dumpable(false)?)
 }
 

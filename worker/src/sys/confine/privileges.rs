@@ -62,11 +62,13 @@ fn capabilities() -> Option<[Sets; 2]> {
 /// Keeps of all capabilities only [`KEPT`], for this process and whatever it executes. Async-signal-safe.
 pub(super) fn drop_capabilities() -> bool {
     let Some(mut sets) = capabilities() else { return false };
-    for capability in 0..CAPABILITIES_MAX {
-        if KEPT & (1 << capability) == 0 {
-            // SAFETY: a plain system call. One that is refused leaves the bounding set as it is, and then
-            // `no_new_privs` still keeps the next program from getting back what is dropped below.
-            unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) };
+    for capability in (0..CAPABILITIES_MAX).filter(|capability| KEPT & (1 << capability) == 0) {
+        // SAFETY: a plain system call. One that is refused leaves the bounding set as it is, and then `no_new_privs` still
+        // keeps the next program from getting back what is dropped below. The first that the kernel does not know ends it.
+        let dropped = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) };
+        // SAFETY: reads this thread's errno.
+        if dropped != 0 && unsafe { *libc::__errno_location() } == libc::EINVAL {
+            break;
         }
     }
     for (word, set) in sets.iter_mut().enumerate() {
