@@ -253,7 +253,7 @@ fn every_failpoint_of_the_code_has_its_experiment() {
     }
     assert!(points.len() > 25, "{points:?}");
     // These need tasks of their own kind, and are passed in the tests of those.
-    const ELSEWHERE: [&str; 9] = [
+    const ELSEWHERE: [&str; 10] = [
         "worker.before-checkpoint",
         "worker.after-checkpoint",
         "worker.before-discard",
@@ -263,8 +263,14 @@ fn every_failpoint_of_the_code_has_its_experiment() {
         "worker.after-suspend",
         "worker.after-resume",
         "worker.out-of-memory",
+        "worker.sandbox-means",
     ];
-    let others = [include_str!("checkpoint.rs"), include_str!("suspend.rs"), include_str!("retries.rs")];
+    let others = [
+        include_str!("checkpoint.rs"),
+        include_str!("suspend.rs"),
+        include_str!("retries.rs"),
+        include_str!("sandbox.rs"),
+    ];
     for point in ELSEWHERE {
         assert!(others.iter().any(|text| text.contains(&format!("\"{point}"))), "{point} has no experiment");
     }

@@ -106,7 +106,7 @@ fn a_stopped_idle_worker_is_replaced() {
 
 #[test]
 fn a_task_that_kills_its_workers_is_quarantined_and_the_pool_lives_on() {
-    let pool = Pool::start(Options::workers(2).config("workers:\n  maxWorkerLosses: 2"));
+    let pool = Pool::start(Options::workers(2).signals_go_anywhere().config("workers:\n  maxWorkerLosses: 2"));
     let spec = TaskSpec { retry: Some(Retry { count: 5, ..Retry::default() }.into()), ..shell("kill -9 $PPID", &[]) };
     let poison = pool.wait(pool.submit_spec(spec));
     assert_eq!((poison.state, poison.verdict.as_deref()), (TaskState::Failed, Some("worker-lost")));
@@ -117,7 +117,7 @@ fn a_task_that_kills_its_workers_is_quarantined_and_the_pool_lives_on() {
 
 #[test]
 fn a_task_that_kills_the_supervisor_is_put_back() {
-    let mut pool = Pool::start(Options::workers(2));
+    let mut pool = Pool::start(Options::workers(2).signals_go_anywhere());
     let script = r#"echo "$ACODE_TASK_ID $$" >>"$1"; [ "$ACODE_ATTEMPT" = 1 ] && kill -9 "$2"; exit 0"#;
     let task = pool.submit_spec(shell(script, &[&pool.path("marks"), &pool.pid().to_string()]));
     pool.wait_exit();

@@ -112,6 +112,12 @@ impl Options {
         self
     }
 
+    /// With tasks that may signal the pool's own processes, which else Landlock forbids.
+    #[must_use]
+    pub fn signals_go_anywhere(self) -> Self {
+        self.var("ACODE_WORKERS_SANDBOX_SIGNALS", "host")
+    }
+
     /// As this user, which takes a test that runs as root.
     #[must_use]
     pub fn as_user(mut self, user: u32) -> Self {

@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
 
-use nix::unistd::{getegid, geteuid, getpid, getppid};
+use nix::unistd::{Pid, getegid, geteuid, getpid, getppid, getsid};
 
 use super::process::{Attempt, Tools};
 use crate::sys::confine::filter::{Filter, Sockets, Wanted};
@@ -307,14 +307,20 @@ impl<'d> Draft<'d> {
     /// The rules of Landlock that it comes under, and what a filter does in their place.
     fn rules(&mut self, wanted: &mut Wanted, handled: Handled, mounted: bool) -> Result<Option<Ruleset>, String> {
         let abi = self.abilities.landlock;
-        let pool = [getpid().as_raw(), getppid().as_raw()].to_vec();
+        // The nursery leads the session, and the process group, of all workers.
+        let nursery = getsid(None).ok().filter(|leader| *leader != getpid());
+        let pool: Vec<i32> =
+            [Some(getpid()), Some(getppid()), nursery].into_iter().flatten().map(Pid::as_raw).collect();
         wanted.untouchable.clone_from(&pool);
         wanted.no_tracing = abi == 0;
         if abi >= landlock::ABI_SCOPES {
             self.held.push("signals: to its own processes only (Landlock)".to_owned());
         } else {
             wanted.no_signals_to = pool;
-            self.held.push("signals: none to the pool (seccomp); others of its user can be signalled".to_owned());
+            self.held.push(
+                "signals: none to supervisor, nursery and its worker (seccomp); others of its user can be signalled"
+                    .to_owned(),
+            );
         }
         if abi == 0 {
             return Ok(None);

@@ -17,7 +17,7 @@ use std::rc::Rc;
 use filter::Filter;
 use landlock::Ruleset;
 pub use privileges::{Identity, is_privileged};
-pub use probe::{Abilities, probe};
+pub use probe::{Abilities, probe, survey};
 pub use userns::user_namespace;
 
 /// What a child does to itself before it executes. Entered in the order of the fields.

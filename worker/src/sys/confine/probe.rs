@@ -57,6 +57,41 @@ pub fn probe(user_namespace: Option<Rc<OwnedFd>>) -> Abilities {
     }
 }
 
+/// Finds out what is offered, for a process that only wants to tell it: what it makes for that is gone when this
+/// returns, but for its chance of gaining privileges by exec. It must be single-threaded.
+pub fn survey() -> Abilities {
+    // Without it nobody but root may try a filter.
+    let _ = crate::sys::process::give_up_new_privileges();
+    let space = if super::is_privileged() { None } else { super::user_namespace().ok() };
+    probe(space.map(Rc::new))
+}
+
+impl Abilities {
+    /// By what means each kind of sandbox is held here: what, and how, or why not.
+    pub fn describe(&self) -> Vec<(&'static str, String)> {
+        let by = if self.privileged { "namespace, as root" } else { "namespace, in a user namespace" };
+        let files = self.landlock >= landlock::ABI_FILES;
+        let none = "none: neither namespaces nor Landlock from ABI 3 on".to_owned();
+        let text = |namespaces: bool, otherwise: String| if namespaces { by.to_owned() } else { otherwise };
+        let landlock = if files { "Landlock".to_owned() } else { none.clone() };
+        let only_scratch = if files { "Landlock, with filesystem=scratch only".to_owned() } else { none };
+        let sockets = if self.filters { "seccomp: no sockets at all" } else { "none" }.to_owned();
+        let signals = match self.landlock {
+            landlock::ABI_SCOPES.. => "Landlock: its own processes only",
+            _ if self.filters => "seccomp: none to the pool, and only in a sandbox",
+            _ => "none",
+        };
+        vec![
+            ("network", text(self.network_namespaces, sockets)),
+            ("filesystem", text(self.mount_namespaces, landlock)),
+            ("devices", text(self.mount_namespaces, only_scratch)),
+            ("user", if self.privileged { "setuid" } else { "none: the pool does not run as root" }.to_owned()),
+            ("signals", signals.to_owned()),
+            ("landlock", format!("ABI {}", self.landlock)),
+        ]
+    }
+}
+
 /// Whether a child gets as far as executing under this confinement.
 fn works(confinement: &Confinement) -> bool {
     let (mut argv, mut envp) = (CStringArray::default(), CStringArray::default());
@@ -77,4 +112,32 @@ fn works(confinement: &Confinement) -> bool {
         confinement: Some(confinement),
     };
     matches!(spawn::spawn(&probe), Err(error) if error.step == Step::Exec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_offered_is_told_for_every_kind_of_sandbox() {
+        let rich = Abilities {
+            privileged: true,
+            mount_namespaces: true,
+            network_namespaces: true,
+            landlock: 7,
+            filters: true,
+            ..Abilities::default()
+        };
+        let told = |abilities: &Abilities, what: &str| {
+            let list = abilities.describe();
+            list.into_iter().find(|(name, _)| *name == what).map(|(_, how)| how).unwrap()
+        };
+        for what in ["network", "filesystem", "devices"] {
+            assert_eq!(told(&rich, what), "namespace, as root");
+        }
+        let poor = Abilities { landlock: 3, filters: true, ..Abilities::default() };
+        assert_eq!(told(&poor, "network"), "seccomp: no sockets at all");
+        assert_eq!(told(&poor, "devices"), "Landlock, with filesystem=scratch only");
+        assert!(told(&Abilities::default(), "filesystem").starts_with("none"));
+    }
 }
