@@ -38,8 +38,8 @@ impl Host {
         let base = Options::workers(2);
         match self {
             Self::Root => base,
-            Self::User => base.as_user(USER),
-            Self::NoNamespaces => base.as_user(USER).var("ACODE_FAILPOINTS", "worker.sandbox-means@1"),
+            Self::User => base.of_user(USER),
+            Self::NoNamespaces => base.of_user(USER).var("ACODE_FAILPOINTS", "worker.sandbox-means@1"),
         }
     }
 

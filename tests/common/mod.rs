@@ -120,7 +120,7 @@ impl Options {
 
     /// As this user, which takes a test that runs as root.
     #[must_use]
-    pub fn as_user(mut self, user: u32) -> Self {
+    pub fn of_user(mut self, user: u32) -> Self {
         self.user = Some(user);
         self
     }
