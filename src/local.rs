@@ -130,6 +130,7 @@ impl Local {
             | Request::Metrics(_)
             | Request::Scale(_)
             | Request::Autoscale(_)
+            | Request::Reload(_)
             | Request::Check(_)
             | Request::Stop(_)
             | Request::Pause(_)

@@ -90,6 +90,24 @@ pub enum Command {
     Logs(LogsArgs),
     /// Show what happened, as JSON Lines
     Events(EventsArgs),
+    /// Print what makes a shell complete these commands
+    #[command(after_help = "Examples:
+  acode completions bash >~/.local/share/bash-completion/completions/acode
+  acode completions zsh >/usr/local/share/zsh/site-functions/_acode
+  acode completions fish >~/.config/fish/completions/acode.fish")]
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write one for each command
+    #[command(after_help = "Examples:
+  acode man | man -l -
+  acode man --dir ~/.local/share/man/man1")]
+    Man {
+        /// Write the pages of all commands into this directory, and print their paths
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
 }
 
 /// `acode worker`
@@ -133,6 +151,14 @@ Examples:
         #[arg(long, conflicts_with = "count")]
         auto: bool,
     },
+    /// Have the pool read its configuration again
+    #[command(
+        after_help = "Returns when that is done. A configuration that is wrong is refused, and the old one stays.
+
+Example:
+  acode worker reload"
+    )]
+    Reload,
     /// Start no further tasks, also after a restart of the pool; running ones go on
     #[command(after_help = "Example:
   acode worker pause --reason 'maintenance of the disks'")]

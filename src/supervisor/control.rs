@@ -106,6 +106,10 @@ impl Supervisor {
             }
             Request::Scale(scale) => self.scale(client, scale.count)?,
             Request::Autoscale(_) => self.autoscale(client)?,
+            Request::Reload(_) => {
+                self.reload().map_err(|reason| CallError::Refused { reason })?;
+                self.clients.reply(client, &reply::Reloaded {}, false);
+            }
             Request::Check(_) => self.check(client)?,
             Request::Stop(stop) => self.stop(client, &stop, more)?,
             Request::Pause(asked) => self.pause(client, &asked)?,

@@ -26,6 +26,7 @@ mod launch;
 mod ledger;
 mod log;
 mod metrics;
+mod notify;
 mod observe;
 mod order;
 mod pause;
@@ -163,6 +164,7 @@ struct Supervisor {
     reload: Reload,
     dirs: Dirs,
     log: log::Log,
+    manager: notify::Manager,
     id: WorkerId,
     boot_id: String,
     started_us: i64,
@@ -237,8 +239,11 @@ pub fn serve(launch: Launch, ready: impl FnOnce(Up)) -> Result<(), PoolError> {
     // The nursery of a detached pool leaves the terminal at once, and so do its workers: whoever reads our output must not
     // wait for them.
     let begin: fn() = if launch.log_to_file { launch::leave_terminal } else { || {} };
+    // A service's main process is a supervisor that has neither left its terminal nor a master of its own.
+    let mut manager = notify::Manager::take(!launch.log_to_file && launch.lifeline.is_none());
     let nursery = Nursery::start(begin).map_err(PoolError::system("the nursery cannot be forked"))?;
-    let mut supervisor = recover::build(launch, nursery)?;
+    manager.starting(launch.config.workers.kill_grace);
+    let mut supervisor = recover::build(launch, nursery, manager)?;
     supervisor.load_groups()?;
     supervisor.register().map_err(PoolError::system("the event loop cannot be set up"))?;
     supervisor.serve_metrics()?;
@@ -248,6 +253,7 @@ pub fn serve(launch: Launch, ready: impl FnOnce(Up)) -> Result<(), PoolError> {
         tracing::info!("still paused {why}");
     }
     ready(Up { pid: std::process::id(), paused });
+    supervisor.manager.ready();
     let ran = supervisor.run();
     supervisor.close();
     ran.map_err(PoolError::system("the event loop failed"))?;

@@ -28,6 +28,7 @@ use super::desk::{Desk, WINDOW};
 use super::jobserver::Jobserver;
 use super::ledger::Ledger;
 use super::log::Log;
+use super::notify::Manager;
 use super::observe::Observer;
 use super::pause::Pauses;
 use super::reactor::{CLIENTS, Polls};
@@ -58,11 +59,11 @@ const SIGNALS: [i32; 9] = [
 ];
 
 /// Builds a supervisor that is ready to run.
-pub(super) fn build(launch: Launch, nursery: Nursery) -> Result<Supervisor, PoolError> {
+pub(super) fn build(launch: Launch, nursery: Nursery, manager: Manager) -> Result<Supervisor, PoolError> {
     let Launch { dirs, config, reload, lifeline, log_to_file } = launch;
     dirs.prepare()?;
     let lock = InstanceLock::take(&dirs.lock())?;
-    let log = start_log(&dirs, &config, log_to_file)?;
+    let log = start_log(&dirs, &config, (log_to_file, manager.stderr_is_journal()))?;
     check_limits(&config)?;
     let (signals, boot_id) = settle_process()?;
     let (store, cgroup) = recover(&dirs, &boot_id, &config)?;
@@ -123,6 +124,7 @@ pub(super) fn build(launch: Launch, nursery: Nursery) -> Result<Supervisor, Pool
         reload,
         dirs,
         log,
+        manager,
         workers_lock,
         _lock: lock,
     };
@@ -135,9 +137,11 @@ fn first_fleet(config: &crate::config::Config, rows: u16, by_load: &scaling::Rul
     Fleet::new(settings::rules(config, rows), by_load.begin_with(count), now_ms)
 }
 
-fn start_log(dirs: &Dirs, config: &crate::config::Config, to_file: bool) -> Result<Log, PoolError> {
+/// Starts the log: in the background to a file, under a service manager to its journal.
+fn start_log(dirs: &Dirs, config: &crate::config::Config, to: (bool, bool)) -> Result<Log, PoolError> {
+    let (to_file, to_journal) = to;
     let file = config.log.file.clone().or_else(|| to_file.then(|| dirs.log()));
-    Log::start(config.log.level, file.as_deref()).map_err(PoolError::system("no log can be written"))
+    Log::start(config.log.level, file.as_deref(), to_journal).map_err(PoolError::system("no log can be written"))
 }
 
 /// Makes this process a supervisor's: it adopts orphans, and follows signals.
@@ -286,7 +290,7 @@ fn sweep(store: &Store, dirs: &Dirs) -> Result<(), PoolError> {
 pub(super) fn put_back_interrupted(store: &mut dyn Queue, now_us: u64) -> Result<(), StoreError> {
     let mut ops = vec![Op::PoolEvent { kind: EventKind::PoolStarted, at_us: now_us, data: None }];
     for task in store.interrupted()? {
-        tracing::warn!(id = %task.id, attempt = task.attempts, "attempt was interrupted: task put back");
+        tracing::warn!(task = %task.id, attempt = task.attempts, "attempt was interrupted: task put back");
         ops.push(Op::Finished(Box::new(AttemptEnd {
             id: task.id,
             attempt: task.attempts,

@@ -157,6 +157,7 @@ fn answer(request: Request, more: bool, tasks: &Tasks, out: &mut Outbox) {
         Request::Status(_) => out.reply(&reply::StatusReply { status: status() }, false),
         Request::Workers(_) => out.reply(&reply::WorkersReply { workers: workers() }, false),
         Request::Autoscale(_) => out.reply(&reply::Scaled { before: 2, target: 2 }, false),
+        Request::Reload(_) => out.reply(&reply::Reloaded {}, false),
         Request::Check(_) => out.reply(&reply::Checked::default(), false),
         Request::Metrics(_) => out.reply(&reply::MetricsReply::default(), false),
         Request::Scale(r) => out.reply(&reply::Scaled { before: 4, target: r.count }, false),

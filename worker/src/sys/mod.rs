@@ -5,6 +5,7 @@
 
 pub mod cgroup;
 pub mod clock;
+pub mod environ;
 pub mod failpoint;
 pub mod pipe;
 pub mod process;
