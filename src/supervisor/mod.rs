@@ -240,9 +240,8 @@ pub fn serve(launch: Launch, ready: impl FnOnce(Up)) -> Result<(), PoolError> {
     // wait for them.
     let begin: fn() = if launch.log_to_file { launch::leave_terminal } else { || {} };
     // A service's main process is a supervisor that has neither left its terminal nor a master of its own.
-    let mut manager = notify::Manager::take(!launch.log_to_file && launch.lifeline.is_none());
+    let manager = notify::Manager::take(!launch.log_to_file && launch.lifeline.is_none());
     let nursery = Nursery::start(begin).map_err(PoolError::system("the nursery cannot be forked"))?;
-    manager.starting(launch.config.workers.kill_grace);
     let mut supervisor = recover::build(launch, nursery, manager)?;
     supervisor.load_groups()?;
     supervisor.register().map_err(PoolError::system("the event loop cannot be set up"))?;

@@ -59,11 +59,12 @@ const SIGNALS: [i32; 9] = [
 ];
 
 /// Builds a supervisor that is ready to run.
-pub(super) fn build(launch: Launch, nursery: Nursery, manager: Manager) -> Result<Supervisor, PoolError> {
+pub(super) fn build(launch: Launch, nursery: Nursery, mut manager: Manager) -> Result<Supervisor, PoolError> {
     let Launch { dirs, config, reload, lifeline, log_to_file } = launch;
     dirs.prepare()?;
     let lock = InstanceLock::take(&dirs.lock())?;
     let log = start_log(&dirs, &config, (log_to_file, manager.stderr_is_journal()))?;
+    manager.starting(config.workers.kill_grace);
     check_limits(&config)?;
     let (signals, boot_id) = settle_process()?;
     let (store, cgroup) = recover(&dirs, &boot_id, &config)?;

@@ -248,6 +248,7 @@ impl Supervisor {
         if !succeeded && let Some(own) = self.retries_of(id) {
             policy = policy.of_task(&own);
         }
+        tracing::debug!(task = %id, %worker, row, verdict = %finished.verdict, "attempt ended");
         // Success needs no jitter.
         let random = if succeeded { 0.0 } else { self.random() };
         match self.books().finished((row, worker), finished, &policy, random) {
