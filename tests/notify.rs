@@ -151,9 +151,7 @@ fn the_loop_gives_signs_of_life_and_a_stopped_one_none() {
     }
     assert!(began.elapsed() < Duration::from_secs(30), "one each half second: {:?}", began.elapsed());
     signal(pool.pid(), Signal::SIGSTOP);
-    wait_until("it is stopped", || {
-        fs::read_to_string(format!("/proc/{}/stat", pool.pid())).unwrap().contains(") T ")
-    });
+    wait_until("it is stopped", || fs::read_to_string(format!("/proc/{}/stat", pool.pid())).unwrap().contains(") T "));
     manager.forget();
     assert!(manager.hear(Duration::from_secs(2)).is_none());
     signal(pool.pid(), Signal::SIGCONT);
@@ -223,7 +221,8 @@ fn a_stop_is_told_and_asks_for_more_time_as_long_as_it_may_take() {
     reaches(&pool, id, TaskState::Running);
     signal(pool.pid(), Signal::SIGTERM);
     manager.hears("STOPPING", "1");
-    let micros = |heard: Vec<Heard>| heard.last().unwrap().value("EXTEND_TIMEOUT_USEC").unwrap().parse::<u64>().unwrap();
+    let micros =
+        |heard: Vec<Heard>| heard.last().unwrap().value("EXTEND_TIMEOUT_USEC").unwrap().parse::<u64>().unwrap();
     let first = micros(manager.hears_where("EXTEND_TIMEOUT_USEC", |_| true));
     let second = micros(manager.hears_where("EXTEND_TIMEOUT_USEC", |_| true));
     // Bounded spans, and the later the less: 20 s of patience, 3 s to give the task back, 10 s for the rest.
