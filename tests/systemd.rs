@@ -192,28 +192,22 @@ fn wrong_arguments_install_nothing() {
     assert!(files(folder.path()).is_empty());
 }
 
-/// A Debian package: the one that `ACODE_TEST_DEB` names, else one that cargo-deb makes of the program at hand.
+/// A Debian package: the one that `ACODE_TEST_DEB` names, or that lies in the repository's folder as `acode-test.deb`, as
+/// one does that is handed into a machine without cargo; else one that cargo-deb makes of the program at hand.
 fn package(folder: &Path) -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os("ACODE_TEST_DEB") {
-        return Some(path.into());
+    let named = std::env::var_os("ACODE_TEST_DEB").map(PathBuf::from);
+    if let Some(path) = named.into_iter().chain([root().join("acode-test.deb")]).find(|path| path.exists()) {
+        return Some(path);
     }
     if !Command::new("cargo").args(["deb", "--version"]).output().is_ok_and(|told| told.status.success()) {
-        say("there is neither $ACODE_TEST_DEB nor cargo-deb");
+        say("there is neither a package ($ACODE_TEST_DEB) nor cargo-deb to make one");
         return None;
     }
     // What scripts/package does, but with the program at hand in the place of one that is built for it.
     let copy = folder.join("tree");
-    tried(
-        Command::new("cp")
-            .args(["-a", "--"])
-            .args(["Cargo.toml", "Cargo.lock", "src", "worker", "scripts", "docs"])
-            .args(["README.md", "LICENSE"])
-            .arg({
-                fs::create_dir(&copy).unwrap();
-                &copy
-            })
-            .current_dir(root()),
-    );
+    fs::create_dir(&copy).unwrap();
+    let sources = ["Cargo.toml", "Cargo.lock", "src", "worker", "scripts", "docs", "README.md", "LICENSE"];
+    tried(Command::new("cp").arg("-a").args(sources).arg(&copy).current_dir(root()));
     let (pages, completions) = (copy.join("target/package/man"), copy.join("target/package/completions"));
     fs::create_dir_all(copy.join("target/release")).unwrap();
     fs::create_dir_all(&completions).unwrap();

@@ -106,10 +106,7 @@ impl Supervisor {
             }
             Request::Scale(scale) => self.scale(client, scale.count)?,
             Request::Autoscale(_) => self.autoscale(client)?,
-            Request::Reload(_) => {
-                self.reload().map_err(|reason| CallError::Refused { reason })?;
-                self.clients.reply(client, &reply::Reloaded {}, false);
-            }
+            Request::Reload(_) => self.reload_for(client)?,
             Request::Check(_) => self.check(client)?,
             Request::Stop(stop) => self.stop(client, &stop, more)?,
             Request::Pause(asked) => self.pause(client, &asked)?,
@@ -145,6 +142,12 @@ impl Supervisor {
             Ok(record)
         })?;
         self.clients.reply(client, &reply, false);
+        Ok(())
+    }
+
+    fn reload_for(&mut self, client: ClientId) -> Result<(), RequestError> {
+        self.reload().map_err(|reason| CallError::Refused { reason })?;
+        self.clients.reply(client, &reply::Reloaded {}, false);
         Ok(())
     }
 

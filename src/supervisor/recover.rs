@@ -63,15 +63,13 @@ pub(super) fn build(launch: Launch, nursery: Nursery, mut manager: Manager) -> R
     let Launch { dirs, config, reload, lifeline, log_to_file } = launch;
     dirs.prepare()?;
     let lock = InstanceLock::take(&dirs.lock())?;
-    let log = start_log(&dirs, &config, (log_to_file, manager.stderr_is_journal()))?;
-    manager.starting(config.workers.kill_grace);
+    let log = start_log(&dirs, &config, log_to_file, &mut manager)?;
     check_limits(&config)?;
     let (signals, boot_id) = settle_process()?;
     let (store, cgroup) = recover(&dirs, &boot_id, &config)?;
     let workers_lock = WorkersLock::new(dirs.workers_lock()).shared()?;
 
     let (rows, region) = make_table(&config)?;
-    let clients = open_door(&dirs, &config)?;
     let (now_ns, started_us) = (clock::monotonic_ns(), clock::unix_us());
     let by_load = scaling::Rules::of(&config.workers.scaling, rows);
     let supervisor = Supervisor {
@@ -83,7 +81,7 @@ pub(super) fn build(launch: Launch, nursery: Nursery, mut manager: Manager) -> R
         polls: Polls::new().map_err(PoolError::system("no event loop can be made"))?,
         report_events: Events::with_capacity(256),
         signals,
-        clients,
+        clients: open_door(&dirs, &config)?,
         lifeline,
         crew: Crew::new(nursery.pid),
         nursery,
@@ -138,11 +136,19 @@ fn first_fleet(config: &crate::config::Config, rows: u16, by_load: &scaling::Rul
     Fleet::new(settings::rules(config, rows), by_load.begin_with(count), now_ms)
 }
 
-/// Starts the log: in the background to a file, under a service manager to its journal.
-fn start_log(dirs: &Dirs, config: &crate::config::Config, to: (bool, bool)) -> Result<Log, PoolError> {
-    let (to_file, to_journal) = to;
+/// Starts the log, in the background to a file, under a service manager to its journal; and tells that manager that the
+/// rest may take a while.
+fn start_log(
+    dirs: &Dirs,
+    config: &crate::config::Config,
+    to_file: bool,
+    manager: &mut Manager,
+) -> Result<Log, PoolError> {
     let file = config.log.file.clone().or_else(|| to_file.then(|| dirs.log()));
-    Log::start(config.log.level, file.as_deref(), to_journal).map_err(PoolError::system("no log can be written"))
+    let log = Log::start(config.log.level, file.as_deref(), manager.stderr_is_journal());
+    let log = log.map_err(PoolError::system("no log can be written"))?;
+    manager.starting(config.workers.kill_grace);
+    Ok(log)
 }
 
 /// Makes this process a supervisor's: it adopts orphans, and follows signals.
