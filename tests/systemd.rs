@@ -139,29 +139,37 @@ fn what_is_installed_is_taken_away_again_but_not_what_belongs_to_people() {
     let folder = tempfile::tempdir().unwrap();
     let at = |path: &str| folder.path().join(path);
     let binary = ["--binary", env!("CARGO_BIN_EXE_acode")];
-    for (prefix, units) in [("/usr/local", "usr/local/lib/systemd/system"), ("/opt/acode", "etc/systemd/system")] {
-        let arguments = [&["--prefix", prefix][..], &binary].concat();
-        install(folder.path(), &arguments);
-        let first = files(folder.path());
-        install(folder.path(), &arguments);
-        assert_eq!(first, files(folder.path()), "a second time changes nothing");
-        let program = at(&prefix[1..]).join("bin/acode");
-        let unit = fs::read_to_string(at(units).join("acode.service")).unwrap();
-        assert!(unit.contains(&format!("ExecStart={prefix}/bin/acode worker start")), "{unit}");
-        assert!(at(&prefix[1..]).join("share/man/man1/acode-task-submit.1.gz").is_file() && program.is_file());
-        assert!(tried(Command::new(program).arg("--version")).starts_with("acode "));
-        // State stays, and so does a configuration that somebody has changed.
-        fs::create_dir_all(at("var/lib/acode")).unwrap();
-        fs::write(at("var/lib/acode/queue.db"), "q").unwrap();
-        fs::write(at("etc/acode/acode.yaml"), "workers:\n  count: 2\n").unwrap();
-        install(folder.path(), &arguments);
-        let said = install(folder.path(), &["--prefix", prefix, "--uninstall"]);
-        assert!(said.contains("var/lib/acode") && said.contains("etc/acode/acode.yaml"), "{said}");
-        let left: Vec<PathBuf> = files(folder.path()).into_iter().collect();
-        assert_eq!(left, [at("etc/acode/acode.yaml"), at("var/lib/acode/queue.db")]);
-        install(folder.path(), &["--prefix", prefix, "--uninstall", "--purge"]);
-        assert!(files(folder.path()).is_empty(), "{:?}", files(folder.path()));
+    install(folder.path(), &binary);
+    let unit = fs::read_to_string(at("usr/local/lib/systemd/system/acode.service")).unwrap();
+    assert!(unit.contains("ExecStart=/usr/local/bin/acode worker start"), "{unit}");
+    assert!(at("usr/local/share/man/man1/acode-task-submit.1.gz").is_file());
+    assert!(tried(Command::new(at("usr/local/bin/acode")).arg("--version")).starts_with("acode "));
+    // State stays, and so does a configuration that somebody has changed.
+    fs::create_dir_all(at("var/lib/acode")).unwrap();
+    fs::create_dir_all(at("var/lib/acode-foreign")).unwrap();
+    for own in ["var/lib/acode/queue.db", "var/lib/acode-foreign/file", "etc/acode/acode.yaml"] {
+        fs::write(at(own), "workers:\n  count: 2\n").unwrap();
     }
+    let first = files(folder.path());
+    install(folder.path(), &binary);
+    assert_eq!(first, files(folder.path()), "a second time changes nothing");
+    let said = install(folder.path(), &["--uninstall"]);
+    assert!(said.contains("var/lib/acode\n") && said.contains("etc/acode/acode.yaml"), "{said}");
+    let left: Vec<PathBuf> = files(folder.path()).into_iter().collect();
+    assert_eq!(left, [at("etc/acode/acode.yaml"), at("var/lib/acode-foreign/file"), at("var/lib/acode/queue.db")]);
+    install(folder.path(), &["--uninstall", "--purge"]);
+    let left: Vec<PathBuf> = files(folder.path()).into_iter().collect();
+    assert_eq!(left, [at("var/lib/acode-foreign/file")], "it is no pool's");
+}
+
+#[test]
+fn another_prefix_has_its_units_where_systemd_looks() {
+    let folder = tempfile::tempdir().unwrap();
+    install(folder.path(), &["--prefix=/opt/acode", "--binary", env!("CARGO_BIN_EXE_acode")]);
+    let unit = fs::read_to_string(folder.path().join("etc/systemd/system/acode.service")).unwrap();
+    assert!(unit.contains("ExecStart=/opt/acode/bin/acode worker start"), "{unit}");
+    install(folder.path(), &["--prefix=/opt/acode", "--uninstall"]);
+    assert!(files(folder.path()).is_empty(), "{:?}", files(folder.path()));
 }
 
 #[test]
