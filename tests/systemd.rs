@@ -156,7 +156,7 @@ fn what_is_installed_is_taken_away_again_but_not_what_belongs_to_people() {
     let said = install(folder.path(), &["--uninstall"]);
     assert!(said.contains("var/lib/acode\n") && said.contains("etc/acode/acode.yaml"), "{said}");
     let left: Vec<PathBuf> = files(folder.path()).into_iter().collect();
-    assert_eq!(left, [at("etc/acode/acode.yaml"), at("var/lib/acode-foreign/file"), at("var/lib/acode/queue.db")]);
+    assert_eq!(left, [at("etc/acode/acode.yaml"), at("var/lib/acode/queue.db"), at("var/lib/acode-foreign/file")]);
     install(folder.path(), &["--uninstall", "--purge"]);
     let left: Vec<PathBuf> = files(folder.path()).into_iter().collect();
     assert_eq!(left, [at("var/lib/acode-foreign/file")], "it is no pool's");
