@@ -8,6 +8,7 @@
 
 pub mod history;
 pub mod leftovers;
+pub mod place;
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::net::UnixStream;
@@ -24,14 +25,17 @@ use acode_worker::task::{Submission, TaskId, TaskSpec};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// How long anything may take before its test fails. Far more than it does take, since machines may be busy or slow.
+pub use place::scaled;
+
+/// How long anything may take before its test fails. Far more than it does take, since machines may be busy or slow; on
+/// one that is slow by nature [`scaled`].
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a predicate is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// Waits until `done`, at most until the deadline; says whether it came to pass.
+/// Waits until `done`, at most until the deadline, [`scaled`]; says whether it came to pass.
 pub fn eventually(patience: Duration, mut done: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + scaled(patience);
     loop {
         if done() {
             return true;
@@ -126,6 +130,8 @@ pub struct Pool {
     child: Option<Child>,
     /// Nothing is expected of what is left, since the test left it on purpose.
     abandoned: bool,
+    /// Where it is born, in the QEMU machine.
+    place: Option<place::Delegated>,
     home: tempfile::TempDir,
 }
 
@@ -142,7 +148,8 @@ impl Pool {
     pub fn prepare(options: Options) -> Self {
         // Not where $TMPDIR says: the path of the control socket must fit into 108 bytes.
         let home = tempfile::Builder::new().prefix("ac-").tempdir_in("/tmp").unwrap();
-        let pool = Self { options, child: None, abandoned: false, home };
+        let place = if options.hides_cgroups { None } else { place::Delegated::make() };
+        let pool = Self { options, child: None, abandoned: false, place, home };
         fs::write(pool.file("acode.yaml"), format!("log:\n  level: debug\n{}", pool.options.yaml)).unwrap();
         fs::create_dir(pool.file("struck")).unwrap();
         pool
@@ -187,9 +194,10 @@ impl Pool {
     /// The command that starts the pool.
     pub fn command(&self) -> Command {
         let log = || OpenOptions::new().create(true).append(true).open(self.file("stderr")).unwrap();
-        let mut command = match self.options.hides_cgroups {
-            false => Command::new(env!("CARGO_BIN_EXE_acode")),
-            true => {
+        let mut command = match (self.options.hides_cgroups, &self.place) {
+            (false, None) => Command::new(env!("CARGO_BIN_EXE_acode")),
+            (false, Some(place)) => place.command(env!("CARGO_BIN_EXE_acode")),
+            (true, _) => {
                 let hide = "mount -t tmpfs none /sys/fs/cgroup && exec \"$0\" \"$@\"";
                 let mut command = Command::new("unshare");
                 command.args(["--mount", "sh", "-c", hide, env!("CARGO_BIN_EXE_acode")]);
@@ -269,7 +277,7 @@ impl Pool {
 
     fn try_client(&self) -> std::io::Result<Client> {
         let stream = UnixStream::connect(self.socket())?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(scaled(PATIENCE)))?;
         Ok(Client::new(stream))
     }
 
