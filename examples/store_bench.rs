@@ -55,6 +55,7 @@ fn finish(id: TaskId, worker: WorkerId, length: u64) -> [Op; 2] {
         error: None,
         result: None,
         reason: None,
+        notes: acode::store::AttemptNotes::default(),
         next: Next::Final(TaskState::Completed),
     };
     [

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use acode_worker::task::TaskState;
+use acode_worker::task::{Limits, TaskState};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -42,23 +42,24 @@ pub enum LocalError {
 pub struct Local {
     store: Store,
     limit: u64,
+    max: Limits,
     dirs: Dirs,
     // Let go of last.
     _lock: InstanceLock,
 }
 
 impl Local {
-    /// Takes the queue, making it if there is none. `limit` is how many unfinished tasks it may hold, and `hooks` says
-    /// what runs when one has ended: the next pool runs it.
+    /// Takes the queue, making it if there is none. `limit` is how many unfinished tasks it may hold, `max` the largest
+    /// limits that a task may have, and `hooks` says what runs when one has ended: the next pool runs it.
     ///
     /// # Errors
     /// The directory is not usable, or somebody else holds it.
-    pub fn open(dirs: &Dirs, limit: u64, hooks: Hooks) -> Result<Self, LocalError> {
+    pub fn open(dirs: &Dirs, limit: u64, max: Limits, hooks: Hooks) -> Result<Self, LocalError> {
         dirs.prepare()?;
         let lock = InstanceLock::take(&dirs.lock())?;
         let mut store = Store::open(&dirs.state)?;
         store.set_hooks(hooks);
-        Ok(Self { store, limit, dirs: dirs.clone(), _lock: lock })
+        Ok(Self { store, limit, max, dirs: dirs.clone(), _lock: lock })
     }
 
     /// Answers a request; `None` if only a running pool can.
@@ -76,7 +77,8 @@ impl Local {
         match request {
             Request::Submit(submit) => {
                 let queued = self.store.counts().pending;
-                let Admitted { tasks, ids } = requests::admit(&mut self.store, submit.tasks, self.limit, queued)?;
+                let bounds = (self.limit, &self.max);
+                let Admitted { tasks, ids } = requests::admit(&mut self.store, submit.tasks, bounds, queued)?;
                 requests::check_dependencies(&self.store, &tasks)?;
                 let ops: Vec<Op> = tasks.into_iter().map(|task| Op::Submit(Arc::new(task))).collect();
                 self.apply(&ops)?;
@@ -130,6 +132,7 @@ impl Local {
             | Request::Metrics(_)
             | Request::Scale(_)
             | Request::Autoscale(_)
+            | Request::Reload(_)
             | Request::Check(_)
             | Request::Stop(_)
             | Request::Pause(_)
@@ -319,6 +322,10 @@ impl Local {
         let log_bytes = acode_worker::output::remove_unused(&self.dirs.journal(), keep).unwrap_or(0);
         for number in sweep::idle_checkpoints(&self.store, &self.dirs.checkpoints())? {
             let _ = acode_worker::room::remove_checkpoint(&self.dirs.checkpoints(), number);
+        }
+        // How many are kept, and how long, is the pool's configuration to say.
+        for name in sweep::surplus_kept(&self.store, &self.dirs.kept(), u32::MAX, None)? {
+            let _ = acode_worker::room::remove_kept(&self.dirs.kept(), &name);
         }
         sweep::remove_unread_copies(&self.store, &self.dirs.stdin())?;
         json(&reply::Pruned { tasks, log_bytes })

@@ -65,6 +65,7 @@ pub fn task(stored: store::TaskRecord, waiting: Option<Waiting>) -> TaskRecord {
         finished_at: stored.finished_us.map(stamp),
         suspended: false,
         suspended_at: None,
+        usage_now: None,
         output: OutputSizes::default(),
         attempt_count: stored.attempts,
         crash_count: stored.losses.saturating_add(stored.ooms),
@@ -100,11 +101,14 @@ pub fn attempt(stored: store::AttemptRecord) -> AttemptRecord {
         reason: None,
         isolation: Some(stored.isolation),
         tree_guard: Some(stored.guard),
-        usage: Some(stored.usage),
+        usage: Some(stored.usage.into()),
         started_at: Some(stamp(stored.started_us)),
         finished_at: Some(stamp(stored.finished_us)),
         leaked: stored.leaked,
         output: Some(stored.output),
+        limits: stored.notes.limits,
+        kept: stored.notes.kept,
+        sandbox: stored.notes.sandbox.and_then(|text| serde_json::from_str(&text).ok()),
     };
     record.set_verdict(&stored.verdict);
     record.reason = record.reason.or(stored.error);
@@ -149,26 +153,49 @@ pub fn ending(record: &TaskRecord, last: Option<&store::AttemptRecord>, spec: &T
         text.push_str(&format!(", {}", verdict(&last.verdict)));
         let limit = match last.verdict {
             Verdict::TimedOut => spec.timeout_ms.map(|ms| format!(" (timeout {} s)", ms as f64 / 1e3)),
-            Verdict::OutOfMemory => {
-                spec.rlimits.address_space_bytes.map(|bytes| format!(" (address space {} MiB)", mib(bytes)))
-            }
+            Verdict::OutOfMemory => out_of_memory(last, spec),
+            Verdict::OverLimit { ref limit } => over_limit(last, limit),
             Verdict::Exited { .. }
             | Verdict::Signalled { .. }
-            | Verdict::OverLimit { .. }
             | Verdict::Cancelled
             | Verdict::WorkerLost
             | Verdict::NotStarted { .. } => None,
         };
         text.push_str(&limit.unwrap_or_default());
         let ran = last.usage.wall_us as f64 / 1e6;
-        if last.usage.max_rss_bytes > 0 {
-            text.push_str(&format!(", ran {ran:.1} s, peak memory {} MiB", mib(last.usage.max_rss_bytes)));
+        let memory = last.usage.peak_memory_bytes.unwrap_or(last.usage.max_rss_bytes);
+        if memory > 0 {
+            text.push_str(&format!(", ran {ran:.1} s, peak memory {} MiB", mib(memory)));
+        }
+        let beyond = last.notes.limits.iter().filter(|held| held.exceeded).map(|held| held.limit.as_str());
+        let beyond: Vec<&str> = beyond.collect();
+        if !beyond.is_empty() {
+            text.push_str(&format!(", above {}", beyond.join(", ")));
         }
     }
     if let Some(error) = &record.error {
         text.push_str(&format!(": {}", error.trim_end().replace('\n', " ")));
     }
     text
+}
+
+/// What there is to show for it: the most memory, the limit, who was killed.
+fn out_of_memory(last: &store::AttemptRecord, spec: &TaskSpec) -> Option<String> {
+    let Some(held) = last.notes.limits.iter().find(|held| held.limit == "memoryMb") else {
+        return spec.rlimits.address_space_bytes.map(|bytes| format!(" (address space {} MiB)", mib(bytes)));
+    };
+    let peak = last.usage.peak_memory_bytes.unwrap_or(last.usage.max_rss_bytes);
+    let kills = last.usage.oom_kills.filter(|kills| *kills > 0);
+    let kills = kills.map(|kills| format!(", {kills} killed by the kernel")).unwrap_or_default();
+    Some(format!(" (peak {} MiB of {} MiB{kills})", mib(peak), held.value))
+}
+
+/// How much of the limit was used.
+fn over_limit(last: &store::AttemptRecord, limit: &str) -> Option<String> {
+    let held = last.notes.limits.iter().find(|held| held.limit == limit)?;
+    let peak = last.usage.peak_disk_bytes.filter(|_| limit == "diskMb");
+    let peak = peak.map(|bytes| format!("peak {} MiB of ", mib(bytes))).unwrap_or_default();
+    Some(format!(" ({peak}{}, by {})", held.value, held.by))
 }
 
 fn mib(bytes: u64) -> String {

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use acode_worker::sys::clock;
-use acode_worker::task::{Array, Blocker, GroupWish, IfExists, Key, Submission, TaskId, TaskSpec, TaskState};
+use acode_worker::task::{Array, Blocker, GroupWish, IfExists, Key, Limits, Submission, TaskId, TaskSpec, TaskState};
 
 use crate::records;
 use crate::store::{self, FindError, NewTask, Queue, Retention, StoreError, SubmitError};
@@ -65,14 +65,15 @@ pub fn looks_up(submissions: &[Submission]) -> bool {
     submissions.iter().any(|entry| !entry.dependencies.is_empty() || entry.key.is_some())
 }
 
-/// Checks the entries of a submission, and gives them their ids.
+/// Checks the entries of a submission, and gives them their ids. `limit` is how many tasks the queue may hold, and `max` the
+/// largest limits that a task may have.
 ///
 /// # Errors
 /// The first entry that is refused; no number is lost but those of the entries before it.
 pub fn admit(
     store: &mut dyn Queue,
     mut submissions: Vec<Submission>,
-    limit: u64,
+    (limit, max): (u64, &Limits),
     queued: u64,
 ) -> Result<Admitted, RequestError> {
     let taken = check_keys(store, &submissions)?;
@@ -85,6 +86,10 @@ pub fn admit(
     }
     for (entry, submission) in submissions.iter_mut().enumerate() {
         submission.spec.validate().map_err(|error| refused(entry, error))?;
+        if let Some((key, own, most)) = submission.spec.limits.above(max) {
+            let why = format!("limits.{key} is {own}: at most {most} is allowed (workers.maxLimits.{key})");
+            return Err(refused(entry, why).into());
+        }
         // Before numbers are given out: as many as such an array asks for there may not be.
         if let Some(size) = submission.array.as_ref().map(Array::len).filter(|size| *size > Array::MAX) {
             return Err(refused(entry, SubmitError::LargeArray(size)).into());

@@ -1,7 +1,7 @@
-//! What lies in the state directory beside the queue and belongs to tasks: checkpoint directories, and copies of what
-//! submitters had on standard input. Finds those that no task needs any more.
+//! What lies in the state directory beside the queue and belongs to tasks: checkpoint directories, scratch directories
+//! that were kept, and copies of what submitters had on standard input. Finds those that no task needs any more.
 //!
-//! Asked by whoever owns the queue: after pruning, and when a pool starts. Deliberately absent: removing checkpoint
+//! Asked by whoever owns the queue: after pruning, and when a pool starts. Deliberately absent: removing
 //! directories, which may take long and so is a worker's where there is one.
 
 use std::ffi::OsStr;
@@ -10,8 +10,8 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use acode_worker::failpoint;
-use acode_worker::room;
-use acode_worker::task::TaskState;
+use acode_worker::room::{self, Kept};
+use acode_worker::task::{TaskId, TaskState};
 
 use crate::store::{FindError, Queue, StoreError};
 
@@ -40,6 +40,40 @@ pub fn idle_checkpoints(store: &dyn Queue, folder: &Path) -> Result<Vec<u64>, St
     Ok(idle)
 }
 
+/// The names of kept scratch directories whose tasks are gone, or that are older than `max_age`, or one too many.
+///
+/// # Errors
+/// The queue cannot be read.
+pub fn surplus_kept(
+    store: &dyn Queue,
+    folder: &Path,
+    max: u32,
+    max_age: Option<Duration>,
+) -> Result<Vec<String>, StoreError> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let oldest_ns = max_age.map(|age| i128::try_from(now.saturating_sub(age).as_nanos()).unwrap_or(0));
+    surplus_of(room::kept(folder), max, oldest_ns, |task| Ok(store.get(task)?.is_some()))
+}
+
+fn surplus_of(
+    kept: Vec<Kept>,
+    max: u32,
+    oldest_ns: Option<i128>,
+    is_known: impl Fn(TaskId) -> Result<bool, StoreError>,
+) -> Result<Vec<String>, StoreError> {
+    let mut surplus = Vec::new();
+    let mut left = max;
+    for kept in kept {
+        let is_young = oldest_ns.is_none_or(|oldest_ns| kept.at_ns >= oldest_ns);
+        if left > 0 && is_young && is_known(kept.task)? {
+            left -= 1;
+        } else {
+            surplus.push(kept.name);
+        }
+    }
+    Ok(surplus)
+}
+
 /// Removes the copies of standard input that no task reads, and that are too old for their task to be on its way.
 ///
 /// # Errors
@@ -65,4 +99,20 @@ pub fn remove_unread_copies(store: &dyn Queue, folder: &Path) -> Result<(), Stor
         let _ = fs::remove_file(entry.path());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_old_unknown_or_one_too_many_is_not_kept() {
+        let kept = |seq: u64, at_ns| Kept { name: seq.to_string(), task: TaskId::new(1, 1, seq), at_ns };
+        let all = || vec![kept(1, 90), kept(2, 80), kept(3, 70), kept(4, 60), kept(5, 50)];
+        let surplus = |max, oldest_ns| surplus_of(all(), max, oldest_ns, |task| Ok(task.seq() != 2)).unwrap();
+        assert_eq!(surplus(10, None), ["2"]);
+        assert_eq!(surplus(10, Some(60)), ["2", "5"]);
+        assert_eq!(surplus(2, None), ["2", "4", "5"]);
+        assert_eq!(surplus(0, Some(0)), ["1", "2", "3", "4", "5"]);
+    }
 }

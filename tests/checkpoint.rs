@@ -28,7 +28,7 @@ echo "$PWD" >>"$1"; case $n in 1) exit 1;; 2) kill -9 $PPID; sleep 100;; 3) touc
 
 #[test]
 fn a_checkpoint_outlives_attempts_workers_and_restarts_and_goes_when_the_task_completes() {
-    let mut pool = Pool::start(Options::workers(1));
+    let mut pool = Pool::start(Options::workers(1).signals_go_anywhere());
     let retry = Some(Retries { count: Some(1), delay_ms: Some(1), ..Retries::default() });
     let id = pool.submit_spec(TaskSpec { retry, ..kept(STEPS, &[&pool.path("dirs"), &pool.path("third")]) });
     wait_until("it is at its third step", || pool.file("third").exists());

@@ -349,7 +349,7 @@ fn every_help_goes_to_standard_output_and_says_something() {
 }
 
 /// Every command there is.
-const COMMANDS: [&str; 22] = [
+const COMMANDS: [&str; 26] = [
     "",
     "worker",
     "worker start",
@@ -357,6 +357,7 @@ const COMMANDS: [&str; 22] = [
     "worker list",
     "worker metrics",
     "worker scale",
+    "worker reload",
     "worker check",
     "worker stop",
     "task",
@@ -372,6 +373,9 @@ const COMMANDS: [&str; 22] = [
     "run",
     "logs",
     "events",
+    "completions",
+    "man",
+    "doctor",
 ];
 
 // Output.

@@ -239,6 +239,7 @@ experiments! { dies_in_a_stop_at:
 experiments! { dies_in_recovery_at:
     recovery_before_the_wait_for_stragglers = "recover.before-stragglers";
     recovery_before_it_clears_away = "recover.before-clearing";
+    recovery_after_its_cgroups_are_made = "cgroup.after-make";
     recovery_before_it_puts_tasks_back = "recover.before-put-back";
     recovery_after_it_put_tasks_back = "recover.after-put-back";
     recovery_after_the_socket_is_there = "recover.after-listen";
@@ -253,7 +254,15 @@ fn every_failpoint_of_the_code_has_its_experiment() {
     }
     assert!(points.len() > 25, "{points:?}");
     // These need tasks of their own kind, and are passed in the tests of those.
-    const ELSEWHERE: [&str; 9] = [
+    const ELSEWHERE: [&str; 20] = [
+        "worker.after-project",
+        "worker.after-quota",
+        "worker.after-image",
+        "worker.after-loop",
+        "worker.after-mount",
+        "worker.before-keep",
+        "worker.after-keep",
+        "worker.before-kept-removal",
         "worker.before-checkpoint",
         "worker.after-checkpoint",
         "worker.before-discard",
@@ -263,8 +272,20 @@ fn every_failpoint_of_the_code_has_its_experiment() {
         "worker.after-suspend",
         "worker.after-resume",
         "worker.out-of-memory",
+        // And these a cgroup with controllers.
+        "cgroup.after-move",
+        "cgroup.after-enable",
+        "worker.sandbox-means",
     ];
-    let others = [include_str!("checkpoint.rs"), include_str!("suspend.rs"), include_str!("retries.rs")];
+    let others = [
+        include_str!("checkpoint.rs"),
+        include_str!("suspend.rs"),
+        include_str!("retries.rs"),
+        include_str!("disk.rs"),
+        include_str!("cleanup.rs"),
+        include_str!("limits.rs"),
+        include_str!("sandbox.rs"),
+    ];
     for point in ELSEWHERE {
         assert!(others.iter().any(|text| text.contains(&format!("\"{point}"))), "{point} has no experiment");
     }

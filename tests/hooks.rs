@@ -64,7 +64,7 @@ fn a_hook_is_told_the_verdict_and_belongs_to_its_task() {
 
 #[test]
 fn each_way_to_an_end_has_one_hook() {
-    let pool = Pool::start(Options::workers(2).config("workers:\n  maxWorkerLosses: 2"));
+    let pool = Pool::start(Options::workers(2).signals_go_anywhere().config("workers:\n  maxWorkerLosses: 2"));
     let submit = |spec: TaskSpec| pool.submit_spec(hooked(&pool, spec));
     let flaky = shell(r#"[ -e "$1" ] || { touch "$1"; exit 1; }"#, &[&pool.path("tried")]);
     let retry = acode_worker::task::Retries { count: Some(3), delay_ms: Some(10), ..Default::default() };

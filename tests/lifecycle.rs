@@ -13,7 +13,7 @@ use acode::wire::request::{Scale, Stop, Submit};
 use acode::wire::types::{PoolState, StopMode, Waiting, WorkerStatus};
 use acode::wire::{CallError, ClientError};
 use acode_worker::task::TaskState;
-use common::{Options, Pool, eventually, is_alive, shell, signal, wait_until};
+use common::{Options, Pool, eventually, is_alive, scaled, shell, signal, wait_until};
 use more::{command, entry, events_of, gated, only_attempt, open_gate, reaches, verdict};
 use nix::sys::signal::Signal;
 
@@ -71,7 +71,7 @@ fn a_forced_stop_kills_at_once_and_requeues() {
     wait_until("the task runs", || pool.lines("runs").len() == 1);
     let began = Instant::now();
     assert!(pool.stop().success());
-    assert!(began.elapsed() < Duration::from_secs(5), "force waits for no grace: {:?}", began.elapsed());
+    assert!(began.elapsed() < scaled(Duration::from_secs(5)), "force waits for no grace: {:?}", began.elapsed());
     assert!(!is_alive(pool.lines("runs")[0].parse().unwrap()));
     pool.restart();
     let task = pool.wait(id);
@@ -100,7 +100,7 @@ fn a_stop_may_bring_its_own_patience() {
     reaches(&pool, id, TaskState::Running);
     let began = Instant::now();
     assert!(pool.stop_as(Stop { mode: StopMode::Drain, timeout_ms: Some(100) }).success());
-    assert!(began.elapsed() < Duration::from_secs(20), "the configured patience is a minute");
+    assert!(began.elapsed() < scaled(Duration::from_secs(20)), "the configured patience is a minute");
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn an_idle_pool_stops_in_under_ten_seconds() {
         pool.idle_workers();
         let began = Instant::now();
         assert!(pool.stop_as(stop(mode)).success());
-        assert!(began.elapsed() < Duration::from_secs(5), "{mode:?} took {:?}", began.elapsed());
+        assert!(began.elapsed() < scaled(Duration::from_secs(5)), "{mode:?} took {:?}", began.elapsed());
     }
 }
 

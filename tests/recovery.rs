@@ -13,7 +13,7 @@ use acode::wire::request::Stop;
 use acode::wire::types::{StopMode, TaskRecord};
 use acode_worker::task::{Retry, TaskSpec, TaskState};
 use common::history::History;
-use common::{Options, Pool, is_alive, shell, signal, wait_until};
+use common::{Options, Pool, is_alive, scaled, shell, signal, wait_until};
 use nix::sys::signal::Signal;
 
 /// Writes its attempt's number to the file `$1` for ever, in a session of its own, and so does a child of it; from the
@@ -74,7 +74,7 @@ fn a_killed_worker_is_replaced_and_its_task_requeued_at_once() {
     signal(pool.worker_of(task).pid, Signal::SIGKILL);
     assert_eq!(verdicts(&pool.wait(task)), ["worker-lost", "exited"]);
     // Seen by its pidfd and not by a missing heartbeat, which takes ten seconds.
-    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    assert!(began.elapsed() < scaled(Duration::from_secs(8)), "{:?}", began.elapsed());
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn a_stopped_idle_worker_is_replaced() {
 
 #[test]
 fn a_task_that_kills_its_workers_is_quarantined_and_the_pool_lives_on() {
-    let pool = Pool::start(Options::workers(2).config("workers:\n  maxWorkerLosses: 2"));
+    let pool = Pool::start(Options::workers(2).signals_go_anywhere().config("workers:\n  maxWorkerLosses: 2"));
     let spec = TaskSpec { retry: Some(Retry { count: 5, ..Retry::default() }.into()), ..shell("kill -9 $PPID", &[]) };
     let poison = pool.wait(pool.submit_spec(spec));
     assert_eq!((poison.state, poison.verdict.as_deref()), (TaskState::Failed, Some("worker-lost")));
@@ -117,7 +117,7 @@ fn a_task_that_kills_its_workers_is_quarantined_and_the_pool_lives_on() {
 
 #[test]
 fn a_task_that_kills_the_supervisor_is_put_back() {
-    let mut pool = Pool::start(Options::workers(2));
+    let mut pool = Pool::start(Options::workers(2).signals_go_anywhere());
     let script = r#"echo "$ACODE_TASK_ID $$" >>"$1"; [ "$ACODE_ATTEMPT" = 1 ] && kill -9 "$2"; exit 0"#;
     let task = pool.submit_spec(shell(script, &[&pool.path("marks"), &pool.pid().to_string()]));
     pool.wait_exit();
@@ -196,7 +196,7 @@ fn a_second_supervisor_on_the_same_directory_ends_at_once_and_names_the_first() 
     let words = String::from_utf8_lossy(&second.stderr);
     assert_eq!(second.status.code(), Some(6), "{words}");
     assert!(words.contains(&format!("held by process {}", pool.pid())), "{words}");
-    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(began.elapsed() < scaled(Duration::from_secs(5)));
     assert_eq!(pool.wait(pool.submit(&["true"])).state, TaskState::Completed);
 }
 
@@ -252,7 +252,7 @@ fn a_stop_by_force_kills_at_once_and_puts_tasks_back() {
     wait_for_marks(&pool);
     let began = std::time::Instant::now();
     assert_eq!(pool.stop().code(), Some(0));
-    assert!(began.elapsed() < Duration::from_secs(5), "a forced stop took {:?}", began.elapsed());
+    assert!(began.elapsed() < scaled(Duration::from_secs(5)), "a forced stop took {:?}", began.elapsed());
     assert_eq!(pool.leftovers(), [""; 0]);
     pool.restart();
     let record = pool.wait(task);

@@ -69,7 +69,7 @@ fn the_members_of_an_array_are_tried_as_their_array_says() {
 
 #[test]
 fn a_poison_task_is_quarantined_and_a_flaky_one_still_gets_its_retries() {
-    let pool = Pool::start(Options::workers(1));
+    let pool = Pool::start(Options::workers(1).signals_go_anywhere());
     let poison = Retries { count: Some(50), max_crashes: Some(2), ..Retries::default() };
     let id = pool.submit_spec(tried("kill -9 $PPID; sleep 100", poison));
     let task = pool.wait(id);

@@ -68,7 +68,7 @@ fn a_task_that_is_cancelled_before_or_while_it_runs_says_so() {
 
 #[test]
 fn a_task_that_takes_its_workers_with_it_is_quarantined() {
-    let pool = Pool::start(Options::workers(1).config("workers:\n  maxWorkerLosses: 2"));
+    let pool = Pool::start(Options::workers(1).signals_go_anywhere().config("workers:\n  maxWorkerLosses: 2"));
     // Its parent is the worker.
     let task = run(&pool, shell("kill -KILL $PPID; sleep 1000", &[]));
     assert_eq!((task.state, verdict(&task), task.attempt_count), (TaskState::Failed, "worker-lost", 2));

@@ -8,6 +8,7 @@ mod against;
 mod graph;
 mod idle;
 mod latency;
+mod leaf;
 mod pool;
 mod pressure;
 mod proc;
@@ -32,8 +33,8 @@ impl Size {
     }
 }
 
-const POINTS: [&str; 11] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k"];
-const USAGE: &str = "usage: scripts/bench [a b c d e f g h i j k] [--quick] [--json] [--against BINARY]";
+const POINTS: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
+const USAGE: &str = "usage: scripts/bench [a b c d e f g h i j k l] [--quick] [--json] [--against BINARY]";
 
 fn main() -> Outcome {
     let mut args: Vec<String> = std::env::args().skip(1).collect();
@@ -68,7 +69,8 @@ fn main() -> Outcome {
             "h" => pressure::inversion(size)?,
             "i" => pressure::followers(size)?,
             "j" => pressure::full_queue(size)?,
-            _ => graph::graphs(size)?,
+            "k" => graph::graphs(size)?,
+            _ => leaf::leaf()?,
         });
     }
     let text = if has("--json") { table::json(&figures) + "\n" } else { table::render(&figures) };

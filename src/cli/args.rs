@@ -11,6 +11,7 @@ use acode_worker::task::TaskState;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
+use super::limit_args::LimitOptions;
 pub use super::task_args::{SubmitArgs, TaskOptions};
 use super::values::{self, GroupLimit, Place};
 use crate::config::WorkerMode;
@@ -90,6 +91,26 @@ pub enum Command {
     Logs(LogsArgs),
     /// Show what happened, as JSON Lines
     Events(EventsArgs),
+    /// Print what makes a shell complete these commands
+    #[command(after_help = "Examples:
+  acode completions bash >~/.local/share/bash-completion/completions/acode
+  acode completions zsh >/usr/local/share/zsh/site-functions/_acode
+  acode completions fish >~/.config/fish/completions/acode.fish")]
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write one for each command
+    #[command(after_help = "Examples:
+  acode man | man -l -
+  acode man --dir ~/.local/share/man/man1")]
+    Man {
+        /// Write the pages of all commands into this directory, and print their paths
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+    /// Tell what this host offers, and what acode makes of it
+    Doctor(DoctorArgs),
 }
 
 /// `acode worker`
@@ -133,6 +154,14 @@ Examples:
         #[arg(long, conflicts_with = "count")]
         auto: bool,
     },
+    /// Have the pool read its configuration again
+    #[command(
+        after_help = "Returns when that is done. A configuration that is wrong is refused, and the old one stays.
+
+Example:
+  acode worker reload"
+    )]
+    Reload,
     /// Start no further tasks, also after a restart of the pool; running ones go on
     #[command(after_help = "Example:
   acode worker pause --reason 'maintenance of the disks'")]
@@ -384,6 +413,22 @@ pub struct LogsArgs {
     pub since: Option<Stamp>,
 }
 
+/// `acode doctor`
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Needs no pool and changes nothing. Exit code 0 if all that the configuration asks for can be had, \
+else 1.
+
+Examples:
+  acode doctor
+  acode doctor --json | jq '.checks[] | select(.verdict != \"ok\")'"
+)]
+pub struct DoctorArgs {
+    /// The configuration file [default: $ACODE_CONFIG, ./acode.yaml, the user's, the system's]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
 /// `acode events`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -424,11 +469,14 @@ pub struct RunArgs {
     #[arg(long)]
     pub no_progress: bool,
     /// A task file, YAML or JSON Lines; - is standard input
-    #[arg(value_name = "FILE", conflicts_with_all = ["command", "TaskOptions"])]
+    #[arg(value_name = "FILE", conflicts_with_all = ["command", "TaskOptions", "LimitOptions"])]
     pub file: Option<PathBuf>,
     /// About the command.
     #[command(flatten)]
     pub options: TaskOptions,
+    /// What it may use.
+    #[command(flatten)]
+    pub limits: LimitOptions,
     /// The program and its arguments
     #[arg(last = true, required_unless_present = "file", value_name = "CMD")]
     pub command: Vec<String>,

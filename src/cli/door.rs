@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use acode_worker::task::{Submission, TaskId};
+use acode_worker::task::{Limits, Submission, TaskId};
 
 use super::{CliError, Context};
 use crate::config::{self, Overrides};
@@ -89,8 +89,8 @@ impl Door {
                 }
                 Need::Queue | Need::NewQueue => {}
             }
-            let (limit, hooks) = settings(context, need)?;
-            match Local::open(&context.dirs, limit, hooks) {
+            let (limit, max, hooks) = settings(context, need)?;
+            match Local::open(&context.dirs, limit, max, hooks) {
                 Ok(local) => return Ok(Self::Queue(Box::new(local))),
                 // A pool that is just starting, or another client that writes for a moment.
                 Err(LocalError::Lock(LockError::Held { .. })) if started.elapsed() < PATIENCE => sleep(NAP),
@@ -251,16 +251,16 @@ fn link(mut task: Submission, known: &[TaskId]) -> Submission {
 
 /// How many tasks the queue may hold, and what runs when one has ended. Who only looks is not kept from it by a
 /// configuration that is wrong.
-fn settings(context: &Context, need: Need) -> Result<(u64, Hooks), CliError> {
+fn settings(context: &Context, need: Need) -> Result<(u64, Limits, Hooks), CliError> {
     let loaded = config::load(None, &context.vars, &Overrides::default());
-    let (limit, tasks) = match (need, loaded) {
+    let (limit, max, tasks) = match (need, loaded) {
         (Need::NewQueue, loaded) => {
             let config = loaded?.config;
-            (config.queue.max_tasks, config.tasks)
+            (config.queue.max_tasks, config.workers.max_limits, config.tasks)
         }
-        (Need::Pool | Need::Queue, Ok(loaded)) => (u64::MAX, loaded.config.tasks),
-        (Need::Pool | Need::Queue, Err(_)) => return Ok((u64::MAX, Hooks::default())),
+        (Need::Pool | Need::Queue, Ok(loaded)) => (u64::MAX, Limits::default(), loaded.config.tasks),
+        (Need::Pool | Need::Queue, Err(_)) => return Ok((u64::MAX, Limits::default(), Hooks::default())),
     };
     let timeout_ms = u64::try_from(tasks.on_finish_timeout.as_millis()).unwrap_or(u64::MAX);
-    Ok((limit, Hooks { pool: tasks.on_finish, timeout_ms }))
+    Ok((limit, max, Hooks { pool: tasks.on_finish, timeout_ms }))
 }

@@ -5,13 +5,16 @@
 //! knowledge of how a pool works.
 
 pub mod args;
+mod doctor;
 mod door;
 mod error;
 mod events;
 mod foreground;
+mod limit_args;
 mod logs;
 mod names;
 mod order;
+mod pages;
 mod pool;
 mod progress;
 mod render;
@@ -62,6 +65,17 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<Exit, CliError> {
+    match &args.command {
+        // What is known without any directory, as where a package is built.
+        Command::Completions { shell } => return pages::completions(*shell),
+        Command::Man { dir } => return pages::manual(dir.as_deref(), args.json),
+        Command::Worker(_)
+        | Command::Task(_)
+        | Command::Run(_)
+        | Command::Logs(_)
+        | Command::Events(_)
+        | Command::Doctor(_) => {}
+    }
     let vars: Vars = std::env::vars_os().collect();
     let dirs = Dirs::find(args.state_dir.as_deref(), &vars)?;
     let named = || vars.get(std::ffi::OsStr::new("ACODE_STATE_DIR")).filter(|dir| !dir.is_empty()).map(PathBuf::from);
@@ -73,5 +87,8 @@ fn run(args: Args) -> Result<Exit, CliError> {
         Command::Run(args) => run::run(&context, *args),
         Command::Logs(args) => logs::pool(&context, &args),
         Command::Events(args) => events::run(&context, &args),
+        Command::Completions { shell } => pages::completions(shell),
+        Command::Man { dir } => pages::manual(dir.as_deref(), context.json),
+        Command::Doctor(args) => doctor::run(&context, &args),
     }
 }

@@ -53,7 +53,8 @@ pub fn run(context: &Context, args: RunArgs) -> Result<Exit, CliError> {
         None => {
             let inner = Context { dirs, own_state: None, vars: context.vars.clone(), json: context.json };
             hooked |= args.options.on_finish.is_some();
-            let task: Result<Submission, CliError> = submission::build(&inner, &mut door, args.options, args.command);
+            let task: Result<Submission, CliError> =
+                submission::build(&inner, &mut door, args.options, &args.limits, args.command);
             door.submit_all(std::iter::once(task), RoomWait::Usual, |accepted| ids.extend_from_slice(accepted))?;
         }
     }

@@ -15,6 +15,7 @@ use acode_worker::task::{
 
 use super::args::TaskOptions;
 use super::door::Door;
+use super::limit_args::LimitOptions;
 use super::{CliError, Context};
 use crate::wire::request::Resolve;
 use crate::wire::{Stamp, TaskRef};
@@ -27,6 +28,7 @@ pub fn build(
     context: &Context,
     door: &mut Door,
     options: TaskOptions,
+    limits: &LimitOptions,
     command: Vec<String>,
 ) -> Result<Submission, CliError> {
     let (soft_timeout, retry) = (soft_timeout(&options), retries(&options));
@@ -54,6 +56,10 @@ pub fn build(
         start_timeout_ms: options.start_timeout.map(millis),
         retry,
         checkpoint: options.checkpoint,
+        limits: limits.limits(),
+        rlimits: limits.rlimits(),
+        sandbox: options.sandbox,
+        cleanup: options.cleanup,
         ..TaskSpec::default()
     };
     spec.validate().map_err(|error| CliError::Usage(error.to_string()))?;

@@ -2,11 +2,12 @@
 
 use std::fmt::Write;
 
-use crate::wire::Stamp;
 use crate::wire::types::{
     AttemptRecord, CheckRecord, GroupRecord, PoolState, ScalingMode, StatusRecord, TaskRecord, WorkerRecord,
 };
+use crate::wire::{LiveRecord, Rung, Stamp, UsageRecord};
 
+use super::doctor::limits;
 use super::render::{Align, Table, bytes, plain, span};
 
 /// `acode worker status`: the form that the specification of the worker pool shows.
@@ -34,6 +35,9 @@ pub fn status(status: &StatusRecord, workers: &[WorkerRecord]) -> String {
             Some(task) => writeln!(text, "  - worker-{}: {} (task {task})", worker.id, worker.status),
             None => writeln!(text, "  - worker-{}: {}", worker.id, worker.status),
         };
+        if let Some(now) = &worker.usage_now {
+            let _ = writeln!(text, "      {}", using(now));
+        }
     }
     let running = status.tasks.running + status.tasks.assigned;
     let _ = writeln!(text, "\nQueue: {} pending, {running} running", status.tasks.pending);
@@ -42,6 +46,21 @@ pub fn status(status: &StatusRecord, workers: &[WorkerRecord]) -> String {
     }
     if let Some(problem) = &status.queue.problem {
         let _ = writeln!(text, "Problem: {}", plain(problem));
+    }
+    if let Some(cgroup) = &status.cgroup {
+        let with =
+            if cgroup.controllers.is_empty() { "no controllers".to_owned() } else { cgroup.controllers.join(" ") };
+        let why = cgroup.why.as_ref().map(|why| format!(" ({})", plain(why))).unwrap_or_default();
+        let _ = match cgroup.rung {
+            Rung::Delegated | Rung::Core => writeln!(text, "Cgroup: {}, {with}{why}", cgroup.rung.name()),
+            Rung::None => writeln!(text, "Cgroup: none{why}"),
+        };
+        let held: Vec<_> =
+            cgroup.limits.iter().filter(|held| held.hold == acode_worker::task::Hold::Enforced).collect();
+        if !held.is_empty() {
+            let limits: Vec<String> = held.iter().map(|held| format!("{} {}", held.limit, held.value)).collect();
+            let _ = writeln!(text, "All tasks: at most {}", limits.join(", "));
+        }
     }
     let (cpu, memory) = (status.resources.cpu_percent, bytes(status.resources.memory_bytes));
     let _ = write!(text, "Resources: CPU {cpu:.0}%, Memory {memory}");
@@ -182,6 +201,9 @@ fn outcome(task: &TaskRecord) -> String {
     }
     match (&task.waiting, &task.progress, &task.verdict) {
         (Some(waiting), _, _) => waiting.to_string(),
+        (None, None, _) if !task.state.is_final() && task.usage_now.is_some() => {
+            task.usage_now.as_ref().map(using).unwrap_or_default()
+        }
         (None, Some(progress), _) if !task.state.is_final() => progress.message.clone().unwrap_or_default(),
         (None, _, Some(verdict)) => ending(verdict, task.exit_code, task.signal),
         (None, _, None) => String::new(),
@@ -282,9 +304,60 @@ pub fn task(task: &TaskRecord, drawn: bool) -> String {
     let cut = if task.output.truncated { ", cut off" } else { "" };
     let (stdout, stderr) = (bytes(task.output.stdout_bytes), bytes(task.output.stderr_bytes));
     field("Output", &format!("{stdout} out, {stderr} err{cut}"));
+    if let Some(now) = &task.usage_now {
+        line(&mut text, "Uses", &using(now));
+    }
     match task.attempts.as_deref() {
-        Some(list @ [_, ..]) => format!("{text}\n{}", attempts(list)),
+        Some(list @ [.., last]) => {
+            aftermath(&mut text, last);
+            let held = if last.limits.is_empty() { String::new() } else { format!("\n\n{}", limits(&last.limits)) };
+            format!("{text}\n{}{held}", attempts(list))
+        }
         Some([]) | None => text.trim_end().to_owned(),
+    }
+}
+
+/// What a running attempt uses, in a few words.
+fn using(now: &LiveRecord) -> String {
+    let processes = if now.pids == 1 { "process" } else { "processes" };
+    let disk = now.disk_bytes.map(|count| format!(", {} disk", bytes(count))).unwrap_or_default();
+    format!("{} CPU, {}, {} {processes}{disk}", cpu(now.cpu_us), bytes(now.memory_bytes), now.pids)
+}
+
+fn cpu(micros: u64) -> String {
+    span(i64::try_from(micros).unwrap_or(i64::MAX))
+}
+
+/// What an ended attempt used beyond time and memory, as far as it is known.
+fn used(usage: &UsageRecord) -> String {
+    let parts = [
+        usage.throttled_us.filter(|us| *us > 0).map(|us| format!("throttled for {}", cpu(us))),
+        usage.oom_kills.filter(|kills| *kills > 0).map(|kills| format!("{kills} killed for memory")),
+        usage.peak_pids.map(|pids| format!("{pids} processes at most")),
+        usage.peak_disk_bytes.map(|count| format!("{} disk at most", bytes(count))),
+        (usage.read_bytes > 0).then(|| format!("{} read", bytes(usage.read_bytes))),
+        (usage.written_bytes > 0).then(|| format!("{} written", bytes(usage.written_bytes))),
+        Some(format!("counted by {}", usage.source.name())),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// What there is to say about the last attempt beyond its row in the table.
+fn aftermath(text: &mut String, last: &AttemptRecord) {
+    if let Some(usage) = &last.usage {
+        line(text, "Used", &used(usage));
+    }
+    if let Some(kept) = &last.kept {
+        line(text, "Kept", kept);
+    }
+    match &last.sandbox {
+        Some(serde_json::Value::Array(held)) => {
+            let held: Vec<String> =
+                held.iter().map(|part| part.as_str().map_or_else(|| part.to_string(), str::to_owned)).collect();
+            line(text, "Sandbox", &held.join(", "));
+        }
+        Some(held) => line(text, "Sandbox", &held.to_string()),
+        None => {}
     }
 }
 
@@ -301,7 +374,6 @@ fn attempts(attempts: &[AttemptRecord]) -> Table {
     for attempt in attempts {
         let verdict = attempt.verdict.as_deref().unwrap_or("running");
         let usage = attempt.usage;
-        let cpu = |usage: acode_worker::task::Usage| i64::try_from(usage.user_us + usage.system_us).unwrap_or(i64::MAX);
         let leaked = attempt.leaked.then(|| "left processes running".to_owned());
         let notes: Vec<String> = [attempt.reason.clone(), leaked].into_iter().flatten().collect();
         table.row([
@@ -309,8 +381,8 @@ fn attempts(attempts: &[AttemptRecord]) -> Table {
             attempt.worker.to_string(),
             ending(verdict, attempt.exit_code, attempt.signal),
             took(attempt.started_at, attempt.finished_at),
-            usage.map_or_else(|| "-".to_owned(), |usage| span(cpu(usage))),
-            usage.map_or_else(|| "-".to_owned(), |usage| bytes(usage.max_rss_bytes)),
+            usage.map_or_else(|| "-".to_owned(), |usage| cpu(usage.cpu_us())),
+            usage.map_or_else(|| "-".to_owned(), |usage| bytes(usage.memory_bytes())),
             notes.join("; "),
         ]);
     }

@@ -54,7 +54,7 @@ fn submit(context: &Context, args: SubmitArgs) -> Result<Exit, CliError> {
         return submit_file(context, file, wait);
     }
     let mut door = Door::open(context, Need::NewQueue)?;
-    let task = submission::build(context, &mut door, args.options, args.command)?;
+    let task = submission::build(context, &mut door, args.options, &args.limits, args.command)?;
     let submitted = door.call(&Submit { tasks: vec![task], wait_ms: wait.ms() })?;
     let mut printed = Ids::new(context);
     printed.add(&submitted.ids);

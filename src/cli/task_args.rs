@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use acode_worker::task::{ExitCodes, IfExists, Priority, TaskSignal};
+use acode_worker::task::{Cleanup, ExitCodes, IfExists, Priority, Sandbox, TaskSignal};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
+use super::limit_args::LimitOptions;
 use super::values;
 use crate::wire::{Stamp, TaskRef};
 
@@ -13,7 +14,7 @@ use crate::wire::{Stamp, TaskRef};
 #[derive(Debug, clap::Args)]
 pub struct SubmitArgs {
     /// Queue the tasks of this file, YAML or JSON Lines; - is standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["command", "TaskOptions"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["command", "TaskOptions", "LimitOptions"])]
     pub file: Option<PathBuf>,
     /// Do not wait while the queue is nearly full: fail with exit code 5
     #[arg(long, conflicts_with = "wait_for_room")]
@@ -24,6 +25,9 @@ pub struct SubmitArgs {
     /// About the task.
     #[command(flatten)]
     pub options: TaskOptions,
+    /// What it may use. Beside the other options and not within: clap makes no group of what has a group in it.
+    #[command(flatten)]
+    pub limits: LimitOptions,
     /// The program and its arguments
     #[arg(trailing_var_arg = true, required_unless_present = "file", value_name = "CMD")]
     pub command: Vec<String>,
@@ -80,6 +84,9 @@ pub struct TaskOptions {
     /// Give it a directory that outlives its attempts, as $ACODE_CHECKPOINT
     #[arg(long)]
     pub checkpoint: bool,
+    /// Remove its scratch directory after these ends only, and else keep it
+    #[arg(long, value_name = "WHEN", value_parser = cleanup_parser())]
+    pub cleanup: Option<Cleanup>,
     /// Start it so much later at the earliest
     #[arg(long, value_name = "D", value_parser = values::duration)]
     pub delay: Option<Duration>,
@@ -110,6 +117,9 @@ pub struct TaskOptions {
     /// A file for its standard input; - keeps what comes on standard input here
     #[arg(long, value_name = "FILE")]
     pub stdin: Option<PathBuf>,
+    /// Restrict what it can reach, as in network=none,filesystem=read-only,devices=minimal,user=nobody
+    #[arg(long, value_name = "K=V,...")]
+    pub sandbox: Option<Sandbox>,
     /// Share the pool's job slots with make, cargo and ninja in it (GNU make's jobserver)
     #[arg(long)]
     pub jobserver: bool,
@@ -141,6 +151,11 @@ fn priority_parser() -> impl TypedValueParser<Value = Priority> {
         // The parser lets no other name through.
         Priority::ALL.into_iter().find(|priority| priority.name() == name).unwrap_or_default()
     })
+}
+
+fn cleanup_parser() -> impl TypedValueParser<Value = Cleanup> {
+    PossibleValuesParser::new(Cleanup::ALL.map(Cleanup::name))
+        .map(|name| Cleanup::ALL.into_iter().find(|when| when.name() == name).unwrap_or_default())
 }
 
 fn if_exists_parser() -> impl TypedValueParser<Value = IfExists> {

@@ -22,6 +22,28 @@ pub fn timeout(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A size with its unit, in bytes: 64K, 512M, 2G, 1T; the units are powers of 1024, and may end in B or iB.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let refused = || "a size with its unit is expected, as in 512M or 2G".to_owned();
+    let lower = text.trim().to_ascii_lowercase();
+    let short = lower.strip_suffix("ib").or_else(|| lower.strip_suffix('b')).unwrap_or(&lower);
+    let unit = short.chars().last().and_then(|unit| "kmgt".find(unit)).ok_or_else(refused)?;
+    let number: f64 = short[..short.len() - 1].trim().parse().map_err(|_| refused())?;
+    let bytes = number * 1024_f64.powi(unit as i32 + 1);
+    // Up to the largest number that a size is given in without rounding.
+    if (1.0..=(1_u64 << 53) as f64).contains(&bytes) { Ok(bytes.round() as u64) } else { Err(refused()) }
+}
+
+/// A size in MiB, rounded up.
+pub fn mebibytes(text: &str) -> Result<u64, String> {
+    bytes(text).map(|bytes| bytes.div_ceil(1 << 20))
+}
+
+/// A size in MiB, or 0.
+pub fn mebibytes_or_none(text: &str) -> Result<u64, String> {
+    if text == "0" { Ok(0) } else { mebibytes(text) }
+}
+
 /// `K=V`.
 pub fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
@@ -143,6 +165,16 @@ mod tests {
         assert_eq!(range("7-7"), Ok((7, 7)));
         for text in ["3-1", "5", "-5", "a-b", "1-", ""] {
             assert!(range(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_size_has_a_unit_and_is_rounded_up() {
+        assert_eq!((bytes("64K"), bytes("1.5G"), bytes("2MiB")), (Ok(65_536), Ok(3 << 29), Ok(2 << 20)));
+        assert_eq!((mebibytes("512M"), mebibytes("1K"), mebibytes("2g")), (Ok(512), Ok(1), Ok(2_048)));
+        assert_eq!((mebibytes_or_none("0"), mebibytes_or_none("1M")), (Ok(0), Ok(1)));
+        for text in ["512", "", "M", "-1M", "0M", "xG", "nanM", "99999999T"] {
+            assert!(bytes(text).is_err(), "{text}");
         }
     }
 

@@ -7,7 +7,7 @@ use super::door::{Door, Need};
 use super::render::{Out, plain};
 use super::{CliError, Context, Exit, pool, tables};
 use crate::wire::reply::Pausing;
-use crate::wire::request::{Autoscale, Check, Metrics, Pause, Resume, Scale, Status, Stop, Workers};
+use crate::wire::request::{Autoscale, Check, Metrics, Pause, Reload, Resume, Scale, Status, Stop, Workers};
 use crate::wire::types::StopMode;
 use crate::wire::{Client, ClientError, Method, Stamp};
 
@@ -25,6 +25,7 @@ pub fn run(context: &Context, command: WorkerCommand) -> Result<Exit, CliError> 
         WorkerCommand::Status => status(context),
         WorkerCommand::List => list(context),
         WorkerCommand::Scale { count, auto: _ } => scale(context, count),
+        WorkerCommand::Reload => reload(context),
         WorkerCommand::Check => check(context),
         WorkerCommand::Pause { reason } => pausing(context, &Pause { reason }),
         WorkerCommand::Resume => pausing(context, &Resume {}),
@@ -101,6 +102,18 @@ fn pausing(context: &Context, request: &impl Method<Reply = Pausing>) -> Result<
             Some(paused) => out.line(format_args!("paused {}", plain(&paused.why)))?,
             None => out.line("tasks are started")?,
         }
+    }
+    out.finish()?;
+    Ok(Exit::Done)
+}
+
+fn reload(context: &Context) -> Result<Exit, CliError> {
+    let reloaded = connect(context)?.call(&Reload {})?;
+    let mut out = Out::new();
+    if context.json {
+        out.answer(&reloaded)?;
+    } else {
+        out.line("configuration read again")?;
     }
     out.finish()?;
     Ok(Exit::Done)

@@ -227,7 +227,9 @@ fn section_prefix(key: &Key) -> String {
 fn variable_node<'v>(slot: &Slot, text: &'v str) -> Node<'v> {
     let parts = || text.split(',').map(str::trim).filter(|part| !part.is_empty());
     match slot {
-        Slot::Patterns(_) | Slot::Words(_) => Node::new(Value::List(parts().map(Node::text).collect())),
+        Slot::Patterns(_) | Slot::Words(_) | Slot::Paths(_) => {
+            Node::new(Value::List(parts().map(Node::text).collect()))
+        }
         Slot::Codes(_) => Node::new(Value::List(parts().map(Node::plain).collect())),
         Slot::Variables(_) | Slot::Limits(_) => {
             let pair = |part: &'v str| part.split_once('=').unwrap_or((part, ""));
@@ -252,7 +254,11 @@ fn variable_node<'v>(slot: &Slot, text: &'v str) -> Node<'v> {
         | Slot::Switch(_)
         | Slot::Mode(_)
         | Slot::Action(_)
+        | Slot::Method(_)
+        | Slot::Cleanup(_)
         | Slot::Level(_)
+        | Slot::Sandbox(_)
+        | Slot::Signals(_)
         | Slot::File(_)
         | Slot::Name(_)
         | Slot::Listen(_) => Node::plain(text),
@@ -361,10 +367,20 @@ fn finish(loaded: &mut Loaded, cpus: u32) -> Result<(), ConfigError> {
         ),
     ];
     let broken = rules.into_iter().find(|(holds, ..)| !holds);
-    let Some((_, (path, value, other), expected)) = broken else { return Ok(()) };
+    let Some((_, (path, value, other), expected)) = broken else { return check_limits(loaded) };
     // The key itself may stand at its default, and the other one have been changed.
     let origin = [path, other].iter().find_map(|path| loaded.origins.get(path)).cloned().unwrap_or(Origin::Default);
     Err(ConfigError::Wrong { origin, words: format!("{path} is {value}: {expected} is expected") })
+}
+
+/// No default may be above its maximum.
+fn check_limits(loaded: &Loaded) -> Result<(), ConfigError> {
+    let workers = &loaded.config.workers;
+    let Some((key, own, max)) = workers.limits.above(&workers.max_limits) else { return Ok(()) };
+    let given = |section: &str| loaded.origins.get(format!("workers.{section}.{key}").as_str()).cloned();
+    let origin = given("limits").or_else(|| given("maxLimits")).unwrap_or(Origin::Default);
+    let words = format!("workers.limits.{key} is {own}: at most workers.maxLimits.{key}, {max}, is expected");
+    Err(ConfigError::Wrong { origin, words })
 }
 
 fn wrong(origin: Origin, fault: Fault) -> ConfigError {

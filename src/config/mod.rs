@@ -8,6 +8,7 @@ mod cpus;
 mod error;
 mod keys;
 mod load;
+mod sandbox;
 
 #[cfg(test)]
 mod tests;
@@ -16,15 +17,16 @@ pub use cpus::usable_cpus;
 pub use error::{ConfigError, Origin};
 pub use keys::{Reference, reference};
 pub use load::{Loaded, Overrides, Vars, load};
+pub use sandbox::Sandboxes;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use acode_worker::task::{Env, Limits, Retry, Rlimits};
+use acode_worker::task::{DiskMethod, Env, Limits, Retry, Rlimits};
 
-pub use acode_worker::task::OverLimitAction;
+pub use acode_worker::task::{Cleanup as When, OverLimitAction};
 
 /// Everything that can be configured. The defaults are those of [`Config::default`].
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -33,6 +35,8 @@ pub struct Config {
     pub workers: Workers,
     /// What a task gets that does not say otherwise: `tasks`.
     pub tasks: Tasks,
+    /// When what tasks leave is removed: `cleanup`.
+    pub cleanup: Cleanup,
     /// The output journal: `output`.
     pub output: Output,
     /// What is kept of finished work: `retention`.
@@ -85,8 +89,16 @@ pub struct Workers {
     pub umask: u32,
     /// Limits of one task as a whole.
     pub limits: Limits,
+    /// The largest limits that a task may have; where neither it nor `limits` says anything, these are its limits.
+    pub max_limits: Limits,
     /// What happens to a task above its memory or disk limit.
     pub over_limit_action: OverLimitAction,
+    /// Whether a limit above which a task is killed may be looked at instead, where nothing enforces it.
+    pub allow_observed: bool,
+    /// What tasks may reach.
+    pub sandbox: Sandboxes,
+    /// By what means the limits of scratch directories are held.
+    pub disk_method: DiskMethod,
     /// How their number follows the load.
     pub scaling: Scaling,
     /// How they are looked after.
@@ -181,6 +193,17 @@ impl Tasks {
             None => name == pattern,
         })
     }
+}
+
+/// When what tasks leave is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cleanup {
+    /// After which ends a scratch directory is removed; else it is kept.
+    pub scratch: When,
+    /// The most scratch directories that are kept.
+    pub max_kept: u32,
+    /// How long they are kept; `None` is as long as their tasks.
+    pub max_kept_age: Option<Duration>,
 }
 
 /// The output journal.
@@ -301,6 +324,19 @@ pub enum LogLevel {
 pub struct Pool {
     /// Its name, as status and logs show it.
     pub name: String,
+    /// The limits of all its tasks together.
+    pub limits: PoolLimits,
+}
+
+/// The limits of all tasks of a pool together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PoolLimits {
+    /// CPU time in percent of one processor; `None` is no limit.
+    pub cpu_percent: Option<u32>,
+    /// Memory in MiB; `None` leaves a reserve to the rest of the host.
+    pub memory_mb: Option<u64>,
+    /// Processes and threads at once; `None` is half of what the host can have.
+    pub pids: Option<u32>,
 }
 
 /// An enumeration whose values have names in the configuration.
@@ -326,6 +362,21 @@ impl Named for WorkerMode {
 impl Named for OverLimitAction {
     const NAMES: &'static [(&'static str, Self)] =
         &[("warn", Self::Warn), ("throttle", Self::Throttle), ("kill", Self::Kill)];
+}
+
+impl Named for When {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("always", Self::Always), ("success", Self::Success), ("failure", Self::Failure), ("never", Self::Never)];
+}
+
+impl Named for DiskMethod {
+    const NAMES: &'static [(&'static str, Self)] = &[
+        ("auto", Self::Auto),
+        ("quota", Self::Quota),
+        ("loop", Self::Loop),
+        ("tmpfs", Self::Tmpfs),
+        ("sampling", Self::Sampling),
+    ];
 }
 
 impl Named for Switch {
@@ -363,7 +414,11 @@ impl Default for Workers {
             rlimits: Rlimits::default(),
             umask: 0o077,
             limits: Limits::default(),
+            max_limits: Limits::default(),
             over_limit_action: OverLimitAction::default(),
+            allow_observed: false,
+            sandbox: Sandboxes::default(),
+            disk_method: DiskMethod::default(),
             scaling: Scaling::default(),
             health_check: HealthCheck::default(),
             recycle: Recycle::default(),
@@ -411,6 +466,12 @@ impl Default for Tasks {
             on_finish: Vec::new(),
             on_finish_timeout: Duration::from_secs(60),
         }
+    }
+}
+
+impl Default for Cleanup {
+    fn default() -> Self {
+        Self { scratch: When::Always, max_kept: 100, max_kept_age: Some(Duration::from_secs(7 * 86_400)) }
     }
 }
 
@@ -471,6 +532,6 @@ impl Default for Metrics {
 
 impl Default for Pool {
     fn default() -> Self {
-        Self { name: "default".to_owned() }
+        Self { name: "default".to_owned(), limits: PoolLimits::default() }
     }
 }

@@ -93,7 +93,7 @@ backpressure: {enabled: false, maxLoadPerCpu: 1.5, minFreeMemoryMb: none, minFre
 jobserver: {slots: 3}
 control: {maxConnections: 3}
 log: {level: debug, file: logs/acode.log}
-pool: {name: night}
+pool: {name: night, limits: {cpuPercent: 150, memoryMb: 900, pids: 77}}
 ";
     let bench = Bench::new(text);
     let config = bench.load().unwrap().config;
@@ -143,6 +143,7 @@ pool: {name: night}
     assert_eq!(config.backpressure, backpressure);
     assert_eq!(config.log, Log { level: LogLevel::Debug, file: Some(bench.folder.path().join("logs/acode.log")) });
     assert_eq!(config.pool.name, "night");
+    assert_eq!(config.pool.limits, PoolLimits { cpu_percent: Some(150), memory_mb: Some(900), pids: Some(77) });
 }
 
 #[test]
@@ -267,6 +268,8 @@ fn wrong_values_are_refused_with_their_range() {
     insta::assert_snapshot!(error("workers: {maxCount: 8, count: 1, scaling: {maxCount: 9}}\n"), @"acode.yaml:1:54: workers.scaling.maxCount is 9: at most workers.maxCount, 8, is expected");
     insta::assert_snapshot!(error("workers: {scaling: {scaleUpThreshold: 0.3}}\n"), @"acode.yaml:1:39: workers.scaling.scaleDownThreshold is 0.3: less than workers.scaling.scaleUpThreshold, 0.3, is expected");
     insta::assert_snapshot!(error("workers: {scaling: {enabled: maybe}}\n"), @"acode.yaml:1:30: workers.scaling.enabled is maybe: true or false or auto is expected");
+    insta::assert_snapshot!(error("workers: {limits: {memoryMb: 8}, maxLimits: {memoryMb: 7}}\n"), @"acode.yaml:1:30: workers.limits.memoryMb is 8: at most workers.maxLimits.memoryMb, 7, is expected");
+    insta::assert_snapshot!(error("workers: {limits: {swapMb: x}}\n"), @"acode.yaml:1:28: workers.limits.swapMb is the text 'x': a whole number is expected");
     insta::assert_snapshot!(error("workers: {healthCheck: {enabled: auto}}\n"), @"acode.yaml:1:34: workers.healthCheck.enabled is auto: true or false is expected");
     insta::assert_snapshot!(error("workers: {heartbeatTimeoutMs: 1500}\n"), @"acode.yaml:1:31: workers.heartbeatTimeoutMs is 1500: at least twice workers.heartbeatIntervalMs, 1000, is expected");
 }

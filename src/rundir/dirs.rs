@@ -79,7 +79,8 @@ pub struct Dirs {
 
 impl Dirs {
     /// Finds the directories. With `explicit` (`--state-dir`) or `$ACODE_STATE_DIR` the runtime directory is `run` in
-    /// it, so that two pools never meet. Else systemd's `$STATE_DIRECTORY` and `$RUNTIME_DIRECTORY`; else for root
+    /// it, so that two pools never meet; but that of a service's state directory, `/var/lib/acode` or `/var/lib/acode-NAME`,
+    /// is the one of the same name in `/run`, so that whoever names it finds the service's socket. Else systemd's `$STATE_DIRECTORY` and `$RUNTIME_DIRECTORY`; else for root
     /// `/var/lib/acode` and `/run/acode`; else `acode` in `$XDG_STATE_HOME` (or `~/.local/state`) and in
     /// `$XDG_RUNTIME_DIR`. Without a runtime directory of its own the state directory's `run` is used.
     ///
@@ -93,7 +94,10 @@ impl Dirs {
     fn find_for(explicit: Option<&Path>, vars: &Vars, cwd: &Path, root: bool) -> Result<Self, DirError> {
         let own = explicit.map(Path::to_owned).or_else(|| variable(vars, "ACODE_STATE_DIR").map(PathBuf::from));
         let dirs = match own {
-            Some(state) => Self::of_state(cwd.join(state)),
+            Some(state) => {
+                let dirs = Self::of_state(cwd.join(state));
+                Self { runtime: service_runtime(&dirs.state).unwrap_or(dirs.runtime), ..dirs }
+            }
             None => Self::usual(vars, root)?,
         };
         let path = dirs.control_socket();
@@ -181,6 +185,11 @@ impl Dirs {
         self.state.join("rooms")
     }
 
+    /// The folder of scratch directories that were kept.
+    pub fn kept(&self) -> PathBuf {
+        self.state.join("kept")
+    }
+
     /// The folder of the tasks' checkpoint directories.
     pub fn checkpoints(&self) -> PathBuf {
         self.state.join("checkpoints")
@@ -205,6 +214,13 @@ impl Dirs {
     pub fn log(&self) -> PathBuf {
         self.state.join("acode.log")
     }
+}
+
+/// The runtime directory that belongs to the state directory of a service of the system.
+fn service_runtime(state: &Path) -> Option<PathBuf> {
+    let name = state.strip_prefix("/var/lib").ok()?.to_str()?;
+    let is_service = name == "acode" || name.starts_with("acode-");
+    (is_service && !name.contains('/')).then(|| Path::new("/run").join(name))
 }
 
 fn variable<'v>(vars: &'v Vars, name: &str) -> Option<&'v OsStr> {
@@ -274,6 +290,22 @@ mod tests {
         let vars = [("ACODE_STATE_DIR", "/v"), ("RUNTIME_DIRECTORY", "/run/x"), ("XDG_RUNTIME_DIR", "/run/user/1")];
         assert_eq!(find(Some("here"), &vars, true), pair("/cwd/here", "/cwd/here/run"));
         assert_eq!(find(None, &vars, false), pair("/v", "/v/run"));
+    }
+
+    #[test]
+    fn the_state_directory_of_a_service_goes_with_its_runtime_directory() {
+        assert_eq!(find(Some("/var/lib/acode"), &[], false), pair("/var/lib/acode", "/run/acode"));
+        assert_eq!(
+            find(None, &[("ACODE_STATE_DIR", "/var/lib/acode-web")], true),
+            pair("/var/lib/acode-web", "/run/acode-web")
+        );
+        for own in ["/var/lib/acode/x", "/var/lib/acodes", "/srv/acode"] {
+            assert_eq!(find(Some(own), &[], true), pair(own, &format!("{own}/run")));
+        }
+        assert_eq!(
+            find(None, &[("STATE_DIRECTORY", "/var/lib/acode")], true),
+            pair("/var/lib/acode", "/var/lib/acode/run")
+        );
     }
 
     #[test]

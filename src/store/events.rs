@@ -108,6 +108,8 @@ kinds! {
     TaskSuspended = 60, "task-suspended";
     /// They go on.
     TaskResumed = 61, "task-resumed";
+    /// An attempt has exceeded one of its limits; told with its end.
+    LimitExceeded = 70, "limit-exceeded";
 }
 
 /// For how many events, with consecutive numbers, a row stands: `width` in SQL.

@@ -12,6 +12,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::apply::{RowKind, class_of, stored};
 use super::life::{ATTEMPT_BITS, attempt_key};
+use super::notes::{AttemptNotes, read_usage};
 use super::order::BY_PERSON;
 use super::{Store, StoreError};
 
@@ -139,6 +140,8 @@ pub struct AttemptRecord {
     pub leaked: bool,
     /// What the task said about its failure.
     pub error: Option<String>,
+    /// How its limits were held, and what is left of it.
+    pub notes: AttemptNotes,
 }
 
 /// Which tasks a listing is about.
@@ -402,15 +405,18 @@ fn read_attempt(r: &Row<'_>) -> rusqlite::Result<AttemptRecord> {
         isolation: stored(r, 5, |code| (code == 0).then_some(Isolation::Process))?,
         guard: stored(r, 6, |code| [TreeGuard::Cgroup, TreeGuard::Subreaper].get(usize::from(code)).copied())?,
         leaked: r.get(7)?,
-        usage: Usage {
-            wall_us: r.get(8)?,
-            user_us: r.get(9)?,
-            system_us: r.get(10)?,
-            max_rss_bytes: r.get(11)?,
-            read_bytes: r.get(12)?,
-            written_bytes: r.get(13)?,
-            ..Usage::default()
-        },
+        usage: read_usage(
+            r,
+            Usage {
+                wall_us: r.get(8)?,
+                user_us: r.get(9)?,
+                system_us: r.get(10)?,
+                max_rss_bytes: r.get(11)?,
+                read_bytes: r.get(12)?,
+                written_bytes: r.get(13)?,
+                ..Usage::default()
+            },
+        )?,
         output: OutputRef {
             segment: r.get(14)?,
             offset: r.get(15)?,
@@ -420,5 +426,6 @@ fn read_attempt(r: &Row<'_>) -> rusqlite::Result<AttemptRecord> {
             truncated: r.get(19)?,
         },
         error: r.get(20)?,
+        notes: AttemptNotes::read(r)?,
     })
 }

@@ -10,6 +10,7 @@ use super::EventKind;
 use super::apply::{HAS_DEPENDENCIES, Row, RowKind, Writer, defect};
 use super::deps::Todo;
 use super::events::Draft;
+use super::notes::source_code;
 use super::op::{AttemptEnd, Next, WorkerRecord};
 use super::order::BY_PERSON;
 use super::statements::Sql;
@@ -97,6 +98,7 @@ impl Writer<'_> {
             return Ok(());
         }
         let begun = self.begun.remove(&end.id.seq());
+        self.limits_exceeded(end)?;
         let data = verdict.map(|v| format!("{{\"verdict\":{v}}}"));
         let draft = Draft {
             task: Some(end.id),
@@ -141,6 +143,17 @@ impl Writer<'_> {
         Ok(())
     }
 
+    /// Tells which limits the attempt exceeded; what became of it, its end tells.
+    fn limits_exceeded(&mut self, end: &AttemptEnd) -> rusqlite::Result<()> {
+        for held in end.notes.limits.iter().filter(|held| held.exceeded) {
+            let data = serde_json::to_string(held).map_err(|e| defect(&e.to_string()))?;
+            let (task, attempt, worker) = (Some(end.id), Some(end.attempt), Some(end.worker));
+            let draft = Draft { task, attempt, worker, data: Some(&data), ..Draft::default() };
+            self.event(EventKind::LimitExceeded, end.finished_us, &draft)?;
+        }
+        Ok(())
+    }
+
     fn insert_attempt(&mut self, end: &AttemptEnd, verdict: Option<&str>) -> rusqlite::Result<bool> {
         let worker = end.worker.to_u128().to_be_bytes();
         let isolation = match end.isolation {
@@ -172,7 +185,16 @@ impl Writer<'_> {
             clamp(output.stdout_bytes),
             clamp(output.stderr_bytes),
             output.truncated,
-            end.error
+            end.error,
+            usage.peak_memory_bytes.map(clamp),
+            usage.throttled_us.map(clamp),
+            usage.oom_kills.map(clamp),
+            usage.peak_pids.map(clamp),
+            usage.peak_disk_bytes.map(clamp),
+            source_code(usage.source),
+            end.notes.limits_text(),
+            end.notes.kept,
+            end.notes.sandbox
         ];
         let new = self.sql.run(Sql::InsertAttempt, record)? > 0;
         if new && output.length > 0 {

@@ -11,6 +11,7 @@ use acode_worker::task::{
 };
 
 use super::groups::{Group, GroupChange};
+use super::notes::AttemptNotes;
 use super::order::AgePlace;
 use super::{EventKind, SubmitError};
 
@@ -171,6 +172,8 @@ pub struct AttemptEnd {
     pub result: Option<String>,
     /// Why it was cancelled, for people; kept only if the task has ended.
     pub reason: Option<String>,
+    /// How its limits were held, and what is left of it.
+    pub notes: AttemptNotes,
     /// What follows.
     pub next: Next,
 }

@@ -11,7 +11,7 @@ use super::desk::{Active, Desk, Phase};
 use super::judge::{Crash, Next, Policy, Standing, judge, quarantined};
 use super::ledger::{After, Ledger};
 use super::metrics::Registry;
-use crate::store::{self, Applied, AttemptEnd, NowReady, Op};
+use crate::store::{self, Applied, AttemptEnd, AttemptNotes, NowReady, Op};
 
 /// The desk, and the batch in which its changes go to the queue.
 pub struct Books<'a> {
@@ -100,6 +100,7 @@ impl Books<'_> {
             active.discard_by = Some(row);
         }
         self.registry.ended(phase, finished.finished_us as u64, next);
+        self.registry.used(&finished.usage, &finished.verdict);
         if let Some(progress) = last_word {
             let (percent, message) = (Some(progress.percent), Some(progress.message));
             self.record(Op::Progress { id: finished.id, percent, message, at_us: finished.finished_us as u64 });
@@ -124,6 +125,11 @@ impl Books<'_> {
             error: finished.error,
             result: finished.result,
             reason,
+            notes: AttemptNotes {
+                limits: finished.limits,
+                kept: finished.kept.map(|path| path.to_string_lossy().into_owned()),
+                sandbox: (!finished.sandbox.is_empty()).then(|| serde_json::Value::from(finished.sandbox).to_string()),
+            },
             next: stored(next, finished.finished_us as u64),
         };
         self.record(Op::Finished(Box::new(end)));
@@ -182,6 +188,7 @@ pub fn ended_without_worker(id: TaskId, ticket: Ticket, attempt: u32, started_us
         started_us,
         finished_us: started_us,
         limits: Vec::new(),
+        sandbox: Vec::new(),
         kept: None,
         leaked: false,
         result: None,

@@ -106,6 +106,7 @@ impl Supervisor {
             }
             Request::Scale(scale) => self.scale(client, scale.count)?,
             Request::Autoscale(_) => self.autoscale(client)?,
+            Request::Reload(_) => self.reload_for(client)?,
             Request::Check(_) => self.check(client)?,
             Request::Stop(stop) => self.stop(client, &stop, more)?,
             Request::Pause(asked) => self.pause(client, &asked)?,
@@ -141,6 +142,12 @@ impl Supervisor {
             Ok(record)
         })?;
         self.clients.reply(client, &reply, false);
+        Ok(())
+    }
+
+    fn reload_for(&mut self, client: ClientId) -> Result<(), RequestError> {
+        self.reload().map_err(|reason| CallError::Refused { reason })?;
+        self.clients.reply(client, &reply::Reloaded {}, false);
         Ok(())
     }
 
@@ -200,7 +207,8 @@ impl Supervisor {
             self.writable()?;
         }
         let queued = self.queued();
-        let admitted = requests::admit(&mut *self.store, tasks, self.config.queue.max_tasks, queued)?;
+        let bounds = (self.config.queue.max_tasks, &self.config.workers.max_limits);
+        let admitted = requests::admit(&mut *self.store, tasks, bounds, queued)?;
         let Admitted { tasks, ids } = admitted;
         if looks_up {
             requests::check_dependencies(&*self.store, &tasks)?;

@@ -15,6 +15,8 @@ use acode_worker::task::WorkerId;
 use acode_worker::wire::{Birth, FrameError, Frames, Order, Report, WorkerSettings, encode};
 use nix::errno::Errno;
 
+use super::limits::Holding;
+
 /// Bytes of orders that may wait for a worker which does not read them; it is stuck then, and killed for that.
 const ORDERS_MAX: usize = 64 * 1024;
 /// Bytes read from a report pipe at once.
@@ -29,8 +31,8 @@ pub struct Cradle<'a> {
     pub table: std::os::fd::BorrowedFd<'a>,
     /// The lock that tells of living workers.
     pub lock: &'a OwnedFd,
-    /// Where the leaves are made, if there is a cgroup hierarchy.
-    pub cgroup: Option<&'a PathBuf>,
+    /// Where the leaves are made, and how far they hold limits.
+    pub holding: &'a Holding,
     /// How workers work.
     pub settings: &'a WorkerSettings,
 }
@@ -122,15 +124,8 @@ impl Crew {
         let (reports, reports_writer) = pipe::pipe()?;
         pipe::set_nonblocking(&orders)?;
         pipe::set_nonblocking(&reports)?;
-        let home = cradle.cgroup.map(|base| base.join(format!("w{row}")));
-        let leaf = match &home {
-            Some(home) => {
-                // A predecessor's leaves may have been killed, and nobody could be born into them any more.
-                let _ = cgroup::remove_tree(home);
-                Some(Leaf::make(home)?)
-            }
-            None => None,
-        };
+        let made = cradle.holding.grounds.as_ref().map(|grounds| grounds.make_home(row)).transpose()?;
+        let (home, leaf) = made.unzip();
         let mut fds = vec![
             orders_reader.as_raw_fd(),
             reports_writer.as_raw_fd(),
@@ -138,7 +133,7 @@ impl Crew {
             cradle.lock.as_raw_fd(),
         ];
         fds.extend(leaf.as_ref().map(|leaf| leaf.as_fd().as_raw_fd()));
-        let birth = Birth { id, row, settings: cradle.settings.clone() };
+        let birth = Birth { id, row, settings: cradle.settings.clone(), ladder: cradle.holding.ladder.clone() };
         let (pid, pidfd) = cradle.nursery.bear(&birth, &fds)?;
         let hand = Hand {
             id,
@@ -233,7 +228,7 @@ impl Crew {
     /// The dead workers whose trees are dead too.
     pub fn ready_for_burial(&self) -> Vec<u16> {
         let dead: Vec<_> = self.hands.iter().filter(|(_, hand)| hand.dead).collect();
-        if dead.is_empty() || (self.hands.values().any(|hand| hand.leaf.is_none()) && self.strangers_remain()) {
+        if dead.is_empty() || (!self.hands.values().all(Hand::has_leaf) && self.strangers_remain()) {
             return Vec::new();
         }
         dead.into_iter().filter(|(_, hand)| hand.tree_is_dead()).map(|(row, _)| *row).collect()
@@ -283,6 +278,11 @@ fn reap(pid: i32) -> bool {
     )
 }
 
+/// Whether this is what the kernel says of a cgroup that was removed.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(nix::libc::ENODEV | nix::libc::ENOENT))
+}
+
 impl Hand {
     /// Whether its process has ended.
     pub fn is_dead(&self) -> bool {
@@ -307,11 +307,16 @@ impl Hand {
         }
     }
 
+    /// Whether its tasks are born in a cgroup, as far as can be seen from here.
+    fn has_leaf(&self) -> bool {
+        self.leaf.as_ref().is_some_and(|leaf| !leaf.is_populated().is_err_and(|error| is_gone(&error)))
+    }
+
     fn tree_is_dead(&self) -> bool {
         match self.leaf.as_ref().map(Leaf::is_populated) {
             None | Some(Ok(false)) => true,
             // The directory is gone, so nothing can live in it.
-            Some(Err(error)) => error.raw_os_error() == Some(nix::libc::ENODEV),
+            Some(Err(error)) => is_gone(&error),
             Some(Ok(true)) => {
                 self.kill_tree();
                 false

@@ -11,8 +11,8 @@ use acode_worker::task::{Priority, TaskState};
 
 use super::metrics::{Histogram, Registry};
 use super::resources::OwnUse;
-use crate::wire::MetricsRecord;
 use crate::wire::types::{TaskCounts, WorkerCounts};
+use crate::wire::{MetricsRecord, TaskUsage};
 
 /// What the registry does not know: how things are at the moment.
 #[derive(Debug)]
@@ -37,6 +37,7 @@ pub fn text(facts: &Facts, registry: &Registry) -> String {
     let mut text = Text(String::with_capacity(8 << 10));
     tasks(&mut text, facts, registry);
     workers(&mut text, facts);
+    usage(&mut text, &facts.record.task_usage);
     process(&mut text, facts);
     text.0
 }
@@ -95,6 +96,39 @@ fn workers(text: &mut Text, facts: &Facts) {
     text.gauge("acode_cpu_utilization_ratio", help, record.cpu_utilization);
     let help = "The share of the machine's memory that the pool and its tasks use.";
     text.gauge("acode_memory_utilization_ratio", help, record.memory_utilization);
+}
+
+fn usage(text: &mut Text, used: &TaskUsage) {
+    let help = "Processor time of ended attempts, user and system.";
+    text.counter("acode_task_cpu_seconds_total", help, used.cpu_seconds);
+    let help = "Time in which CPU limits held ended attempts back.";
+    text.counter("acode_task_throttled_seconds_total", help, used.throttled_seconds);
+    let help = "Processes of ended attempts that the kernel killed for want of memory.";
+    text.counter("acode_task_oom_kills_total", help, used.oom_kills);
+    let help = "Bytes that ended attempts read from block devices.";
+    text.counter("acode_task_read_bytes_total", help, used.read_bytes);
+    let help = "Bytes that ended attempts wrote, meant for block devices.";
+    text.counter("acode_task_written_bytes_total", help, used.written_bytes);
+    text.head("acode_over_limit_total", "counter", "Attempts that ended because they exceeded a limit, by its key.");
+    for (limit, count) in &used.over_limit {
+        text.labelled("acode_over_limit_total", "limit", limit, count);
+    }
+    let help = "The most memory that an ended attempt had, all of its processes together.";
+    text.gauge("acode_task_peak_memory_bytes", help, used.peak_memory_bytes);
+    text.gauge("acode_tasks_memory_bytes", "Memory of all running attempts.", used.memory_bytes);
+    text.gauge("acode_tasks_processes", "Processes and threads of all running attempts.", used.pids);
+    text.head("acode_running_task_cpu_seconds", "gauge", "Processor time so far of a worker's task, by its slot.");
+    for running in &used.running {
+        text.labelled("acode_running_task_cpu_seconds", "slot", &running.slot.to_string(), seconds(running.cpu_us));
+    }
+    text.head("acode_running_task_memory_bytes", "gauge", "Memory of a worker's task, by its slot.");
+    for running in &used.running {
+        text.labelled("acode_running_task_memory_bytes", "slot", &running.slot.to_string(), running.memory_bytes);
+    }
+    text.head("acode_running_task_processes", "gauge", "Processes and threads of a worker's task, by its slot.");
+    for running in &used.running {
+        text.labelled("acode_running_task_processes", "slot", &running.slot.to_string(), running.pids);
+    }
 }
 
 fn process(text: &mut Text, facts: &Facts) {

@@ -234,7 +234,7 @@ impl Filling<'_> {
                     spilled = Some(path);
                 }
                 Err(error) => {
-                    tracing::error!(%id, %error, "a large task cannot be handed over for now");
+                    tracing::error!(task = %id, %error, "a large task cannot be handed over for now");
                     return Published::Not;
                 }
             }

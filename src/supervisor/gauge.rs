@@ -20,8 +20,8 @@ pub struct Gauge {
 }
 
 impl Gauge {
-    /// Measures what these limits are about; the disk is the one that holds `folder`.
-    pub fn look(&mut self, limits: &Backpressure, folder: &Path) -> Sample {
+    /// Measures what these limits are about; the disks are those that hold `folders`, and the fullest one counts.
+    pub fn look(&mut self, limits: &Backpressure, folders: &[&Path]) -> Sample {
         if !limits.enabled {
             return Sample::default();
         }
@@ -29,7 +29,7 @@ impl Gauge {
         let sample = Sample {
             load_per_cpu: wanted(limits.max_load_per_cpu, load_per_cpu),
             free_memory_mb: limits.min_free_memory_mb.and_then(|_| free_memory_mb()),
-            free_disk_mb: limits.min_free_disk_mb.and_then(|_| free_disk_mb(folder)),
+            free_disk_mb: limits.min_free_disk_mb.and_then(|_| free_disk_mb(folders)),
             memory_pressure: wanted(limits.max_memory_pressure, memory_pressure),
             io_pressure: wanted(limits.max_io_pressure, io_pressure),
             cpu_pressure: wanted(limits.max_cpu_pressure, cpu_pressure),
@@ -77,9 +77,12 @@ fn free_memory_mb() -> Option<f64> {
 }
 
 /// What a process without privileges may still write: the reserve for root is not ours to fill.
-fn free_disk_mb(folder: &Path) -> Option<f64> {
-    let stat = nix::sys::statvfs::statvfs(folder).ok()?;
-    Some(stat.blocks_available() as f64 * stat.fragment_size() as f64 / MIB)
+fn free_disk_mb(folders: &[&Path]) -> Option<f64> {
+    let free = |folder: &&Path| {
+        let stat = nix::sys::statvfs::statvfs(*folder).ok()?;
+        Some(stat.blocks_available() as f64 * stat.fragment_size() as f64 / MIB)
+    };
+    folders.iter().filter_map(free).reduce(f64::min)
 }
 
 fn memory_pressure() -> Option<f64> {

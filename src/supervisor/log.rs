@@ -1,5 +1,7 @@
-//! The supervisor's own log: to standard error, or to a file that can be opened anew for rotation.
+//! The supervisor's own log: to standard error, to the system's journal if that is what standard error is connected to, or
+//! to a file that can be opened anew for rotation.
 //!
+//! In the journal a line's fields are fields of the entry: `task` is `ACODE_TASK`, `worker` is `ACODE_WORKER`.
 //! Deliberately absent: the tasks' output, which goes to the journal and nowhere else.
 
 use std::fs::{File, OpenOptions};
@@ -8,6 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Registry, fmt, reload};
@@ -23,18 +26,20 @@ pub struct Log {
 }
 
 impl Log {
-    /// Starts logging at `level`, to the file if one is named. Only the first call in a process has an effect on
-    /// where lines go.
+    /// Starts logging at `level`: to the file if one is named, else with `to_journal` to the system's journal, else to
+    /// standard error. Only the first call in a process has an effect on where lines go.
     ///
     /// # Errors
     /// The file cannot be opened.
-    pub fn start(level: LogLevel, path: Option<&Path>) -> io::Result<Self> {
+    pub fn start(level: LogLevel, path: Option<&Path>, to_journal: bool) -> io::Result<Self> {
         let (filter, handle) = reload::Layer::new(filter_of(level));
         let log = Self { path: path.map(Path::to_owned), file: Arc::default(), level: handle };
         log.reopen()?;
         let writer = log.clone();
+        let journal = (to_journal && path.is_none()).then(journal).flatten();
         let lines = fmt::layer().with_ansi(false).with_target(false).with_writer(move || Line(writer.clone()));
-        let lines = Registry::default().with(filter).with(lines);
+        let lines = journal.is_none().then_some(lines);
+        let lines = Registry::default().with(filter).with(lines).with(journal);
         // A library user may have a subscriber already: then it gets the lines.
         let _ = tracing::subscriber::set_global_default(lines);
         Ok(log)
@@ -57,6 +62,20 @@ impl Log {
         }
         Ok(())
     }
+}
+
+/// The way to the journal; none where its socket cannot be reached, and then the lines go to standard error.
+fn journal() -> Option<tracing_journald::Layer> {
+    let layer = tracing_journald::layer().ok()?;
+    let priorities = PriorityMappings {
+        error: Priority::Error,
+        warn: Priority::Warning,
+        info: Priority::Informational,
+        debug: Priority::Debug,
+        trace: Priority::Debug,
+    };
+    let layer = layer.with_field_prefix(Some("ACODE".to_owned())).with_syslog_identifier("acode".to_owned());
+    Some(layer.with_priority_mappings(priorities))
 }
 
 fn filter_of(level: LogLevel) -> LevelFilter {

@@ -4,7 +4,9 @@
 //! or an allocation. Deliberately absent: the clock, how the numbers look (`exposition`), and everything that can be
 //! asked of the queue or the table at the moment it is wanted.
 
-use acode_worker::task::TaskState;
+use std::collections::BTreeMap;
+
+use acode_worker::task::{TaskState, Usage, Verdict};
 
 use super::desk::Phase;
 use super::judge::Next;
@@ -153,6 +155,25 @@ impl Rate {
     }
 }
 
+/// What ended attempts have used.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Used {
+    /// CPU time, in microseconds.
+    pub cpu_us: u64,
+    /// Time in which CPU limits held them back, in microseconds.
+    pub throttled_us: u64,
+    /// Processes killed for want of memory.
+    pub oom_kills: u64,
+    /// Bytes read from block devices.
+    pub read_bytes: u64,
+    /// Bytes written, meant for block devices.
+    pub written_bytes: u64,
+    /// The most memory of one of them, in bytes.
+    pub peak_memory_bytes: u64,
+    /// How many ended because they exceeded a limit, by its key.
+    pub over_limit: BTreeMap<String, u64>,
+}
+
 /// Everything that is counted. What counts has happened since the pool's start.
 #[derive(Debug, Clone)]
 pub struct Registry {
@@ -174,6 +195,8 @@ pub struct Registry {
     pub duration: Histogram<23>,
     /// How long commits took.
     pub commits: Histogram<15>,
+    /// What ended attempts have used.
+    pub usage: Used,
     /// Workers that died and whose places are empty.
     vacant: u64,
     rate: Rate,
@@ -194,6 +217,7 @@ impl Registry {
             queue_time: Histogram::new(&TASK_BOUNDS_US),
             duration: Histogram::new(&TASK_BOUNDS_US),
             commits: Histogram::new(&COMMIT_BOUNDS_US),
+            usage: Used::default(),
             vacant: 0,
             rate: Rate::new(now_ns),
             news: false,
@@ -218,6 +242,31 @@ impl Registry {
             Next::RetryAfter(_) => self.retries += 1,
             Next::Requeue | Next::CrashedAfter(..) => self.requeues += 1,
         }
+    }
+
+    /// An attempt has ended that used so much, with this verdict.
+    pub fn used(&mut self, usage: &Usage, verdict: &Verdict) {
+        let used = &mut self.usage;
+        let add = |total: &mut u64, more: Option<u64>| *total = total.saturating_add(more.unwrap_or(0));
+        add(&mut used.cpu_us, Some(usage.user_us.saturating_add(usage.system_us)));
+        add(&mut used.throttled_us, usage.throttled_us);
+        add(&mut used.oom_kills, usage.oom_kills);
+        add(&mut used.read_bytes, Some(usage.read_bytes));
+        add(&mut used.written_bytes, Some(usage.written_bytes));
+        let memory = usage.peak_memory_bytes.unwrap_or(usage.max_rss_bytes);
+        used.peak_memory_bytes = used.peak_memory_bytes.max(memory);
+        let limit = match verdict {
+            Verdict::OutOfMemory => "memoryMb",
+            Verdict::OverLimit { limit } => limit,
+            Verdict::Exited { .. }
+            | Verdict::Signalled { .. }
+            | Verdict::TimedOut
+            | Verdict::Cancelled
+            | Verdict::WorkerLost
+            | Verdict::NotStarted { .. } => return,
+        };
+        // A handful of names, which workers make of constants.
+        *used.over_limit.entry(limit.to_owned()).or_default() += 1;
     }
 
     /// An attempt that had been started has ended after so long.
@@ -329,6 +378,34 @@ mod tests {
         registry.settled(Counts { cancelled: 9, timeout: 1, ..Counts::default() }, S);
         assert_eq!((registry.ended.cancelled, registry.throughput(S)), (9, 1.0));
         assert!(registry.take_news() && !registry.take_news());
+    }
+
+    #[test]
+    fn what_attempts_used_is_summed_and_ends_over_a_limit_are_counted() {
+        let mut registry = Registry::new(0);
+        let usage = Usage {
+            user_us: 2,
+            system_us: 3,
+            throttled_us: Some(7),
+            oom_kills: Some(1),
+            written_bytes: 11,
+            max_rss_bytes: 13,
+            ..Usage::default()
+        };
+        registry.used(&usage, &Verdict::Exited { code: 0 });
+        registry.used(&Usage { peak_memory_bytes: Some(17), ..usage }, &Verdict::OutOfMemory);
+        registry.used(&Usage::default(), &Verdict::OverLimit { limit: "diskMb".to_owned() });
+        let over_limit = BTreeMap::from([("memoryMb".to_owned(), 1), ("diskMb".to_owned(), 1)]);
+        let used = Used {
+            cpu_us: 10,
+            throttled_us: 14,
+            oom_kills: 2,
+            read_bytes: 0,
+            written_bytes: 22,
+            peak_memory_bytes: 17,
+            over_limit,
+        };
+        assert_eq!(registry.usage, used);
     }
 
     #[test]

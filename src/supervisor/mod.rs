@@ -24,8 +24,10 @@ mod jobserver;
 mod judge;
 mod launch;
 mod ledger;
+mod limits;
 mod log;
 mod metrics;
+mod notify;
 mod observe;
 mod order;
 mod pause;
@@ -121,10 +123,15 @@ pub enum PoolError {
     #[error("workers of a supervisor that died are still alive and cannot be killed")]
     Stragglers,
     /// Limits are to be held by killing, and nothing can hold them.
-    #[error("workers.limits ({names}) cannot be enforced here, and overLimitAction is kill: remove one of them")]
+    #[error(
+        "workers.limits ({names}) cannot be enforced, and overLimitAction is kill: {why} \
+         (workers.resources.allowObserved: true has them looked at instead)"
+    )]
     LimitsNotHeld {
         /// Which limits.
         names: String,
+        /// Why not.
+        why: String,
     },
     /// The metrics cannot be served where they shall be.
     #[error("metrics.listen: {address} cannot be listened on")]
@@ -163,6 +170,7 @@ struct Supervisor {
     reload: Reload,
     dirs: Dirs,
     log: log::Log,
+    manager: notify::Manager,
     id: WorkerId,
     boot_id: String,
     started_us: i64,
@@ -183,7 +191,7 @@ struct Supervisor {
     producer: Producer,
     settings: WorkerSettings,
     policy: judge::Policy,
-    cgroup: Option<PathBuf>,
+    holding: limits::Holding,
     heard: Vec<Report>,
     starting: starting::Starting,
     death_of: BTreeMap<u16, WaitStatus>,
@@ -237,8 +245,13 @@ pub fn serve(launch: Launch, ready: impl FnOnce(Up)) -> Result<(), PoolError> {
     // The nursery of a detached pool leaves the terminal at once, and so do its workers: whoever reads our output must not
     // wait for them.
     let begin: fn() = if launch.log_to_file { launch::leave_terminal } else { || {} };
+    // A service's main process is a supervisor that has neither left its terminal nor a master of its own.
+    let manager = notify::Manager::take(!launch.log_to_file && launch.lifeline.is_none());
     let nursery = Nursery::start(begin).map_err(PoolError::system("the nursery cannot be forked"))?;
-    let mut supervisor = recover::build(launch, nursery)?;
+    // Tasks run as the same user: without this they could trace the supervisor, or take its descriptors.
+    acode_worker::sys::process::forbid_looks_inside()
+        .map_err(PoolError::system("the supervisor cannot be closed to looks inside"))?;
+    let mut supervisor = recover::build(launch, nursery, manager)?;
     supervisor.load_groups()?;
     supervisor.register().map_err(PoolError::system("the event loop cannot be set up"))?;
     supervisor.serve_metrics()?;
@@ -248,6 +261,7 @@ pub fn serve(launch: Launch, ready: impl FnOnce(Up)) -> Result<(), PoolError> {
         tracing::info!("still paused {why}");
     }
     ready(Up { pid: std::process::id(), paused });
+    supervisor.manager.ready();
     let ran = supervisor.run();
     supervisor.close();
     ran.map_err(PoolError::system("the event loop failed"))?;
@@ -290,6 +304,7 @@ impl Supervisor {
             tracing::error!(why = crate::error_chain(&error), "the metrics are not served");
         }
         self.follow_limits();
+        self.follow_pool_limits();
         let rows: Vec<u16> = self.crew.iter().map(|(row, _)| row).collect();
         let order = acode_worker::wire::Order::Configure(Box::new(self.settings.clone()));
         rows.into_iter().for_each(|row| self.crew.order(row, &order));
@@ -325,9 +340,7 @@ impl Supervisor {
         failpoint!("supervisor.before-sweep");
         let _ = acode_worker::room::remove_tree(&self.dirs.rooms());
         let _ = acode_worker::room::remove_tree(&self.dirs.spill());
-        if let Some(base) = &self.cgroup {
-            let _ = acode_worker::sys::cgroup::kill_and_remove(base, std::time::Duration::from_secs(2));
-        }
+        self.holding.dissolve(std::time::Duration::from_secs(2));
         tracing::info!(tasks = self.store.counts().pending, "pool stopped; tasks are left in the queue");
     }
 }

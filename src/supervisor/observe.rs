@@ -5,7 +5,7 @@
 
 use acode_worker::claim::Lane;
 use acode_worker::sys::clock;
-use acode_worker::task::{Class, Priority};
+use acode_worker::task::{Class, LiveUse, Priority};
 
 use super::Supervisor;
 use super::exposition::{self, Facts};
@@ -15,7 +15,7 @@ use super::resources::{Meter, OwnUse, machine_memory};
 use super::scrape::Scrape;
 use crate::store::{EventKind, Op};
 use crate::wire::metrics::{ByPriority, Percentiles};
-use crate::wire::{MetricsRecord, SCHEMA};
+use crate::wire::{MetricsRecord, RunningUse, SCHEMA, TaskUsage};
 
 /// How old figures about processes may be, in nanoseconds.
 const LOOK_NS: u64 = 1_000_000_000;
@@ -102,7 +102,34 @@ impl Supervisor {
             events: self.store.last_event(),
             connections: self.clients.len(),
             published: self.published(),
+            task_usage: self.task_usage(),
             uptime: now_ns.saturating_sub(self.started_ns) as f64 / 1e9,
+        }
+    }
+
+    /// What tasks have used, and what the running ones use by their workers' last word.
+    fn task_usage(&self) -> TaskUsage {
+        let used = &self.observer.registry.usage;
+        let rows = self.producer.rows().filter_map(|(slot, row)| Some((slot, row.live?)));
+        let running: Vec<RunningUse> = rows
+            .map(|(slot, LiveUse { cpu_us, memory_bytes, pids, disk_bytes: _ })| RunningUse {
+                slot,
+                cpu_us,
+                memory_bytes,
+                pids,
+            })
+            .collect();
+        TaskUsage {
+            cpu_seconds: used.cpu_us as f64 / 1e6,
+            throttled_seconds: used.throttled_us as f64 / 1e6,
+            oom_kills: used.oom_kills,
+            read_bytes: used.read_bytes,
+            written_bytes: used.written_bytes,
+            peak_memory_bytes: used.peak_memory_bytes,
+            memory_bytes: running.iter().map(|running| running.memory_bytes).sum(),
+            pids: running.iter().map(|running| running.pids).sum(),
+            over_limit: used.over_limit.clone(),
+            running,
         }
     }
 

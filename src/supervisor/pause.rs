@@ -4,6 +4,8 @@
 //! queue, or the machine lacks something, which is measured ever anew. Running tasks go on. Deliberately absent: the
 //! decision about the machine (`pressure`), and submitters that wait for room (`backlog`).
 
+use std::path::Path;
+
 use super::Supervisor;
 use super::clients::ClientId;
 use super::gauge::Gauge;
@@ -122,7 +124,9 @@ impl Supervisor {
             return;
         }
         self.pauses.sampled_ns = Some(now_ns);
-        let sample = self.pauses.gauge.look(&self.config.backpressure, &self.dirs.state);
+        // Rooms may be on a disk of their own, which tasks fill while the queue's has enough.
+        let folders: [&Path; 2] = [&self.dirs.state, &self.dirs.rooms()];
+        let sample = self.pauses.gauge.look(&self.config.backpressure, &folders);
         let Some(change) = self.pauses.pressure.decide(now_ns / 1_000_000, &sample) else { return };
         let at_us = requests::now_us();
         let (kind, finding) = match change {

@@ -11,6 +11,8 @@ use crate::wire::request::Prune;
 
 /// The most rows that are removed in one pass, so that nobody waits for long.
 const PASS: u32 = 1_000;
+/// The most kept directories that are removed after one pass: an order each.
+const ORDERS_MAX: usize = 1_000;
 /// The time between two passes while there is more to remove, in nanoseconds.
 const NEXT_PASS_NS: u64 = 20_000_000;
 
@@ -67,13 +69,18 @@ impl Supervisor {
         })
     }
 
-    /// Has removed what lies about of tasks that are gone. A checkpoint directory may be large, so that is a worker's.
+    /// Has removed what lies about of tasks that are gone. A directory may be large, so that is a worker's.
     fn sweep(&mut self) -> Result<(), crate::store::StoreError> {
         let idle = sweep::idle_checkpoints(&*self.store, &self.dirs.checkpoints())?;
+        let cleanup = &self.config.cleanup;
+        let surplus = sweep::surplus_kept(&*self.store, &self.dirs.kept(), cleanup.max_kept, cleanup.max_kept_age)?;
         let somebody = self.crew.iter().map(|(row, _)| row).next();
         if let Some(row) = somebody {
             for number in idle {
                 self.crew.order(row, &Order::Discard { number });
+            }
+            for name in surplus.into_iter().take(ORDERS_MAX) {
+                self.crew.order(row, &Order::DiscardKept { name });
             }
         }
         sweep::remove_unread_copies(&*self.store, &self.dirs.stdin())

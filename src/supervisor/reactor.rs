@@ -123,6 +123,7 @@ impl Supervisor {
             self.serve_clients();
             self.hear_reports()?;
             self.keep_time();
+            self.tell_manager();
             self.commit_if_due();
             self.serve_waiting();
             self.feed_streams();
@@ -251,6 +252,9 @@ impl Supervisor {
         let mut until = self.next_tick_ns.saturating_sub(now);
         if let Some(at_ms) = self.fleet.next_deadline_ms() {
             until = until.min((at_ms * 1_000_000).saturating_sub(now));
+        }
+        if let Some(at_ns) = self.manager.next_ns() {
+            until = until.min(at_ns.saturating_sub(now));
         }
         if let Some(due_ns) = self.starting.next_ns() {
             until = until.min(due_ns.saturating_sub(now));

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,9 @@ use super::decide::Fleet;
 use super::desk::{Desk, WINDOW};
 use super::jobserver::Jobserver;
 use super::ledger::Ledger;
+use super::limits::Holding;
 use super::log::Log;
+use super::notify::Manager;
 use super::observe::Observer;
 use super::pause::Pauses;
 use super::reactor::{CLIENTS, Polls};
@@ -37,7 +39,7 @@ use super::starting::Starting;
 use super::streams::Streams;
 use super::{Launch, MAX_ROWS, PoolError, Supervisor, settings};
 use crate::rundir::{Dirs, InstanceLock, WorkersLock};
-use crate::store::{AttemptEnd, EventKind, Next, Op, Queue, Store, StoreError};
+use crate::store::{AttemptEnd, AttemptNotes, EventKind, Next, Op, Queue, Store, StoreError};
 use crate::sweep;
 
 /// How long old workers get to leave by themselves beyond their kill grace.
@@ -58,18 +60,16 @@ const SIGNALS: [i32; 9] = [
 ];
 
 /// Builds a supervisor that is ready to run.
-pub(super) fn build(launch: Launch, nursery: Nursery) -> Result<Supervisor, PoolError> {
+pub(super) fn build(launch: Launch, nursery: Nursery, mut manager: Manager) -> Result<Supervisor, PoolError> {
     let Launch { dirs, config, reload, lifeline, log_to_file } = launch;
     dirs.prepare()?;
     let lock = InstanceLock::take(&dirs.lock())?;
-    let log = start_log(&dirs, &config, log_to_file)?;
-    check_limits(&config)?;
+    let log = start_log(&dirs, &config, log_to_file, &mut manager)?;
     let (signals, boot_id) = settle_process()?;
-    let (store, cgroup) = recover(&dirs, &boot_id, &config)?;
+    let (store, holding) = recover(&dirs, &boot_id, &config, nursery.pid)?;
     let workers_lock = WorkersLock::new(dirs.workers_lock()).shared()?;
 
     let (rows, region) = make_table(&config)?;
-    let clients = open_door(&dirs, &config)?;
     let (now_ns, started_us) = (clock::monotonic_ns(), clock::unix_us());
     let by_load = scaling::Rules::of(&config.workers.scaling, rows);
     let supervisor = Supervisor {
@@ -81,7 +81,7 @@ pub(super) fn build(launch: Launch, nursery: Nursery) -> Result<Supervisor, Pool
         polls: Polls::new().map_err(PoolError::system("no event loop can be made"))?,
         report_events: Events::with_capacity(256),
         signals,
-        clients,
+        clients: open_door(&dirs, &config)?,
         lifeline,
         crew: Crew::new(nursery.pid),
         nursery,
@@ -91,7 +91,7 @@ pub(super) fn build(launch: Launch, nursery: Nursery) -> Result<Supervisor, Pool
         producer: Producer::new(Arc::new(region)),
         settings: settings::worker_settings(&config, &dirs),
         policy: settings::policy(&config),
-        cgroup,
+        holding,
         heard: Vec::new(),
         starting: Starting::default(),
         death_of: BTreeMap::new(),
@@ -123,6 +123,7 @@ pub(super) fn build(launch: Launch, nursery: Nursery) -> Result<Supervisor, Pool
         reload,
         dirs,
         log,
+        manager,
         workers_lock,
         _lock: lock,
     };
@@ -135,9 +136,19 @@ fn first_fleet(config: &crate::config::Config, rows: u16, by_load: &scaling::Rul
     Fleet::new(settings::rules(config, rows), by_load.begin_with(count), now_ms)
 }
 
-fn start_log(dirs: &Dirs, config: &crate::config::Config, to_file: bool) -> Result<Log, PoolError> {
+/// Starts the log, in the background to a file, under a service manager to its journal; and tells that manager that the
+/// rest may take a while.
+fn start_log(
+    dirs: &Dirs,
+    config: &crate::config::Config,
+    to_file: bool,
+    manager: &mut Manager,
+) -> Result<Log, PoolError> {
     let file = config.log.file.clone().or_else(|| to_file.then(|| dirs.log()));
-    Log::start(config.log.level, file.as_deref()).map_err(PoolError::system("no log can be written"))
+    let log = Log::start(config.log.level, file.as_deref(), manager.stderr_is_journal());
+    let log = log.map_err(PoolError::system("no log can be written"))?;
+    manager.starting(config.workers.kill_grace);
+    Ok(log)
 }
 
 /// Makes this process a supervisor's: it adopts orphans, and follows signals.
@@ -154,28 +165,6 @@ fn open_door(dirs: &Dirs, config: &crate::config::Config) -> Result<Clients, Poo
     Ok(Clients::new(listener, CLIENTS, config.control.max_connections as usize))
 }
 
-/// Says which configured limits nothing holds in this version, and refuses to start if they were to be held by killing.
-fn check_limits(config: &crate::config::Config) -> Result<(), PoolError> {
-    let limits = config.workers.limits;
-    let set = [
-        ("cpuPercent", limits.cpu_percent.is_some()),
-        ("memoryMb", limits.memory_mb.is_some()),
-        ("diskMb", limits.disk_mb.is_some()),
-    ];
-    let unheld: Vec<&str> = set.into_iter().filter(|(_, set)| *set).map(|(name, _)| name).collect();
-    if unheld.is_empty() {
-        return Ok(());
-    }
-    let names = unheld.join(", ");
-    match config.workers.over_limit_action {
-        crate::config::OverLimitAction::Kill => Err(PoolError::LimitsNotHeld { names }),
-        crate::config::OverLimitAction::Warn | crate::config::OverLimitAction::Throttle => {
-            tracing::warn!(limits = names, "workers.limits are not enforced by this version");
-            Ok(())
-        }
-    }
-}
-
 fn make_table(config: &crate::config::Config) -> Result<(u16, Region), PoolError> {
     let rows = config.workers.max_count.clamp(config.workers.count, MAX_ROWS) as u16;
     let region = Region::create(geometry(rows)).map_err(PoolError::system("the claim table cannot be made"))?;
@@ -189,21 +178,27 @@ fn geometry(rows: u16) -> Geometry {
     Geometry { workers: rows, slots: slots as u32, lane_capacity: (4 * WINDOW) as u32 }
 }
 
-/// Opens the queue and makes sure that nothing of an earlier supervisor runs or lies about; gives the queue, and the
-/// cgroup for tasks if there is one.
-fn recover(dirs: &Dirs, boot_id: &str, config: &crate::config::Config) -> Result<(Store, Option<PathBuf>), PoolError> {
+/// Opens the queue and makes sure that nothing of an earlier supervisor runs or lies about; gives the queue, and where its
+/// tasks' cgroups are.
+fn recover(
+    dirs: &Dirs,
+    boot_id: &str,
+    config: &crate::config::Config,
+    nursery: i32,
+) -> Result<(Store, Holding), PoolError> {
     let mut store = Store::open(&dirs.state)?;
     store.set_hooks(settings::hooks(config));
-    let cgroup = settings::cgroup_base(store.tag());
+    let mut holding = Holding::find(store.tag());
     failpoint!("recover.before-stragglers");
     end_stragglers(&store, &WorkersLock::new(dirs.workers_lock()), boot_id, config.workers.kill_grace)?;
     failpoint!("recover.before-clearing");
-    clear_left_overs(dirs, cgroup.as_deref(), &dirs.state.join("cgroup"))?;
+    clear_left_overs(dirs, holding.base().as_deref(), &dirs.state.join("cgroup"))?;
+    holding.build(nursery, config)?;
     failpoint!("recover.before-put-back");
     put_back_interrupted(&mut store, crate::requests::now_us())?;
     failpoint!("recover.after-put-back");
-    sweep(&store, dirs)?;
-    Ok((store, cgroup))
+    sweep(&store, dirs, &config.cleanup)?;
+    Ok((store, holding))
 }
 
 /// Waits for the workers of a supervisor that died, and kills those that do not leave.
@@ -236,7 +231,7 @@ fn clear_left_overs(dirs: &Dirs, base: Option<&Path>, note: &Path) -> Result<(),
         let old = Path::new(old.trim_end());
         let ours = old.file_name().is_some_and(|name| name.to_string_lossy().starts_with("acode-"));
         if ours && old.is_absolute() {
-            let gone = cgroup::kill_and_remove(old, STRAGGLER_KILL);
+            let gone = cgroup::clear(old, STRAGGLER_KILL);
             if !gone.map_err(failed("old tasks cannot be killed"))? {
                 return Err(PoolError::Stragglers);
             }
@@ -245,15 +240,12 @@ fn clear_left_overs(dirs: &Dirs, base: Option<&Path>, note: &Path) -> Result<(),
     kill_strays(&dirs.rooms())?;
     if let Some(base) = base {
         std::fs::write(note, base.as_os_str().as_encoded_bytes()).map_err(failed("the state cannot be written"))?;
-        cgroup::Leaf::make(base).map_err(failed("the cgroup for tasks cannot be made"))?;
     }
+    acode_worker::room::disk::release_all(&dirs.rooms());
     for folder in [dirs.rooms(), dirs.spill()] {
-        match acode_worker::room::remove_tree(&folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                // No reason not to start: a worker moves aside what lies in its room's place.
-                tracing::warn!(%error, folder = %folder.display(), "what old tasks left cannot be removed");
-            }
-            _ => {}
+        if let Err(error) = acode_worker::room::empty_folder(&folder) {
+            // No reason not to start: a worker moves aside what lies in its room's place.
+            tracing::warn!(%error, folder = %folder.display(), "what old tasks left cannot be removed");
         }
     }
     dirs.prepare()?;
@@ -273,10 +265,15 @@ fn kill_strays(rooms: &Path) -> Result<(), PoolError> {
 }
 
 /// Removes what belongs to tasks that are gone: before there is a worker that could do it, and nobody waits yet.
-fn sweep(store: &Store, dirs: &Dirs) -> Result<(), PoolError> {
+fn sweep(store: &Store, dirs: &Dirs, cleanup: &crate::config::Cleanup) -> Result<(), PoolError> {
     for number in sweep::idle_checkpoints(store, &dirs.checkpoints())? {
         if let Err(error) = acode_worker::room::remove_checkpoint(&dirs.checkpoints(), number) {
             tracing::warn!(%error, number, "a checkpoint directory cannot be removed");
+        }
+    }
+    for name in sweep::surplus_kept(store, &dirs.kept(), cleanup.max_kept, cleanup.max_kept_age)? {
+        if let Err(error) = acode_worker::room::remove_kept(&dirs.kept(), &name) {
+            tracing::warn!(%error, name, "a kept scratch directory cannot be removed");
         }
     }
     Ok(sweep::remove_unread_copies(store, &dirs.stdin())?)
@@ -286,7 +283,7 @@ fn sweep(store: &Store, dirs: &Dirs) -> Result<(), PoolError> {
 pub(super) fn put_back_interrupted(store: &mut dyn Queue, now_us: u64) -> Result<(), StoreError> {
     let mut ops = vec![Op::PoolEvent { kind: EventKind::PoolStarted, at_us: now_us, data: None }];
     for task in store.interrupted()? {
-        tracing::warn!(id = %task.id, attempt = task.attempts, "attempt was interrupted: task put back");
+        tracing::warn!(task = %task.id, attempt = task.attempts, "attempt was interrupted: task put back");
         ops.push(Op::Finished(Box::new(AttemptEnd {
             id: task.id,
             attempt: task.attempts,
@@ -302,6 +299,7 @@ pub(super) fn put_back_interrupted(store: &mut dyn Queue, now_us: u64) -> Result
             error: Some("the pool was killed".to_owned()),
             result: None,
             reason: None,
+            notes: AttemptNotes::default(),
             next: Next::Requeue,
         })));
     }

@@ -1,9 +1,7 @@
 //! What the configuration means for workers and for decisions about them.
 
-use std::path::Path;
-
-use acode_worker::task::{Cleanup, Env, Limits, OutputCaps, Sandbox};
-use acode_worker::wire::{JobserverPlace, WorkerSettings};
+use acode_worker::task::{Env, Limits, OutputCaps, SandboxRules};
+use acode_worker::wire::{JobserverPlace, KeptPlace, WorkerSettings};
 
 use super::decide::Rules;
 use super::judge::Policy;
@@ -37,9 +35,13 @@ pub fn worker_settings(config: &Config, dirs: &Dirs) -> WorkerSettings {
         environment: environment(config),
         rlimits: workers.rlimits,
         limits: Limits { action: Some(workers.over_limit_action), ..workers.limits },
-        max_limits: Limits::default(),
-        sandbox: Sandbox::default(),
-        cleanup: Cleanup::default(),
+        max_limits: workers.max_limits,
+        allow_observed: workers.allow_observed,
+        sandbox: workers.sandbox.default.clone(),
+        sandbox_rules: sandbox_rules(config, dirs),
+        cleanup: config.cleanup.scratch,
+        kept: KeptPlace { folder: dirs.kept(), max: config.cleanup.max_kept },
+        disk: workers.disk_method,
         umask: workers.umask,
         output: OutputCaps { per_attempt: config.output.max_bytes_per_task },
         segment_bytes: config.output.segment_bytes,
@@ -47,6 +49,18 @@ pub fn worker_settings(config: &Config, dirs: &Dirs) -> WorkerSettings {
         journal: dirs.journal(),
         jobserver: JobserverPlace { fifo: dirs.jobserver(), slots: job_slots(config) },
         checkpoints: dirs.checkpoints(),
+    }
+}
+
+/// What holds for sandboxes beside their defaults.
+fn sandbox_rules(config: &Config, dirs: &Dirs) -> SandboxRules {
+    let sandbox = &config.workers.sandbox;
+    SandboxRules {
+        may_loosen: sandbox.may_loosen,
+        signals: sandbox.signals,
+        readable: sandbox.readable.clone(),
+        writable: sandbox.writable.clone(),
+        hidden: vec![dirs.state.clone(), dirs.runtime.clone()],
     }
 }
 
@@ -83,18 +97,4 @@ pub fn hooks(config: &Config) -> Hooks {
 /// What an attempt's end is judged by, for a task that does not say otherwise.
 pub fn policy(config: &Config) -> Policy {
     Policy { retry: config.tasks.retry, max_crashes: config.workers.max_worker_losses }
-}
-
-/// Where the worker leaves of this queue are made: under our own cgroup, in a folder that names the queue. `None`
-/// where no cgroup v2 hierarchy is writable for us.
-pub fn cgroup_base(queue_tag: u64) -> Option<std::path::PathBuf> {
-    use acode_worker::sys::cgroup;
-    let base = cgroup::own_directory()?.join(format!("acode-{queue_tag:010x}"));
-    let usable = cgroup::Leaf::make(&base).is_ok_and(|_| can_kill(&base));
-    usable.then_some(base)
-}
-
-/// Whether the kernel has `cgroup.kill` (5.14).
-fn can_kill(base: &Path) -> bool {
-    base.join("cgroup.kill").exists()
 }

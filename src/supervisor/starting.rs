@@ -68,7 +68,7 @@ impl Supervisor {
             self.starting.done(row);
             if let Some(active) = self.desk.current(start.id, start.ticket) {
                 active.overdue_ms = Some(start.limit_ms);
-                tracing::warn!(id = %start.id, row, limit_ms = start.limit_ms, "task did not start in time: its worker is killed");
+                tracing::warn!(task = %start.id, row, limit_ms = start.limit_ms, "task did not start in time: its worker is killed");
                 self.crew.kill(row);
             }
         }

@@ -19,7 +19,8 @@ impl Supervisor {
                     self.drain(None);
                 }
                 libc::SIGQUIT => self.force(),
-                libc::SIGHUP => self.reload(),
+                // Whoever sends a signal reads the log.
+                libc::SIGHUP => drop(self.reload()),
                 libc::SIGUSR1 => self.reopen_log(),
                 libc::SIGTTIN => self.scale_by(1),
                 libc::SIGTTOU => self.scale_by(-1),
@@ -45,6 +46,7 @@ impl Supervisor {
     /// What is done once, when the way to a stop begins: nothing that is published shall be claimed any more.
     pub(super) fn begin_stop(&mut self) {
         self.announced_stop = true;
+        self.manager.stopping();
         self.filling().retract_all();
         self.refuse_waiting();
         self.streams_dirty = true;
@@ -58,21 +60,27 @@ impl Supervisor {
         }
     }
 
-    /// Reads the configuration again, and follows what can be followed without a restart.
-    fn reload(&mut self) {
-        let config = match (self.reload)() {
-            Ok(config) => config,
-            Err(error) => {
-                let why = crate::error_chain(&*error);
-                return tracing::error!(why, "the configuration cannot be read: the old one stays");
-            }
-        };
+    /// Reads the configuration again, and follows what can be followed without a restart. If it cannot be read, the old one
+    /// stays, and why it cannot is logged and given.
+    pub(super) fn reload(&mut self) -> Result<(), String> {
+        self.manager.reloading();
+        let reloaded = self.try_reload();
+        self.manager.ready();
+        if let Err(why) = &reloaded {
+            tracing::error!(why, "the configuration cannot be read: the old one stays");
+        }
+        reloaded
+    }
+
+    fn try_reload(&mut self) -> Result<(), String> {
+        let config = (self.reload)().map_err(|error| crate::error_chain(&*error))?;
         let counted = config.workers.count != self.config.workers.count;
         let before = self.scaler.mode();
         self.follow_config(config);
         self.follow_counts(before, counted);
         self.record(Op::PoolEvent { kind: EventKind::PoolReloaded, at_us: crate::requests::now_us(), data: None });
         tracing::info!("configuration read again");
+        Ok(())
     }
 
     fn reopen_log(&self) {

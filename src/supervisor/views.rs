@@ -14,12 +14,11 @@ use super::desk::Phase;
 use crate::records;
 use crate::requests;
 use crate::store::{self, StoreError};
-use crate::wire::SCHEMA;
-use crate::wire::Stamp;
 use crate::wire::types::{
     PauseRecord, PoolRecord, PoolState, QueueRecord, ScalingMode, StatusRecord, TaskCounts, TaskRecord, Waiting,
     WorkerCounts, WorkerRecord, WorkerStatus,
 };
+use crate::wire::{CgroupRecord, SCHEMA, Stamp};
 
 impl Supervisor {
     /// `Status`.
@@ -41,6 +40,7 @@ impl Supervisor {
             workers: self.worker_counts(),
             tasks: self.task_counts(),
             resources,
+            cgroup: Some(self.cgroup_record()),
             queue: QueueRecord {
                 accepting: self.broken.is_none() && !self.is_stopping(),
                 problem: self.broken.as_ref().map(|broken| broken.why.clone()),
@@ -48,6 +48,18 @@ impl Supervisor {
                 backpressure: self.backlog.record(),
             },
             metrics_listen: self.observer.scrape.address().map(|address| address.to_string()),
+        }
+    }
+
+    /// What holds the limits of tasks.
+    fn cgroup_record(&self) -> CgroupRecord {
+        let ladder = &self.holding.ladder;
+        CgroupRecord {
+            rung: ladder.rung,
+            path: self.holding.base().map(|base| base.to_string_lossy().into_owned()),
+            controllers: ladder.controllers.names(),
+            why: ladder.why.clone(),
+            limits: self.holding.pool.clone(),
         }
     }
 
@@ -144,6 +156,7 @@ impl Supervisor {
                 status,
                 mode: "process".to_owned(),
                 current_task: holding.get(&row).copied(),
+                usage_now: seen.and_then(|seen| seen.live).filter(|_| status == WorkerStatus::Busy).map(Into::into),
                 started_at: Stamp::from_micros(hand.born_us),
                 last_heartbeat_at: (beat_ns > 0).then(|| Stamp::from_micros(now_us - ago_us)),
                 tasks_completed: hand.completed,
@@ -196,6 +209,10 @@ impl Supervisor {
             }
             if record.state != TaskState::Pending {
                 record.waiting = None;
+            }
+            if record.state == TaskState::Running {
+                let row = self.producer.holder(active.ticket).and_then(|row| self.producer.row(row));
+                record.usage_now = row.and_then(|row| row.live).map(Into::into);
             }
             if let Some(since) = active.suspended_us {
                 record.suspended = true;

@@ -15,6 +15,7 @@ use serde_json::json;
 use super::attempts::{self, Books, Reported};
 use super::crew::{Cradle, Heard};
 use super::decide::{Action, Event, KillReason, Wear};
+use super::limits;
 use super::reactor::PIDFDS;
 use super::{PoolError, Supervisor};
 use crate::store::{EventKind, Op, WorkerRecord};
@@ -51,7 +52,7 @@ impl Supervisor {
             nursery: &self.nursery,
             table: self.producer.region().fd(),
             lock: &self.workers_lock,
-            cgroup: self.cgroup.as_ref(),
+            holding: &self.holding,
             settings: &self.settings,
         };
         let (id, pid, start_time, born_us) = match self.crew.bear(row, &cradle) {
@@ -74,7 +75,7 @@ impl Supervisor {
             tracing::error!(row, %error, "a worker cannot be watched");
             self.crew.kill(row);
         }
-        tracing::debug!(row, %id, pid, "worker made");
+        tracing::debug!(row, worker = %id, pid, "worker made");
         self.observer.registry.worker_made();
         self.record(Op::WorkerStarted(Box::new(WorkerRecord {
             id,
@@ -231,7 +232,7 @@ impl Supervisor {
         self.starting.done(row);
         let Some(worker) = self.crew.get(row).map(|hand| hand.id) else { return };
         match self.books().started((row, worker), ticket, id, times) {
-            Reported::Stale => tracing::warn!(%id, row, "report of an older claim dropped"),
+            Reported::Stale => tracing::warn!(task = %id, %worker, row, "report of an older claim dropped"),
             Reported::Present { cancelled: true, .. } => {
                 let now = self.desk.get(id.seq()).is_some_and(|active| active.cancel_now);
                 self.crew.order(row, &Order::Cancel { ticket, now });
@@ -244,14 +245,16 @@ impl Supervisor {
     fn finished(&mut self, row: u16, finished: Finished) {
         let Some(worker) = self.crew.get(row).map(|hand| hand.id) else { return };
         let (id, succeeded) = (finished.id, finished.verdict.is_success());
+        limits::tell_exceeded(id, &finished);
         let mut policy = self.policy;
         if !succeeded && let Some(own) = self.retries_of(id) {
             policy = policy.of_task(&own);
         }
+        tracing::debug!(task = %id, %worker, row, verdict = %finished.verdict, "attempt ended");
         // Success needs no jitter.
         let random = if succeeded { 0.0 } else { self.random() };
         match self.books().finished((row, worker), finished, &policy, random) {
-            Reported::Stale => tracing::warn!(%id, row, "report of an older claim dropped"),
+            Reported::Stale => tracing::warn!(task = %id, %worker, row, "report of an older claim dropped"),
             Reported::Known => {}
             Reported::Present { last, .. } => {
                 self.starting.done(row);
@@ -285,7 +288,7 @@ impl Supervisor {
 
     fn unreadable(&mut self, row: u16, ticket: Ticket, why: String) {
         let Some(active) = self.desk.by_ticket(ticket) else { return };
-        tracing::error!(id = %active.id, why, "an assignment cannot be read");
+        tracing::error!(task = %active.id, row, why, "an assignment cannot be read");
         let now_us = clock::unix_us();
         let finished = attempts::ended_without_worker(active.id, ticket, active.attempt, now_us);
         self.finished(row, Finished { verdict: Verdict::NotStarted { why, errno: None }, ..finished });
@@ -358,7 +361,8 @@ impl Supervisor {
     fn lost(&mut self, row: u16, ticket: Ticket, ours: bool) {
         let ended = attempts::lost(&self.desk, &mut self.producer, ticket, ours, clock::unix_us());
         let Some(finished) = ended else { return };
-        tracing::warn!(id = %finished.id, attempt = finished.attempt, row, "task lost its worker");
+        let worker = self.crew.get(row).map(|hand| hand.id.to_string());
+        tracing::warn!(task = %finished.id, worker, attempt = finished.attempt, row, "task lost its worker");
         self.finished(row, finished);
     }
 

@@ -8,9 +8,11 @@
 mod duration;
 mod error;
 mod expand;
+mod limits;
 mod lines;
 mod moment;
 mod order;
+mod sandbox;
 mod schema;
 
 #[cfg(test)]

@@ -8,16 +8,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use acode_worker::task::{
-    Array, DependencyKind, Env, ExitCodes, GroupWish, IfExists, Key, Priority, Retries, Rlimits, SoftTimeout,
+    Array, Cleanup, DependencyKind, Env, ExitCodes, GroupWish, IfExists, Key, Priority, Retries, Rlimits, SoftTimeout,
     SpecError, Submission, TaskSignal, TaskSpec,
 };
 
 use super::duration::{DURATION_MAX, from_seconds};
-use super::{expand, parse_duration, parse_moment};
+use super::{expand, limits, parse_duration, parse_moment, sandbox};
 use crate::tree::{At, Entry, Fault, FaultKind, Node, Scalar, ScalarKind, Value};
 
 /// The keys that `defaults` may have, which a task may have too.
-const SHARED: [&str; 20] = [
+const SHARED: [&str; 23] = [
     "priority",
     "timeout",
     "softTimeout",
@@ -25,6 +25,7 @@ const SHARED: [&str; 20] = [
     "grace",
     "retries",
     "checkpoint",
+    "cleanup",
     "delay",
     "notBefore",
     "expires",
@@ -36,6 +37,8 @@ const SHARED: [&str; 20] = [
     "meta",
     "stdin",
     "rlimits",
+    "limits",
+    "sandbox",
     "onFinish",
     "jobserver",
 ];
@@ -137,6 +140,7 @@ impl Draft {
                 }
             }
             "checkpoint" => spec.checkpoint = node.as_bool("checkpoint")?,
+            "cleanup" => spec.cleanup = if is_none(node) { None } else { Some(cleanup(node)?) },
             "grace" => spec.grace_ms = optional_millis(node, "grace")?,
             "retries" => spec.retry = Some(retries(node, spec.retry.unwrap_or_default())?),
             "delay" => self.submission.delay_ms = optional_millis(node, "delay")?,
@@ -150,7 +154,9 @@ impl Draft {
             "stdin" => spec.stdin = optional_path(node, "stdin")?,
             "env" => extend(&mut spec.env, node, "env")?,
             "meta" => extend(&mut spec.meta, node, "meta")?,
+            "sandbox" => sandbox::read(&mut spec.sandbox, node)?,
             "rlimits" => rlimits(&mut spec.rlimits, node)?,
+            "limits" => limits::apply(&mut spec.limits, node)?,
             "jobserver" => spec.jobserver = node.as_bool("jobserver")?,
             "after" => self.wait_for(node, "after", DependencyKind::Succeeded)?,
             "afterAny" => self.wait_for(node, "afterAny", DependencyKind::Ended)?,
@@ -226,6 +232,7 @@ impl Draft {
                 SpecError::Nul(key) => key,
                 SpecError::RelativePath { field, .. } => field,
                 SpecError::OutOfRange { field, .. } if field.starts_with("softTimeout") => "softTimeout",
+                SpecError::OutOfRange { field, .. } if field.starts_with("limits") => "limits",
                 SpecError::Exclusive { .. } => "retries",
                 SpecError::BadEnvName(_) | SpecError::OutOfRange { .. } | SpecError::TooLarge { .. } => "",
             };
@@ -275,6 +282,12 @@ fn if_exists(node: &Node<'_>) -> Result<IfExists, Fault> {
     let text = node.as_text("ifExists")?;
     let found = IfExists::ALL.into_iter().find(|choice| choice.name() == text);
     found.ok_or_else(|| node.refused("ifExists", "refuse or existing"))
+}
+
+fn cleanup(node: &Node<'_>) -> Result<Cleanup, Fault> {
+    let text = node.as_text("cleanup")?;
+    let found = Cleanup::ALL.into_iter().find(|when| when.name() == text);
+    found.ok_or_else(|| node.refused("cleanup", "always, success, failure or never"))
 }
 
 fn priority(node: &Node<'_>) -> Result<Priority, Fault> {
@@ -348,7 +361,7 @@ fn limit_group(node: &Node<'_>) -> Result<GroupWish, Fault> {
     }
 }
 
-fn is_none(node: &Node<'_>) -> bool {
+pub(super) fn is_none(node: &Node<'_>) -> bool {
     node.is_null() || node.as_text("").is_ok_and(|text| text == "none")
 }
 

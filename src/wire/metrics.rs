@@ -5,8 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::TaskUsage;
+
 /// What a pool does, and what it has done since its start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct MetricsRecord {
     /// [`super::SCHEMA`].
@@ -63,6 +65,8 @@ pub struct MetricsRecord {
     pub connections: u32,
     /// Tasks that lie ready for workers to claim, by priority; a bounded number, however many wait.
     pub published: ByPriority,
+    /// What tasks have used since the pool's start, and use now.
+    pub task_usage: TaskUsage,
     /// Seconds since the pool's start.
     pub uptime: f64,
 }

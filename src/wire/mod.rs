@@ -20,6 +20,7 @@ pub mod request;
 mod stamp;
 mod task_ref;
 pub mod types;
+mod usage;
 
 pub use client::{Bulk, Client, ClientError, Slowness};
 pub use codec::{Inbox, Outbox, OutboxFull, TooLarge};
@@ -29,6 +30,7 @@ pub use peer::{PeerError, check_peer};
 pub use request::{BadCall, Call, Method, Request};
 pub use stamp::{Stamp, StampError};
 pub use task_ref::{TaskRef, TaskRefError};
+pub use usage::{CgroupRecord, LiveRecord, Rung, RunningUse, TaskUsage, UsageRecord};
 
 /// The name of the interface.
 pub const INTERFACE: &str = "io.acode";

@@ -4,12 +4,14 @@
 //! rely on the keys; only `attempts` and `hooks` are left out where they were not asked for. Times are RFC 3339 in UTC with
 //! microseconds. Deliberately absent: how they look as text (`cli/render.rs`).
 
-use acode_worker::task::{Env, Isolation, OutputRef, Priority, TaskId, TaskState, TreeGuard, Usage, Verdict, WorkerId};
+use acode_worker::task::{
+    Env, HeldLimit, Isolation, OutputRef, Priority, TaskId, TaskState, TreeGuard, Verdict, WorkerId,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::types::{PoolState, ScalingMode, TaskCounts, Waiting, WorkerStatus};
-use super::{SCHEMA, Stamp};
+use super::{CgroupRecord, LiveRecord, SCHEMA, Stamp, UsageRecord};
 
 /// `acode worker status --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,6 +26,9 @@ pub struct StatusRecord {
     pub tasks: TaskCounts,
     /// What the pool and its tasks use.
     pub resources: Resources,
+    /// What holds the limits of its tasks.
+    #[serde(default)]
+    pub cgroup: Option<CgroupRecord>,
     /// Whether the queue can be written.
     pub queue: QueueRecord,
     /// The address on which metrics are served over HTTP, if they are.
@@ -127,6 +132,9 @@ pub struct WorkerRecord {
     pub mode: String,
     /// The task that it holds.
     pub current_task: Option<TaskId>,
+    /// What that uses now, if it has been looked at.
+    #[serde(default)]
+    pub usage_now: Option<LiveRecord>,
     /// When it was made.
     pub started_at: Stamp,
     /// When its loop last turned; none before its first turn.
@@ -231,6 +239,9 @@ pub struct TaskRecord {
     /// Since when, if so.
     #[serde(default)]
     pub suspended_at: Option<Stamp>,
+    /// What it uses now, if it runs and has been looked at.
+    #[serde(default)]
+    pub usage_now: Option<LiveRecord>,
     /// How much output is kept of its last attempt.
     pub output: OutputSizes,
     /// How many attempts there have been.
@@ -288,7 +299,7 @@ pub struct AttemptRecord {
     /// What held its process tree together.
     pub tree_guard: Option<TreeGuard>,
     /// What it used; none while it runs.
-    pub usage: Option<Usage>,
+    pub usage: Option<UsageRecord>,
     /// When its process was started.
     pub started_at: Option<Stamp>,
     /// When it ended.
@@ -297,6 +308,15 @@ pub struct AttemptRecord {
     pub leaked: bool,
     /// Where its output lies in its worker's journal.
     pub output: Option<OutputRef>,
+    /// How its limits were held; none while it runs.
+    #[serde(default)]
+    pub limits: Vec<HeldLimit>,
+    /// Where its scratch directory was kept, if it was.
+    #[serde(default)]
+    pub kept: Option<String>,
+    /// What held its sandbox, if it had one.
+    #[serde(default)]
+    pub sandbox: Option<serde_json::Value>,
 }
 
 impl AttemptRecord {

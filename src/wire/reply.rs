@@ -230,6 +230,10 @@ pub struct Scaled {
     pub target: u32,
 }
 
+/// `Reload`: done. What is wrong with a configuration is the reason of `Refused`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {}
+
 /// `Check`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checked {

@@ -241,6 +241,8 @@ without_parameters! {
     Workers
     /// Hands the number of workers back to the load, after it was set by hand.
     Autoscale
+    /// Has the pool read its configuration again, as SIGHUP does.
+    Reload
     /// Checks the health of all workers; answered when all have answered, or their time is up.
     Check
     /// The limit groups.
@@ -351,6 +353,7 @@ methods! {
     "io.acode" Metrics -> reply::MetricsReply;
     "io.acode" Scale -> reply::Scaled;
     "io.acode" Autoscale -> reply::Scaled;
+    "io.acode" Reload -> reply::Reloaded;
     "io.acode" Check -> reply::Checked;
     "io.acode" Stop -> reply::Stopping;
     "io.acode" Pause -> reply::Pausing;
@@ -466,6 +469,7 @@ impl Request {
             | Self::LimitGroup(_)
             | Self::Scale(_)
             | Self::Autoscale(_)
+            | Self::Reload(_)
             | Self::Check(_)
             | Self::Stop(_)
             | Self::Pause(_)

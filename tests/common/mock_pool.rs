@@ -11,8 +11,10 @@ use acode::wire::types::{
     AttemptRecord, GroupRecord, OutputSizes, PoolRecord, PoolState, QueueRecord, Resources, StatusRecord,
 };
 use acode::wire::types::{EventRecord, TaskCounts, TaskRecord, Waiting, WorkerCounts, WorkerRecord, WorkerStatus};
-use acode::wire::{Call, CallError, DESCRIPTION, INTERFACE, Inbox, Outbox, Request, SCHEMA, Stamp, TaskRef, reply};
-use acode_worker::task::{Isolation, Submission, TaskId, TaskState, TreeGuard, Usage, Verdict, WorkerId};
+use acode::wire::{
+    Call, CallError, DESCRIPTION, INTERFACE, Inbox, Outbox, Request, SCHEMA, Stamp, TaskRef, UsageRecord, reply,
+};
+use acode_worker::task::{Isolation, Submission, TaskId, TaskState, TreeGuard, Verdict, WorkerId};
 
 const START: i64 = 1_790_000_000_000_000;
 
@@ -157,6 +159,7 @@ fn answer(request: Request, more: bool, tasks: &Tasks, out: &mut Outbox) {
         Request::Status(_) => out.reply(&reply::StatusReply { status: status() }, false),
         Request::Workers(_) => out.reply(&reply::WorkersReply { workers: workers() }, false),
         Request::Autoscale(_) => out.reply(&reply::Scaled { before: 2, target: 2 }, false),
+        Request::Reload(_) => out.reply(&reply::Reloaded {}, false),
         Request::Check(_) => out.reply(&reply::Checked::default(), false),
         Request::Metrics(_) => out.reply(&reply::MetricsReply::default(), false),
         Request::Scale(r) => out.reply(&reply::Scaled { before: 4, target: r.count }, false),
@@ -203,11 +206,14 @@ fn record(id: TaskId, task: &Submission, with_attempts: bool) -> TaskRecord {
         reason: None,
         isolation: Some(Isolation::Process),
         tree_guard: Some(TreeGuard::Cgroup),
-        usage: Some(Usage { wall_us: 1_500, ..Usage::default() }),
+        usage: Some(UsageRecord { wall_us: 1_500, ..UsageRecord::default() }),
         started_at: Some(Stamp::from_micros(START)),
         finished_at: Some(Stamp::from_micros(START + 1_500)),
         leaked: false,
         output: None,
+        limits: Vec::new(),
+        kept: None,
+        sandbox: None,
     };
     attempt.set_verdict(&Verdict::Exited { code: 3 });
     let mut record = TaskRecord {
@@ -239,6 +245,7 @@ fn record(id: TaskId, task: &Submission, with_attempts: bool) -> TaskRecord {
         started_at: attempt.started_at,
         finished_at: attempt.finished_at,
         suspended: false,
+        usage_now: None,
         suspended_at: None,
         output: OutputSizes::default(),
         attempt_count: 1,
@@ -267,6 +274,7 @@ fn status() -> StatusRecord {
         },
         workers: WorkerCounts { active: 2, idle: 1, busy: 1, target: 2, min: 1, max: 256, ..WorkerCounts::default() },
         tasks: TaskCounts { pending: 12, running: 2, ..TaskCounts::default() },
+        cgroup: None,
         resources: Resources { cpu_percent: 45.0, memory_bytes: 1_200_000_000 },
         queue: QueueRecord { accepting: true, problem: None, limit: 10_000_000, backpressure: None },
         metrics_listen: Some("127.0.0.1:9464".into()),
@@ -280,6 +288,7 @@ fn workers() -> Vec<WorkerRecord> {
         pid: 100,
         status,
         mode: "process".into(),
+        usage_now: None,
         current_task: None,
         started_at: Stamp::from_micros(START),
         last_heartbeat_at: None,

@@ -8,6 +8,7 @@
 
 pub mod history;
 pub mod leftovers;
+pub mod place;
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::net::UnixStream;
@@ -24,14 +25,17 @@ use acode_worker::task::{Submission, TaskId, TaskSpec};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// How long anything may take before its test fails. Far more than it does take, since machines may be busy or slow.
+pub use place::scaled;
+
+/// How long anything may take before its test fails. Far more than it does take, since machines may be busy or slow; on
+/// one that is slow by nature [`scaled`].
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a predicate is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// Waits until `done`, at most until the deadline; says whether it came to pass.
+/// Waits until `done`, at most until the deadline, [`scaled`]; says whether it came to pass.
 pub fn eventually(patience: Duration, mut done: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + scaled(patience);
     loop {
         if done() {
             return true;
@@ -75,11 +79,21 @@ pub struct Options {
     vars: Vec<(String, String)>,
     failpoint: Option<String>,
     hides_cgroups: bool,
+    user: Option<u32>,
+    folder: PathBuf,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { count: 2, yaml: String::new(), vars: Vec::new(), failpoint: None, hides_cgroups: false }
+        Self {
+            count: 2,
+            yaml: String::new(),
+            vars: Vec::new(),
+            failpoint: None,
+            hides_cgroups: false,
+            user: None,
+            folder: "/tmp".into(),
+        }
     }
 }
 
@@ -111,6 +125,26 @@ impl Options {
         self
     }
 
+    /// With tasks that may signal the pool's own processes, which else Landlock forbids.
+    #[must_use]
+    pub fn signals_go_anywhere(self) -> Self {
+        self.var("ACODE_WORKERS_SANDBOX_SIGNALS", "host")
+    }
+
+    /// As this user, which takes a test that runs as root.
+    #[must_use]
+    pub fn of_user(mut self, user: u32) -> Self {
+        self.user = Some(user);
+        self
+    }
+
+    /// With its directory in this folder, whose path must be short.
+    #[must_use]
+    pub fn within(mut self, folder: &str) -> Self {
+        self.folder = folder.into();
+        self
+    }
+
     /// With a place at which one process, the first to pass it, dies. Every test needs a point of its own per pool.
     #[must_use]
     pub fn dies_once_at(mut self, point: &str) -> Self {
@@ -126,6 +160,8 @@ pub struct Pool {
     child: Option<Child>,
     /// Nothing is expected of what is left, since the test left it on purpose.
     abandoned: bool,
+    /// Where it is born, in the QEMU machine.
+    place: Option<place::Delegated>,
     home: tempfile::TempDir,
 }
 
@@ -141,10 +177,14 @@ impl Pool {
     /// Makes the directory of a pool that is not started yet.
     pub fn prepare(options: Options) -> Self {
         // Not where $TMPDIR says: the path of the control socket must fit into 108 bytes.
-        let home = tempfile::Builder::new().prefix("ac-").tempdir_in("/tmp").unwrap();
-        let pool = Self { options, child: None, abandoned: false, home };
+        let home = tempfile::Builder::new().prefix("ac-").tempdir_in(&options.folder).unwrap();
+        let place = if options.hides_cgroups { None } else { place::Delegated::make() };
+        let pool = Self { options, child: None, abandoned: false, place, home };
         fs::write(pool.file("acode.yaml"), format!("log:\n  level: debug\n{}", pool.options.yaml)).unwrap();
         fs::create_dir(pool.file("struck")).unwrap();
+        for place in [pool.home.path().to_owned(), pool.file("struck"), pool.file("acode.yaml")] {
+            std::os::unix::fs::chown(place, pool.options.user, pool.options.user).unwrap();
+        }
         pool
     }
 
@@ -187,9 +227,19 @@ impl Pool {
     /// The command that starts the pool.
     pub fn command(&self) -> Command {
         let log = || OpenOptions::new().create(true).append(true).open(self.file("stderr")).unwrap();
-        let mut command = match self.options.hides_cgroups {
-            false => Command::new(env!("CARGO_BIN_EXE_acode")),
-            true => {
+        let born = |program: &str| match &self.place {
+            Some(place) => place.command(program),
+            None => Command::new(program),
+        };
+        let mut command = match (self.options.hides_cgroups, self.options.user) {
+            (false, Some(user)) => {
+                let mut command = born("setpriv");
+                command.args([format!("--reuid={user}"), format!("--regid={user}"), "--clear-groups".to_owned()]);
+                command.arg(env!("CARGO_BIN_EXE_acode"));
+                command
+            }
+            (false, None) => born(env!("CARGO_BIN_EXE_acode")),
+            (true, _) => {
                 let hide = "mount -t tmpfs none /sys/fs/cgroup && exec \"$0\" \"$@\"";
                 let mut command = Command::new("unshare");
                 command.args(["--mount", "sh", "-c", hide, env!("CARGO_BIN_EXE_acode")]);
@@ -269,7 +319,7 @@ impl Pool {
 
     fn try_client(&self) -> std::io::Result<Client> {
         let stream = UnixStream::connect(self.socket())?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(scaled(PATIENCE)))?;
         Ok(Client::new(stream))
     }
 

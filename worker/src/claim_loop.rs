@@ -10,7 +10,7 @@ use std::sync::Arc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::claim::{Claimer, Region, Ticket, WorkerState};
-use crate::execute::{self, Attempt, Tools};
+use crate::execute::{self, Attempt, Sandboxes, Tools};
 use crate::execute::{WorkerFacts, blank};
 use crate::failpoint;
 use crate::output::Writer;
@@ -21,8 +21,8 @@ use crate::sys::{clock, pipe, process, signal, spawn};
 use crate::task::{Assignment, Class, Verdict};
 use crate::wire::{EXIT_BOOT_FAILED, EXIT_ORPHANED, Finished, Inherited, Line, LineClosed, Order, Report, SPILLED};
 
-/// Lives a worker's life and returns its exit code.
-pub fn live(inherited: Inherited) -> i32 {
+/// Lives a worker's life and returns its exit code. `user_namespace` is for its tasks' sandboxes.
+pub fn live(inherited: Inherited, user_namespace: Option<OwnedFd>) -> i32 {
     let Inherited { birth, orders, reports, table, lock: _lock, leaf } = inherited;
     let name = std::ffi::CString::new(format!("acode-w{}", birth.row)).unwrap_or_default();
     process::set_name(&name);
@@ -49,6 +49,8 @@ pub fn live(inherited: Inherited) -> i32 {
             room,
             journal: Writer::new(&birth.settings.journal, birth.id, birth.settings.segment_bytes),
             leaves: leaf.and_then(usable_leaves),
+            ladder: birth.ladder,
+            sandboxes: Sandboxes::new(user_namespace),
             null,
             argv: CStringArray::default(),
             envp: CStringArray::default(),
@@ -56,6 +58,7 @@ pub fn live(inherited: Inherited) -> i32 {
             next_settings: None,
             stopping: false,
             discards: Vec::new(),
+            kept: execute::Chores::default(),
             settings: birth.settings,
         },
         payload: Vec::new(),
@@ -128,6 +131,7 @@ impl Worker {
                 let _ = room::remove_checkpoint(&self.tools.settings.checkpoints, number);
                 self.tools.claimer.beat(clock::monotonic_ns());
             }
+            execute::Chores::work(&mut self.tools, |tools| tools.claimer.beat(clock::monotonic_ns()));
             if self.tools.stopping {
                 return Ok(());
             }
@@ -151,6 +155,7 @@ impl Worker {
                 // Between tasks nothing is held, so these came too late.
                 Order::Cancel { .. } | Order::GiveBack { .. } | Order::Suspend { .. } | Order::Resume { .. } => {}
                 Order::Discard { number } => self.tools.discards.push(number),
+                Order::DiscardKept { name } => self.tools.kept.discard(name),
             }
         }
         Ok(())

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::claim_loop;
 use crate::failpoint;
-use crate::sys::{pipe, process, signal};
+use crate::sys::{confine, pipe, process, signal};
 use crate::wire::{Birth, Inherited};
 
 /// The largest request, in bytes: settings hold an environment.
@@ -90,6 +90,11 @@ fn serve(socket: &OwnedFd) -> i32 {
     if signal::reset().is_err() {
         return 1;
     }
+    // For sandboxes, while there is no task yet that could look into the process that it takes to make one.
+    let user_namespace = if confine::is_privileged() { None } else { confine::user_namespace().ok() };
+    if process::forbid_looks_inside().is_err() {
+        return 1;
+    }
     // One for all requests: an allocation of its own for each would leave its pages, dirty, in every worker.
     let mut buffer = vec![0; REQUEST_MAX];
     loop {
@@ -104,7 +109,7 @@ fn serve(socket: &OwnedFd) -> i32 {
         match process::fork_sibling() {
             Ok(process::Forked::Child) => {
                 close(socket.as_fd());
-                process::exit_now(claim_loop::live(inherited))
+                process::exit_now(claim_loop::live(inherited, user_namespace))
             }
             Ok(process::Forked::Parent(pid, pidfd)) => {
                 failpoint!("nursery.after-birth");

@@ -130,6 +130,7 @@ fn a_task_is_shown_with_its_attempts() {
     Started    2026-09-21T14:13:21.000000Z
     Finished   2026-09-21T14:13:22.500000Z
     Output     1.5KB out, 0B err
+    Used       counted by rusage
 
     ATTEMPT  WORKER                      RESULT  TOOK  CPU  MEMORY  NOTE
           1  01M3250V000000000000000000  exit 3  1.5s  2ms   2.0MB  left processes running
@@ -146,4 +147,36 @@ fn progress_is_shown_with_its_message_and_drawn_only_where_it_is_seen() {
     assert_eq!(line(false).unwrap(), "Progress   40% unpacking");
     assert_eq!(line(true).unwrap(), "Progress   [########------------] 40% unpacking");
     assert_eq!((bar(0), bar(100)), (format!("[{}] ", "-".repeat(20)), format!("[{}] ", "#".repeat(20))));
+}
+
+#[test]
+fn what_a_task_uses_and_how_its_limits_were_held_is_shown() {
+    let mut value = task_value();
+    value["usage_now"] = json!({"cpu_us": 1_200_000, "memory_bytes": 8_400_000, "pids": 2, "disk_bytes": 5_000});
+    value["attempts"][0]["usage"] = json!({
+        "user_us": 1_200, "system_us": 800, "max_rss_bytes": 2_000_000, "peak_memory_bytes": 512_000_000,
+        "throttled_us": 3_000_000, "oom_kills": 1, "peak_pids": 20, "peak_disk_bytes": 9_000, "read_bytes": 0,
+        "written_bytes": 16_000_000, "source": "cgroup",
+    });
+    value["attempts"][0]["limits"] = json!([
+        {"limit": "memoryMb", "value": 512, "hold": "enforced", "by": "memory.max", "exceeded": true},
+        {"limit": "diskMb", "value": 10, "hold": "observed", "by": "sampling"},
+    ]);
+    value["attempts"][0]["kept"] = json!("/var/lib/acode/kept/42");
+    value["attempts"][0]["sandbox"] = json!(["network namespace", "landlock"]);
+    let text = task(&serde_json::from_value(value).unwrap(), false);
+    let (_, shown) = text.split_once("err\n").unwrap();
+    insta::assert_snapshot!(shown, @r#"
+    Uses       1.2s CPU, 8.4MB, 2 processes, 5.0KB disk
+    Used       throttled for 3.0s, 1 killed for memory, 20 processes at most, 9.0KB disk at most, 16MB written, counted by cgroup
+    Kept       /var/lib/acode/kept/42
+    Sandbox    network namespace, landlock
+
+    ATTEMPT  WORKER                      RESULT  TOOK  CPU  MEMORY  NOTE
+          1  01M3250V000000000000000000  exit 3  1.5s  2ms   512MB  left processes running
+
+    LIMIT     VALUE  HELD      BY
+    memoryMb    512  enforced  memory.max, exceeded
+    diskMb       10  observed  sampling
+    "#);
 }

@@ -7,6 +7,7 @@ mod dependencies;
 mod hooks;
 mod keys;
 mod life;
+mod notes;
 mod order;
 mod reading;
 
@@ -154,6 +155,7 @@ fn run(id: TaskId, attempt: u32, next: Next) -> [Op; 2] {
         error: None,
         result: Some("{\"n\":1}".into()),
         reason: None,
+        notes: AttemptNotes::default(),
         next,
     };
     [

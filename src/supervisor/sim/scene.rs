@@ -429,7 +429,8 @@ impl Scene {
                 | Order::Suspend { .. }
                 | Order::Resume { .. }
                 | Order::Ping { .. }
-                | Order::Discard { .. } => {}
+                | Order::Discard { .. }
+                | Order::DiscardKept { .. } => {}
             }
         }
         if ends {

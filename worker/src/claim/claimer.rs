@@ -77,6 +77,17 @@ impl Claimer {
         self.shared().beat(now_ns);
     }
 
+    /// Says what the running task uses: CPU time so far in microseconds, memory now in bytes, processes and threads now.
+    /// All zero when none runs.
+    pub fn uses(&self, cpu_us: u64, memory_bytes: u64, pids: u64) {
+        self.shared().set_live(cpu_us, memory_bytes, pids);
+    }
+
+    /// Says how many bytes the running task's scratch directory takes; 0 when none runs.
+    pub fn uses_disk(&self, bytes: u64) {
+        self.shared().set_live_disk(bytes);
+    }
+
     /// The worker's row number.
     pub fn row(&self) -> u16 {
         self.row

@@ -176,15 +176,15 @@ mod tests {
 
     #[test]
     fn foreign_memory_is_refused() {
-        let magic = u64::from_be_bytes(*b"acodeclm");
+        let (magic, version) = (u64::from_be_bytes(*b"acodeclm"), crate::claim::table::LAYOUT_VERSION);
         assert_eq!(refusal(forged(&[], 3)), LayoutError::Size { found: 3, expected: 40 });
         assert_eq!(refusal(forged(&[7], 4096)), LayoutError::Magic(7));
         assert_eq!(refusal(forged(&[magic, 99], 4096)), LayoutError::Version { found: 99 });
-        assert_eq!(refusal(forged(&[magic, 1, 0, 1, 1], 4096)), LayoutError::Workers(0));
-        assert_eq!(refusal(forged(&[magic, 1, u64::MAX, 1, 1], 4096)), LayoutError::Workers(u64::MAX));
-        assert_eq!(refusal(forged(&[magic, 1, 1, u64::MAX, 1], 4096)), LayoutError::Slots(u64::MAX));
-        assert_eq!(refusal(forged(&[magic, 1, 1, 1, 3], 4096)), LayoutError::LaneCapacity(3));
-        assert!(matches!(refusal(forged(&[magic, 1, 1, 1, 4], 4096)), LayoutError::Size { found: 4096, .. }));
+        assert_eq!(refusal(forged(&[magic, version, 0, 1, 1], 4096)), LayoutError::Workers(0));
+        assert_eq!(refusal(forged(&[magic, version, u64::MAX, 1, 1], 4096)), LayoutError::Workers(u64::MAX));
+        assert_eq!(refusal(forged(&[magic, version, 1, u64::MAX, 1], 4096)), LayoutError::Slots(u64::MAX));
+        assert_eq!(refusal(forged(&[magic, version, 1, 1, 3], 4096)), LayoutError::LaneCapacity(3));
+        assert!(matches!(refusal(forged(&[magic, version, 1, 1, 4], 4096)), LayoutError::Size { found: 4096, .. }));
         let unsealed = memfd_create(c"unsealed", MFdFlags::MFD_CLOEXEC).unwrap();
         assert_eq!(refusal(unsealed), LayoutError::NotSealed);
         assert_eq!(refusal(tempfile::tempfile().unwrap().into()), LayoutError::NotSealed);

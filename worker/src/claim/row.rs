@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::atomic::{AtomicU64, Ordering, fence};
 use super::word::Ticket;
-use crate::task::WorkerId;
+use crate::task::{LiveUse, WorkerId};
 
 /// What a worker is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -75,6 +75,8 @@ pub struct RowSnapshot {
     pub heartbeat_ns: u64,
     /// How many tasks it has claimed.
     pub claimed: u64,
+    /// What its task uses; nothing before the first look at it.
+    pub live: Option<LiveUse>,
 }
 
 /// One row in shared memory, with two cache lines to itself so that heartbeats do not disturb each other.
@@ -88,6 +90,11 @@ pub(super) struct Row {
     held: AtomicU64,
     heartbeat: AtomicU64,
     claimed: AtomicU64,
+    // From here on the second cache line: written only while a task runs for longer than a moment.
+    live_cpu: AtomicU64,
+    live_memory: AtomicU64,
+    live_pids: AtomicU64,
+    live_disk: AtomicU64,
 }
 
 impl Row {
@@ -103,6 +110,10 @@ impl Row {
             held: zero(),
             heartbeat: zero(),
             claimed: zero(),
+            live_cpu: zero(),
+            live_memory: zero(),
+            live_pids: zero(),
+            live_disk: zero(),
         }
     }
 
@@ -128,6 +139,10 @@ impl Row {
             &self.held,
             &self.heartbeat,
             &self.claimed,
+            &self.live_cpu,
+            &self.live_memory,
+            &self.live_pids,
+            &self.live_disk,
         ];
         for field in fields {
             field.store(0, Ordering::Relaxed);
@@ -149,7 +164,30 @@ impl Row {
             held: Ticket::unpack(self.held.load(Ordering::Relaxed)),
             heartbeat_ns: self.heartbeat.load(Ordering::Relaxed),
             claimed: self.claimed.load(Ordering::Relaxed),
+            live: self.live(),
         })
+    }
+
+    fn live(&self) -> Option<LiveUse> {
+        let live = LiveUse {
+            cpu_us: self.live_cpu.load(Ordering::Relaxed),
+            memory_bytes: self.live_memory.load(Ordering::Relaxed),
+            pids: self.live_pids.load(Ordering::Relaxed),
+            disk_bytes: self.live_disk.load(Ordering::Relaxed),
+        };
+        (live != LiveUse::default()).then_some(live)
+    }
+
+    /// Worker: says what its task uses, but for the disk.
+    pub(super) fn set_live(&self, cpu_us: u64, memory_bytes: u64, pids: u64) {
+        self.live_cpu.store(cpu_us, Ordering::Relaxed);
+        self.live_memory.store(memory_bytes, Ordering::Relaxed);
+        self.live_pids.store(pids, Ordering::Relaxed);
+    }
+
+    /// Worker: says how much disk space its task uses.
+    pub(super) fn set_live_disk(&self, bytes: u64) {
+        self.live_disk.store(bytes, Ordering::Relaxed);
     }
 
     /// Worker: says what it does.

@@ -13,7 +13,7 @@ use super::word::{NOBODY, SLOT_LIMIT};
 const MAGIC: u64 = u64::from_be_bytes(*b"acodeclm");
 
 /// Changed with every change of the layout or of the packing of words.
-const LAYOUT_VERSION: u64 = 1;
+pub(super) const LAYOUT_VERSION: u64 = 2;
 
 /// Sections begin on pages, so that each becomes resident by itself.
 const SECTION_ALIGN: usize = 4096;

@@ -11,7 +11,9 @@ use std::os::unix::ffi::OsStrExt;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
+use super::birth;
 use super::program::{self, WorkerFacts};
+use super::sandbox::{self, Sandboxes};
 use super::times::{Due, Times};
 use super::watch::{Over, Watch};
 use crate::claim::{Claimer, Ticket};
@@ -20,10 +22,11 @@ use crate::output::{Stream, Writer};
 use crate::room::{self, Room};
 use crate::sys::cgroup::{Leaf, Leaves};
 use crate::sys::failpoint;
-use crate::sys::spawn::{self, CStringArray, Child, Spawn, SpawnError, Step};
+use crate::sys::ladder::Ladder;
+use crate::sys::spawn::{self, CStringArray, Child, Spawn};
 use crate::sys::tree::{self, Ended, Reaper, Remains};
 use crate::sys::{clock, pipe, process};
-use crate::task::{Assignment, Isolation, TreeGuard, Usage, Verdict};
+use crate::task::{Assignment, Cleanup, Isolation, TreeGuard, Usage, Verdict};
 use crate::wire::{Finished, Line, LineClosed, Order, Progress, Report, WorkerSettings};
 
 /// Bytes read from a task's output at once.
@@ -52,6 +55,10 @@ pub struct Tools {
     pub journal: Writer,
     /// Where tasks are born, if there is a cgroup hierarchy.
     pub leaves: Option<Leaves>,
+    /// How far limits can be held here.
+    pub ladder: Ladder,
+    /// What sandboxes are made with.
+    pub sandboxes: Sandboxes,
     /// What becomes standard input by default.
     pub null: OwnedFd,
     /// Arguments, kept for their memory.
@@ -66,10 +73,12 @@ pub struct Tools {
     pub stopping: bool,
     /// Numbers of tasks whose checkpoint directories are to be removed when no task runs.
     pub discards: Vec<u64>,
+    /// What is to be done about kept scratch directories when no task runs.
+    pub kept: super::keep::Chores,
 }
 
 impl Tools {
-    fn leaf(&self) -> Option<&Leaf> {
+    pub(super) fn leaf(&self) -> Option<&Leaf> {
         self.leaves.as_ref().map(Leaves::current)
     }
 }
@@ -179,8 +188,9 @@ pub fn run(tools: &mut Tools, attempt: &Attempt) -> Result<Finished, LineClosed>
     };
     finished.finished_us = clock::unix_us();
     finished.usage.wall_us = (clock::monotonic_ns() - started_ns) / 1_000;
+    finished.sandbox = tools.sandboxes.take_held();
     failpoint!("worker.before-cleanup");
-    collect(tools, &mut finished);
+    collect(tools, attempt.task.spec.cleanup, &mut finished);
     failpoint!("worker.after-cleanup");
     Ok(finished)
 }
@@ -201,6 +211,7 @@ pub fn blank(attempt: &Attempt, verdict: Verdict, at_us: i64) -> Finished {
         started_us: at_us,
         finished_us: at_us,
         limits: Vec::new(),
+        sandbox: Vec::new(),
         kept: None,
         leaked: false,
         result: None,
@@ -211,13 +222,14 @@ pub fn blank(attempt: &Attempt, verdict: Verdict, at_us: i64) -> Finished {
 }
 
 /// Takes what the task left in its room, and makes the room fit for the next one.
-fn collect(tools: &mut Tools, finished: &mut Finished) {
+fn collect(tools: &mut Tools, cleanup: Option<Cleanup>, finished: &mut Finished) {
     let left = tools.room.collect();
     if let Some(progress) = left.progress {
         finished.progress = Some(Progress { percent: f64::from(progress.percent), message: progress.message });
     }
     finished.result = left.result.map(|value| value.to_string());
     finished.error = left.error.or(left.result_error);
+    super::keep::keep(tools, cleanup, finished);
     if tools.leaves.as_mut().is_some_and(|leaves| leaves.renew().is_err()) {
         // Without a leaf that a task could be born into, the subreaper alone holds trees together from now on.
         tools.leaves = None;
@@ -244,7 +256,7 @@ fn start(tools: &mut Tools, attempt: &Attempt) -> Result<(Child, Outputs, Writer
     let (outputs, writers) = make_pipes().map_err(|e| refuse("no pipe for the output", &e))?;
     let stdin = match &spec.stdin {
         None => None,
-        Some(path) => Some(open_input(path).map_err(|e| refuse(&format!("cannot read '{path}'"), &e))?),
+        Some(path) => Some(birth::open_input(path).map_err(|e| refuse(&format!("cannot read '{path}'"), &e))?),
     };
     let cwd_bytes = match &spec.cwd {
         Some(cwd) => cwd.as_bytes(),
@@ -261,44 +273,35 @@ fn start(tools: &mut Tools, attempt: &Attempt) -> Result<(Child, Outputs, Writer
                 .map_err(|e| refuse("the checkpoint directory cannot be made", &e))?,
         ),
     };
-    let places = program::Places { room: &tools.room, checkpoint: checkpoint.as_deref() };
-    program::environment(&tools.settings, &attempt.task, &tools.facts, places, &mut tools.envp);
     let watch = Watch::begin(tools, attempt)?;
-    let rlimits = spec.rlimits.or(tools.settings.rlimits).scaled(attempt.task.memory_scale);
-    let child = spawn::spawn(&Spawn {
-        programs: &programs,
-        argv: &tools.argv,
-        envp: &tools.envp,
-        cwd: &cwd,
-        stdio: [stdin.as_ref().map_or(tools.null.as_fd(), |f| f.as_fd()), writers[0].as_fd(), writers[1].as_fd()],
-        cgroup: tools.leaf().map(AsFd::as_fd),
-        rlimits: &program::raw_limits(&rlimits),
-        umask: tools.settings.umask,
-    });
-    let SpawnError { step, source } = match child {
-        Ok(child) => return Ok((child, outputs, writers, watch)),
-        Err(error) => error,
+    let plan = sandbox::plan(tools, attempt, checkpoint.as_deref(), &writers)?;
+    let temporary = plan.temporary(tools.room.scratch());
+    let places = program::Places { room: &tools.room, checkpoint: checkpoint.as_deref(), temporary };
+    program::environment(&tools.settings, &attempt.task, &tools.facts, places, &mut tools.envp);
+    let rlimits = watch.bound(spec.rlimits.or(tools.settings.rlimits).scaled(attempt.task.memory_scale));
+    let (stdin, rlimits) = (stdin.as_ref().map_or(tools.null.as_fd(), |f| f.as_fd()), program::raw_limits(&rlimits));
+    let give_birth = |leaf: Option<&Leaf>| {
+        spawn::spawn(&Spawn {
+            programs: &programs,
+            argv: &tools.argv,
+            envp: &tools.envp,
+            cwd: &cwd,
+            stdio: [stdin, writers[0].as_fd(), writers[1].as_fd()],
+            cgroup: leaf.map(AsFd::as_fd),
+            rlimits: &rlimits,
+            umask: tools.settings.umask,
+            heeds_quota: watch.needs_quota(),
+            confinement: plan.confinement(),
+        })
     };
-    let what = match step {
-        Step::Clone => "no process can be made".to_owned(),
-        Step::Stdio => "standard input and output cannot be set up".to_owned(),
-        Step::Limit => "a resource limit is refused".to_owned(),
-        Step::Cwd => format!("cannot enter '{}'", cwd.to_string_lossy()),
-        Step::Exec => format!("cannot execute '{}'", spec.command[0]),
-    };
-    Err(refuse(&what, &source))
-}
-
-/// Opens a file that becomes standard input. A FIFO is refused: opening one waits for its writer, and a worker that
-/// waits hears neither timeout nor cancellation.
-fn open_input(path: &str) -> io::Result<std::fs::File> {
-    use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-    let file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    if file.metadata()?.file_type().is_fifo() {
-        return Err(io::Error::other("a FIFO cannot be a task's standard input"));
+    let child = birth::into_leaf(&mut tools.leaves, give_birth);
+    match child {
+        Ok(child) => Ok((child, outputs, writers, watch)),
+        Err(error) => {
+            let what = sandbox::failed_step(&error, &cwd.to_string_lossy(), &spec.command[0]);
+            Err(refuse(&what, &error.source))
+        }
     }
-    nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::empty()))?;
-    Ok(file)
 }
 
 fn make_pipes() -> io::Result<(Outputs, Writers)> {
@@ -522,6 +525,7 @@ impl Run<'_> {
                 Ok(Some(Order::Ping { nonce })) => drop(self.tools.line.report(&Report::Pong { nonce })),
                 Ok(Some(Order::Configure(settings))) => self.tools.next_settings = Some(settings),
                 Ok(Some(Order::Discard { number })) => self.tools.discards.push(number),
+                Ok(Some(Order::DiscardKept { name })) => self.tools.kept.discard(name),
                 Ok(Some(Order::Cancel { ticket, now })) if ticket == self.attempt.ticket => match now {
                     true => self.end_now(End::Cancel),
                     false => self.end(End::Cancel),

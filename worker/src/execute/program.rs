@@ -31,6 +31,8 @@ pub struct Places<'p> {
     pub room: &'p Room,
     /// Its checkpoint directory, if it asked for one.
     pub checkpoint: Option<&'p Path>,
+    /// Where it may leave temporary files, if not at the usual place.
+    pub temporary: Option<&'p Path>,
 }
 
 /// The files to try for `command[0]`, in order: itself if it has a slash, else one in each folder of the path.
@@ -67,7 +69,8 @@ pub fn environment(
     let (base, own) = (&settings.environment, &task.spec.env);
     let makes = |name: &str| task.spec.jobserver && MAKE_FLAGS.contains(&name);
     for (name, value) in base.iter().filter(|(name, _)| !own.contains_key(*name)).chain(own) {
-        if !is_reserved(name) && !makes(name) {
+        let moved = places.temporary.is_some() && name == "TMPDIR" && !own.contains_key(name);
+        if !is_reserved(name) && !makes(name) && !moved {
             envp.push(&[name.as_bytes(), b"=", value.as_bytes()]);
         }
     }
@@ -88,6 +91,9 @@ pub fn environment(
     envp.push(&[b"ACODE_ERROR=", &path(room.error())]);
     if let Some(checkpoint) = places.checkpoint {
         envp.push(&[b"ACODE_CHECKPOINT=", &path(checkpoint)]);
+    }
+    if let Some(temporary) = places.temporary.filter(|_| !own.contains_key("TMPDIR")) {
+        envp.push(&[b"TMPDIR=", &path(temporary)]);
     }
     for (key, value) in &task.spec.meta {
         envp.push(&[b"ACODE_META_", meta_name(key).as_bytes(), b"=", value.as_bytes()]);

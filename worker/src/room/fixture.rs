@@ -110,6 +110,12 @@ impl Directory {
         })
     }
 
+    /// Whether the directory that was made is still what is called `name`, whatever was done to it.
+    pub(super) fn is_at(&self, parent: BorrowedFd<'_>, name: &CStr) -> io::Result<bool> {
+        let same = |stat: FileStat| (stat.st_dev, stat.st_ino) == (self.identity.device, self.identity.inode);
+        Ok(look(parent, name)?.is_some_and(same))
+    }
+
     /// Whether nothing is in it.
     pub(super) fn is_empty(&mut self) -> io::Result<bool> {
         let mut empty = true;

@@ -11,7 +11,9 @@
 
 mod checkpoint;
 mod collect;
+pub mod disk;
 mod fixture;
+mod kept;
 mod progress;
 mod scratch;
 mod tree;
@@ -21,9 +23,10 @@ use std::path::{Path, PathBuf};
 
 pub use checkpoint::{checkpoints, make_checkpoint, remove_checkpoint};
 pub use collect::Collected;
+pub use kept::{Kept, kept, kept_name, remove_kept, trim_kept};
 pub use progress::Progress;
 pub use scratch::Room;
-pub use tree::{remove_tree, remove_tree_at};
+pub use tree::{empty_folder, remove_tree, remove_tree_at};
 
 /// Why a room cannot be had, looked at, or removed.
 #[derive(Debug, thiserror::Error)]

@@ -1,8 +1,8 @@
 //! The room of one worker slot: made once, given to task after task, and brought back to fresh in between.
 //!
 //! The common task touches nothing in its room, and finding that out costs a handful of system calls and no change
-//! to the disk. Whatever else is found is removed or made anew. What cannot be removed, such as an immutable file or a
-//! mount of a task run by root, is moved aside whole, so that the next task never sees it. Deliberately absent: any
+//! to the disk. Whatever else is found is removed or made anew. What cannot be removed, such as an immutable file of a
+//! task run by root while we may not change that, is moved aside whole, so that the next task never sees it. Deliberately absent: any
 //! further attempt on what was moved aside; the next start of the pool makes one.
 
 use std::ffi::{CStr, CString};
@@ -18,9 +18,12 @@ use nix::sys::stat::Mode;
 
 use super::RoomError;
 use super::collect::{self, Collected};
+use super::disk::{Held, Keeper, Place, Wish};
 use super::fixture::{Directory, Fifo, State};
 use super::progress::{Lines, Progress};
 use super::tree::remove_tree_at;
+use crate::failpoint;
+use crate::sys::{attributes, mount};
 
 /// The most rooms of one slot that are moved aside before its worker gives up.
 const ASIDE_MAX: u32 = 100;
@@ -59,8 +62,10 @@ pub struct Room {
     paths: Paths,
     parent: OwnedFd,
     name: CString,
+    slot: u32,
     fixtures: Fixtures,
     lines: Lines,
+    keeper: Keeper,
 }
 
 impl Room {
@@ -82,7 +87,7 @@ impl Room {
         let within = |name: &str| room.join(name);
         let (scratch, progress) = (within("scratch"), within("progress"));
         let paths = Paths { scratch, progress, result: within("result"), error: within("error"), room };
-        Ok(Self { paths, parent, name, fixtures, lines: Lines::default() })
+        Ok(Self { paths, parent, name, slot, fixtures, lines: Lines::default(), keeper: Keeper::default() })
     }
 
     /// The room's own directory.
@@ -130,6 +135,28 @@ impl Room {
         let progress = self.lines.flush().or(progress);
         let (result, result_error) = collect::result(&self.fixtures.dir, RESULT);
         Collected { result, result_error, error: collect::error(&self.fixtures.dir, ERROR), progress }
+    }
+
+    /// Holds the scratch directory to a limit, or counts what it holds, until what is returned is dropped. Call it before
+    /// the task's first process is made.
+    ///
+    /// # Errors
+    /// It cannot even be looked at.
+    pub fn hold(&mut self, wish: &Wish) -> Result<Held, RoomError> {
+        let fd = self.fixtures.scratch.as_fd();
+        let place = Place { room: &self.paths.room, slot: self.slot, path: &self.paths.scratch, fd };
+        self.keeper.hold(place, wish).map_err(RoomError::of("limiting", &self.paths.room))
+    }
+
+    /// Moves what the task has left in its scratch directory into `folder`, which is made if need be, and calls it
+    /// `name`; says where that is. Nothing is moved if it has left nothing. Call it when the task's processes are dead,
+    /// before [`Self::clean`].
+    ///
+    /// # Errors
+    /// It cannot be moved: the folder is on another file system, or not writable.
+    pub fn keep(&mut self, folder: &Path, name: &str) -> Result<Option<PathBuf>, RoomError> {
+        let kept = keep(&mut self.fixtures, &self.paths.scratch, folder, name);
+        kept.map_err(RoomError::of("keeping the scratch directory of", &self.paths.room))
     }
 
     /// Brings the room back to what a fresh one is. Call it when the task's whole process tree is dead. True: all of
@@ -191,6 +218,31 @@ impl Room {
         }
         Ok(reused)
     }
+}
+
+fn keep(fixtures: &mut Fixtures, scratch: &Path, folder: &Path, name: &str) -> io::Result<Option<PathBuf>> {
+    let room = fixtures.dir.as_fd();
+    // Whatever else lies in its place is none of the task's work.
+    let is_scratch = fixtures.scratch.is_at(room, SCRATCH)?;
+    if !is_scratch || fixtures.scratch.is_empty()? {
+        return Ok(None);
+    }
+    // A mount would go with it.
+    mount::detach_below(scratch)?;
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let target = open(folder, flags, Mode::empty())?;
+    let c_name = CString::new(name)?;
+    failpoint!("worker.before-keep");
+    let rename = || renameat2(room, SCRATCH, &target, c_name.as_c_str(), RenameFlags::RENAME_NOREPLACE);
+    match rename() {
+        // Left by the same attempt, which was begun anew because its end was never told.
+        Err(Errno::EEXIST) => remove_tree_at(&target, &c_name).and_then(|()| Ok(rename()?))?,
+        Err(Errno::EPERM) if attributes::loosen(room, SCRATCH) => rename()?,
+        renamed => renamed?,
+    }
+    failpoint!("worker.after-keep");
+    Ok(Some(folder.join(name)))
 }
 
 /// Renames a room that cannot be removed, to a name that no room ever has.

@@ -1,13 +1,14 @@
 //! Removes a directory tree that a task has left, whatever it is made of.
 //!
-//! Everything goes by directory descriptors: a symbolic link is removed and never followed, and a mount point is an
-//! error and never entered. Depth costs neither stack nor descriptors: what lies deeper than [`LEVELS_MAX`] is moved
+//! Everything goes by directory descriptors: a symbolic link is removed and never followed, and a mount is taken away and
+//! never entered. Attributes that forbid removal are cleared where we may. Depth costs neither stack nor descriptors: what lies deeper than [`LEVELS_MAX`] is moved
 //! up to the top first. Deliberately absent: protection against processes that change the tree meanwhile beyond that
 //! nothing outside it is ever touched; the tree's processes are dead by then.
 
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::dir::{Dir, Type};
@@ -15,6 +16,8 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2, renameat};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use crate::sys::{attributes, mount};
 
 /// The most directories of a tree that are open at once.
 const LEVELS_MAX: usize = 32;
@@ -33,7 +36,7 @@ struct Level {
 /// Removes the directory at `path` and all that is in it. That there is none is no error.
 ///
 /// # Errors
-/// Something cannot be removed: an immutable file, a mount point, a directory of another user.
+/// Something cannot be removed, and we may not change that: an immutable file, a mount, a directory of another user.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
     let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
     let name = CString::new(path.file_name().ok_or_else(invalid)?.as_encoded_bytes()).map_err(|_| invalid())?;
@@ -45,12 +48,43 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Removes all that is in the folder at `path`, and leaves the folder itself, which may be a mount of the administrator's.
+/// That there is none is no error.
+///
+/// # Errors
+/// As for [`remove_tree`]; what can be removed is, all the same.
+pub fn empty_folder(path: &Path) -> io::Result<()> {
+    let mut folder = match Dir::open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) {
+        Err(Errno::ENOENT) => return Ok(()),
+        opened => opened?,
+    };
+    let names: Vec<CString> = folder.iter().flatten().map(|entry| entry.file_name().to_owned()).collect();
+    let entries = names.iter().filter(|name| name.as_c_str() != c"." && name.as_c_str() != c"..");
+    // One that stays must not keep the others.
+    let removed: Vec<io::Result<()>> = entries.map(|name| remove_tree_at(&folder, name)).collect();
+    removed.into_iter().collect()
+}
+
 /// Removes whatever is called `name` in the directory `parent`: a file, a link, or a directory with all that is in
 /// it. That there is nothing is no error.
 ///
 /// # Errors
 /// As for [`remove_tree`].
 pub fn remove_tree_at(parent: impl AsFd, name: &CStr) -> io::Result<()> {
+    match remove_at(parent.as_fd(), name) {
+        // Looked for only now, because hardly any task mounts anything, and the list of all mounts may be long.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EXDEV)) => {
+            let folder = std::fs::read_link(format!("/proc/self/fd/{}", parent.as_fd().as_raw_fd()))?;
+            match mount::detach_below(&folder.join(std::ffi::OsStr::from_bytes(name.to_bytes()))) {
+                Ok(count) if count > 0 => remove_at(parent.as_fd(), name),
+                Ok(_) | Err(_) => Err(error),
+            }
+        }
+        removed => removed,
+    }
+}
+
+fn remove_at(parent: impl AsFd, name: &CStr) -> io::Result<()> {
     if remove_one(parent.as_fd(), name, None)? {
         return Ok(());
     }
@@ -136,7 +170,12 @@ fn remove_one(dir: impl AsFd, name: &CStr, kind: Option<Type>) -> io::Result<boo
         },
     };
     let flag = if is_dir { UnlinkatFlags::RemoveDir } else { UnlinkatFlags::NoRemoveDir };
-    match unlinkat(dir, name, flag) {
+    let unlink = || unlinkat(dir.as_fd(), name, flag);
+    let unlinked = match unlink() {
+        Err(Errno::EPERM) if attributes::loosen(dir.as_fd(), name) => unlink(),
+        unlinked => unlinked,
+    };
+    match unlinked {
         Ok(()) | Err(Errno::ENOENT) => Ok(true),
         Err(Errno::ENOTEMPTY | Errno::EEXIST) if is_dir => Ok(false),
         Err(errno) => Err(errno.into()),
@@ -187,6 +226,7 @@ fn move_up(levels: &mut [Level], moved: &mut u32) -> io::Result<()> {
         let target = CString::new(format!(".moved-up-{moved}"))?;
         match renameat(&deepest.dir, name.as_c_str(), &top.dir, target.as_c_str()) {
             Ok(()) => return Ok(()),
+            Err(Errno::EPERM) if attributes::loosen(&deepest.dir, &name) => {}
             // The task has something of this name there.
             Err(Errno::ENOTEMPTY | Errno::EEXIST | Errno::ENOTDIR) => {}
             Err(errno) => return Err(errno.into()),

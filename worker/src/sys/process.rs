@@ -54,6 +54,14 @@ pub fn fork_sibling() -> io::Result<Forked> {
     clone_copy(libc::CLONE_PARENT as u64, 0)
 }
 
+/// Forks the calling process, which must have one thread, into a user namespace of its own.
+///
+/// # Errors
+/// As for [`fork`], and what keeps this user from having such a namespace.
+pub fn fork_into_user_namespace() -> io::Result<Forked> {
+    clone_copy(libc::CLONE_NEWUSER as u64, libc::SIGCHLD as u64)
+}
+
 /// A fork copies the locks of threads that it does not copy.
 fn assert_single_threaded() -> io::Result<()> {
     match std::fs::read_dir("/proc/self/task")?.count() {
@@ -156,6 +164,18 @@ pub fn become_subreaper() -> io::Result<()> {
 /// What `prctl` says.
 pub fn give_up_new_privileges() -> io::Result<()> {
     Ok(nix::sys::prctl::set_no_new_privs()?)
+}
+
+/// Keeps other processes of the same user from looking into this one: its memory, descriptors, environment, and tracing
+/// it. Its children by fork are kept likewise, and what they execute is not.
+///
+/// # Errors
+/// What `prctl` says.
+pub fn forbid_looks_inside() -> io::Result<()> {
+    // The library behind these reads /proc/self/auxv at its first use, on kernels before 6.4, and gives up the process if it
+    // may not. From here on only root may.
+    let _ = (procfs::page_size(), procfs::ticks_per_second());
+    Ok(nix::sys::prctl::set_dumpable(false)?)
 }
 
 /// Names this process for `ps` and `top`; cut at 15 bytes by the kernel.

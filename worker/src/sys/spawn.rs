@@ -9,6 +9,7 @@ use std::ffi::{CStr, c_char};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use super::confine::{Confinement, Part};
 use super::process::{CLONE_CLEAR_SIGHAND, CLONE_INTO_CGROUP, CloneArgs, pidfd_open};
 use super::rlimit::RawLimit;
 
@@ -31,6 +32,10 @@ pub struct Spawn<'a> {
     pub rlimits: &'a [RawLimit],
     /// File mode creation mask.
     pub umask: u32,
+    /// What it is shut off from.
+    pub confinement: Option<&'a Confinement>,
+    /// Whether it is bound by disk quotas even as root: without the privilege (`CAP_SYS_RESOURCE`) of passing over them.
+    pub heeds_quota: bool,
 }
 
 /// A started child.
@@ -58,7 +63,12 @@ pub enum Step {
     Cwd = 3,
     /// Executing the program.
     Exec = 4,
+    /// Confining itself; [`SpawnError::part`] says more.
+    Confine = 5,
 }
+
+/// Where the number of a confinement's part begins in the number by which a child tells of its failure.
+const PART_SHIFT: u32 = 8;
 
 /// A program could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +76,8 @@ pub enum Step {
 pub struct SpawnError {
     /// Where it failed.
     pub step: Step,
+    /// The part of the confinement that failed, and of the file system's layout the number of the step.
+    pub part: Option<(Part, usize)>,
     /// The kernel's word.
     pub source: io::Error,
 }
@@ -125,15 +137,18 @@ pub fn spawn(spawn: &Spawn<'_>) -> Result<Child, SpawnError> {
         Err(error) if is_refusal(&error) => fork_fallback(spawn, &shared),
         born => born.map(|(pid, pidfd)| Child { pid, pidfd, in_cgroup: spawn.cgroup.is_some() }),
     };
-    let child = born.map_err(|source| SpawnError { step: Step::Clone, source })?;
+    let child = born.map_err(|source| SpawnError { step: Step::Clone, part: None, source })?;
     // SAFETY: the child has executed or ended, so nobody else touches the cell any more.
     let (step, errno) = unsafe { *shared.failure.get() };
-    match step_of(step) {
+    match step_of(step & 0xff) {
         None => Ok(child),
-        Some(step) => {
+        Some(kind) => {
             // It is about to end with code 127 and is reaped here, so that nobody sees a child that never was.
             let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(child.pid), None);
-            Err(SpawnError { step, source: io::Error::from_raw_os_error(errno) })
+            let number = step >> PART_SHIFT;
+            let part = (kind == Step::Confine)
+                .then(|| (Part::of(number), usize::try_from(number - Part::Mounts as i32).unwrap_or(0)));
+            Err(SpawnError { step: kind, part, source: io::Error::from_raw_os_error(errno) })
         }
     }
 }
@@ -149,12 +164,24 @@ pub fn can_be_born_into(leaf: BorrowedFd<'_>) -> bool {
     let Ok(null) = std::fs::File::open("/dev/null") else { return false };
     let stdio = [null.as_fd(); 3];
     let cgroup = Some(leaf);
-    let probe = Spawn { programs: &[c"/"], argv: &argv, envp: &envp, cwd: c"/", stdio, cgroup, rlimits: &[], umask: 0 };
+    let probe = Spawn {
+        programs: &[c"/"],
+        argv: &argv,
+        envp: &envp,
+        cwd: c"/",
+        stdio,
+        cgroup,
+        rlimits: &[],
+        umask: 0,
+        heeds_quota: false,
+        confinement: None,
+    };
     matches!(spawn(&probe), Err(SpawnError { step: Step::Exec, .. }))
 }
 
 fn step_of(number: i32) -> Option<Step> {
-    [Step::Clone, Step::Stdio, Step::Limit, Step::Cwd, Step::Exec].into_iter().find(|step| *step as i32 == number)
+    let all = [Step::Clone, Step::Stdio, Step::Limit, Step::Cwd, Step::Exec, Step::Confine];
+    all.into_iter().find(|step| *step as i32 == number)
 }
 
 /// Whether the kernel, or a seccomp profile, does not offer the call or one of its flags.
@@ -270,46 +297,77 @@ unsafe fn clone3_call(_: &CloneArgs, _: *mut libc::c_void) -> i64 {
 extern "C" fn child_entry(shared: *mut libc::c_void) -> ! {
     // SAFETY: the parent passed a `Shared` that outlives the child's use of it, and is suspended meanwhile.
     let shared = unsafe { &*shared.cast::<Shared<'_>>() };
-    let step = prepare(shared).unwrap_or_else(|| execute(shared.spawn));
+    let step = prepare(shared).unwrap_or_else(|| execute(shared.spawn) as i32);
     // SAFETY: as above, we alone write to the cell; `__errno_location` is the parent's, who is suspended.
     unsafe {
-        *shared.failure.get() = (step as i32, *libc::__errno_location());
+        *shared.failure.get() = (step, *libc::__errno_location());
         libc::_exit(127)
     }
 }
 
-/// All but the exec; the step that failed, if one did.
-fn prepare(shared: &Shared<'_>) -> Option<Step> {
+/// All but the exec; the number of the step that failed, if one did.
+fn prepare(shared: &Shared<'_>) -> Option<i32> {
     use std::os::fd::AsRawFd;
     let spawn = shared.spawn;
     // SAFETY: system calls on descriptors, paths and masks that the parent keeps valid; nothing allocates.
     unsafe {
         libc::setsid();
         if let Some(procs) = shared.join_cgroup {
-            // Failing to join is not fatal: the subreaper holds the tree together.
-            libc::write(procs, c"0".as_ptr().cast(), 1);
+            // Who was to live under the cgroup's limits does not live without.
+            if libc::write(procs, c"0".as_ptr().cast(), 1) < 0 {
+                return Some(Step::Clone as i32);
+            }
         }
         for (target, source) in spawn.stdio.iter().enumerate() {
             if libc::dup2(source.as_raw_fd(), target as i32) < 0 {
-                return Some(Step::Stdio);
+                return Some(Step::Stdio as i32);
             }
         }
         // Everything of ours is close-on-exec already; this holds for what a library may have opened otherwise.
         libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
+        if let Some(failed) = confine(spawn, Confinement::enter_spaces) {
+            return Some(failed);
+        }
         libc::umask(spawn.umask as libc::mode_t);
         if !spawn.rlimits.iter().all(|limit| limit.apply()) {
-            return Some(Step::Limit);
+            return Some(Step::Limit as i32);
+        }
+        // Another user could not take it from itself.
+        if spawn.heeds_quota && !give_up_passing_quotas() {
+            return Some(Step::Limit as i32);
+        }
+        if let Some(failed) = confine(spawn, Confinement::become_user) {
+            return Some(failed);
         }
         if libc::chdir(spawn.cwd.as_ptr()) != 0 {
-            return Some(Step::Cwd);
+            return Some(Step::Cwd as i32);
         }
-        // A hint only: the cgroup and the subreaper are what holds.
+        // A hint only: the cgroup and the subreaper are what holds. After a change of user, which takes it away.
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
         libc::sigemptyset(none.as_mut_ptr());
         libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
     }
-    None
+    confine(spawn, Confinement::give_up)
+}
+
+/// Takes one part of the confinement; the number of the step that failed, if one did.
+fn confine(spawn: &Spawn<'_>, part: fn(&Confinement) -> Result<(), i32>) -> Option<i32> {
+    let failed = spawn.confinement.map_or(Ok(()), part).err()?;
+    Some(Step::Confine as i32 | failed << PART_SHIFT)
+}
+
+/// Sees to it that the program to be executed will not have `CAP_SYS_RESOURCE`, by which ext4 lets a process pass over
+/// quotas; this process keeps it until then. Async-signal-safe; says whether the kernel took it.
+fn give_up_passing_quotas() -> bool {
+    /// The number of `CAP_SYS_RESOURCE`.
+    const RESOURCE: libc::c_ulong = 24;
+    // SAFETY: plain system calls on numbers.
+    unsafe {
+        let is_held = libc::prctl(libc::PR_CAPBSET_READ, RESOURCE, 0, 0, 0) == 1;
+        libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_LOWER, RESOURCE, 0, 0);
+        !is_held || libc::prctl(libc::PR_CAPBSET_DROP, RESOURCE, 0, 0, 0) == 0
+    }
 }
 
 /// Executes the first program that exists; returns only on failure, with errno saying why.
@@ -339,9 +397,9 @@ fn execute(spawn: &Spawn<'_>) -> Step {
 /// The way of old: fork, and the child itself joins the cgroup. For kernels and sandboxes that refuse clone3.
 fn fork_fallback(spawn: &Spawn<'_>, shared: &Shared<'_>) -> io::Result<Child> {
     use std::os::fd::AsRawFd;
-    let procs = spawn.cgroup.and_then(|leaf| {
-        nix::fcntl::openat(leaf, "cgroup.procs", nix::fcntl::OFlag::O_WRONLY, nix::sys::stat::Mode::empty()).ok()
-    });
+    let open =
+        |leaf| nix::fcntl::openat(leaf, "cgroup.procs", nix::fcntl::OFlag::O_WRONLY, nix::sys::stat::Mode::empty());
+    let procs = spawn.cgroup.map(open).transpose()?;
     let (reader, writer) = super::pipe::pipe()?;
     // SAFETY: the child calls only async-signal-safe functions before it executes or ends.
     match unsafe { libc::fork() } {
@@ -373,9 +431,9 @@ fn fork_child(own: &Shared<'_>, writer: RawFd) -> ! {
     // SAFETY: plain system calls in a forked child; all that they point to was copied with the memory.
     unsafe {
         let kept = libc::fcntl(writer, libc::F_DUPFD_CLOEXEC, 3);
-        let step = prepare(own).unwrap_or_else(|| execute(own.spawn));
+        let step = prepare(own).unwrap_or_else(|| execute(own.spawn) as i32);
         let mut told = [0_u8; 8];
-        told[..4].copy_from_slice(&(step as i32).to_ne_bytes());
+        told[..4].copy_from_slice(&step.to_ne_bytes());
         told[4..].copy_from_slice(&(*libc::__errno_location()).to_ne_bytes());
         libc::write(kept, told.as_ptr().cast(), told.len());
         libc::_exit(127)

@@ -110,9 +110,10 @@ fn end_of(status: i32) -> Ended {
     }
 }
 
-/// Sends `signal` to every process of the tree: those in the leaf where there is one, else all descendants.
+/// Sends `signal` to every process of the tree: those in the leaf where there is one and the task has made none below it,
+/// else all descendants.
 pub fn signal_all(leaf: Option<&Leaf>, signal: Signal) {
-    let members = match leaf.map(Leaf::pids) {
+    let members = match leaf.filter(|leaf| !leaf.has_below()).map(Leaf::pids) {
         Some(Ok(pids)) => pids,
         Some(Err(_)) | None => descendants(),
     };
@@ -156,10 +157,12 @@ pub fn resume_all(leaf: Option<&Leaf>) {
 
 /// Kills every process of the tree, as far as it can be seen now; to be repeated until nothing is left.
 pub fn kill_all(leaf: Option<&Leaf>) {
-    if leaf.is_some_and(|leaf| leaf.kill().is_ok()) {
-        return;
+    let all_in_leaf = leaf.is_some_and(|leaf| leaf.kill().is_ok() && leaf.is_populated().unwrap_or(false));
+    // One that has moved to another cgroup, as its user may be allowed to, is our descendant there too. It is looked for
+    // only when nothing else is left: a large tree is not listed again and again while the kernel kills it.
+    if !all_in_leaf {
+        signal_all(None, Signal::SIGKILL);
     }
-    signal_all(None, Signal::SIGKILL);
 }
 
 /// All descendants of this process that live, parents before children.

@@ -18,6 +18,19 @@ pub enum Cleanup {
 }
 
 impl Cleanup {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Always, Self::Success, Self::Failure, Self::Never];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Always => "always",
+            Self::Never => "never",
+        }
+    }
+
     /// Whether it is removed after an attempt that ended so.
     pub fn removes_after(self, success: bool) -> bool {
         match self {

@@ -4,6 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::SpecError;
+
 /// The rlimits of a task's processes. `None` leaves what the supervisor itself runs under.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -125,6 +127,83 @@ impl Limits {
             action: self.action.or(other.action),
         }
     }
+
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// The first limit that is out of its range.
+    pub fn validate(&self) -> Result<(), SpecError> {
+        const MIB_MAX: u64 = 1 << 30;
+        let ranges: [(&str, u64, u64, &str); 10] = [
+            ("limits.cpuPercent", 1, 409_600, "1 to 409600"),
+            ("limits.cpuWeight", 1, 10_000, "1 to 10000"),
+            ("limits.memoryMb", 1, MIB_MAX, "1 to 1073741824"),
+            ("limits.swapMb", 0, MIB_MAX, "0 to 1073741824"),
+            ("limits.diskMb", 1, MIB_MAX, "1 to 1073741824"),
+            ("limits.diskFiles", 1, 1_000_000_000, "1 to 1000000000"),
+            ("limits.pids", 1, 4_194_304, "1 to 4194304"),
+            ("limits.ioWeight", 1, 10_000, "1 to 10000"),
+            ("limits.ioReadBytes", 4_096, 1 << 40, "4096 to 1099511627776"),
+            ("limits.ioWriteBytes", 4_096, 1 << 40, "4096 to 1099511627776"),
+        ];
+        for ((_, value), (field, low, high, expected)) in self.values().into_iter().zip(ranges) {
+            if let Some(value) = value.filter(|value| !(low..=high).contains(value)) {
+                return Err(SpecError::OutOfRange { field, value: value.to_string(), expected });
+            }
+        }
+        Ok(())
+    }
+
+    /// These limits, none above its maximum. Where they are silent the maximum holds; but nobody is given a share that he
+    /// did not ask for.
+    #[must_use]
+    pub fn within(self, max: &Self) -> Self {
+        fn least<T: Ord>(own: Option<T>, max: Option<T>) -> Option<T> {
+            match (own, max) {
+                (Some(own), Some(max)) => Some(own.min(max)),
+                (own, max) => own.or(max),
+            }
+        }
+        let share = |own: Option<u32>, max: Option<u32>| own.map(|own| max.map_or(own, |max| own.min(max)));
+        Self {
+            cpu_percent: least(self.cpu_percent, max.cpu_percent),
+            cpu_weight: share(self.cpu_weight, max.cpu_weight),
+            memory_mb: least(self.memory_mb, max.memory_mb),
+            swap_mb: self.swap_mb.map(|own| max.swap_mb.map_or(own, |max| own.min(max))),
+            disk_mb: least(self.disk_mb, max.disk_mb),
+            disk_files: least(self.disk_files, max.disk_files),
+            pids: least(self.pids, max.pids),
+            io_weight: share(self.io_weight, max.io_weight),
+            io_read_bytes: least(self.io_read_bytes, max.io_read_bytes),
+            io_write_bytes: least(self.io_write_bytes, max.io_write_bytes),
+            action: self.action,
+        }
+    }
+
+    /// Each limit but the action, with its key.
+    pub fn values(&self) -> [(&'static str, Option<u64>); 10] {
+        [
+            ("cpuPercent", self.cpu_percent.map(u64::from)),
+            ("cpuWeight", self.cpu_weight.map(u64::from)),
+            ("memoryMb", self.memory_mb),
+            ("swapMb", self.swap_mb),
+            ("diskMb", self.disk_mb),
+            ("diskFiles", self.disk_files),
+            ("pids", self.pids.map(u64::from)),
+            ("ioWeight", self.io_weight.map(u64::from)),
+            ("ioReadBytes", self.io_read_bytes),
+            ("ioWriteBytes", self.io_write_bytes),
+        ]
+    }
+
+    /// The first limit above its maximum: its key, its value and the maximum.
+    pub fn above(&self, max: &Self) -> Option<(&'static str, u64, u64)> {
+        let pairs = self.values().into_iter().zip(max.values());
+        pairs.into_iter().find_map(|((key, own), (_, max))| {
+            let (own, max) = (own?, max?);
+            (own > max).then_some((key, own, max))
+        })
+    }
 }
 
 /// What happens to a task above its memory or disk limit.
@@ -166,4 +245,48 @@ pub struct HeldLimit {
     /// Whether it was exceeded, or its end reached.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub exceeded: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(cpu_percent: Option<u32>, memory_mb: Option<u64>) -> Limits {
+        Limits { cpu_percent, memory_mb, ..Limits::default() }
+    }
+
+    #[test]
+    fn the_maximum_holds_where_nobody_says_anything_and_above_it() {
+        let max = limits(Some(100), Some(512));
+        assert_eq!(limits(None, Some(64)).within(&max), limits(Some(100), Some(64)));
+        assert_eq!(limits(Some(200), None).within(&max), max);
+        assert_eq!(limits(Some(200), None).within(&Limits::default()), limits(Some(200), None));
+        // A retry with more memory stays below it too.
+        assert_eq!(limits(None, Some(400)).scaled(2.0).within(&max).memory_mb, Some(512));
+    }
+
+    #[test]
+    fn nobody_is_given_a_share_or_swap_for_want_of_a_word() {
+        let max = Limits { cpu_weight: Some(500), io_weight: Some(50), swap_mb: Some(9), ..Limits::default() };
+        assert_eq!(Limits::default().within(&max), Limits::default());
+        let greedy = Limits { cpu_weight: Some(900), io_weight: Some(60), swap_mb: Some(10), ..Limits::default() };
+        assert_eq!(greedy.within(&max), max);
+    }
+
+    #[test]
+    fn what_is_above_its_maximum_is_named() {
+        let max = limits(Some(100), Some(512));
+        assert_eq!(limits(Some(100), Some(513)).above(&max), Some(("memoryMb", 513, 512)));
+        assert_eq!(limits(Some(100), None).above(&max), None);
+        assert_eq!(limits(Some(1_000), None).above(&Limits::default()), None);
+    }
+
+    #[test]
+    fn a_limit_out_of_range_is_refused() {
+        assert!(limits(Some(25), Some(1)).validate().is_ok());
+        let error = limits(None, Some(0)).validate().unwrap_err().to_string();
+        assert!(error.contains("limits.memoryMb") && error.contains('0'), "{error}");
+        assert!(Limits { io_read_bytes: Some(1), ..Limits::default() }.validate().is_err());
+        assert!(Limits { swap_mb: Some(0), ..Limits::default() }.validate().is_ok());
+    }
 }

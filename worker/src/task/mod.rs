@@ -4,6 +4,7 @@
 //! the one that people see, so a change of a name here is a change of the public interface.
 
 mod cleanup;
+mod disk;
 mod id;
 mod limits;
 mod retry;
@@ -16,17 +17,18 @@ mod usage;
 mod verdict;
 
 pub use cleanup::Cleanup;
+pub use disk::DiskMethod;
 pub use id::{IdError, TaskId, WorkerId};
 pub use limits::{HeldLimit, Hold, Limits, OverLimitAction, Rlimits};
 pub use retry::{ExitCodes, Retries, Retry};
-pub use sandbox::{DeviceAccess, FileAccess, NetworkAccess, Sandbox};
+pub use sandbox::{DeviceAccess, FileAccess, NetworkAccess, Sandbox, SandboxError, SandboxRules, SignalReach};
 pub use soft::{SignalError, SoftTimeout, TaskSignal};
 pub use spec::{Assignment, Class, Env, OutputCaps, Priority, SpecError, TaskSpec};
 pub use state::TaskState;
 pub use submission::{
     Array, Blocker, Dependency, DependencyKind, GroupWish, IfExists, Key, Submission, fill_placeholders,
 };
-pub use usage::{Usage, UsageSource};
+pub use usage::{LiveUse, Usage, UsageSource};
 pub use verdict::{Isolation, OutputRef, TreeGuard, Verdict};
 
 /// The largest result that a task may leave in `$ACODE_RESULT`, in bytes.

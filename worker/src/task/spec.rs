@@ -230,6 +230,7 @@ impl TaskSpec {
             }
         }
         self.validate_times()?;
+        self.limits.validate()?;
         self.retry.as_ref().map_or(Ok(()), Retries::validate)
     }
 

@@ -16,7 +16,7 @@ pub struct Usage {
     pub max_rss_bytes: u64,
     /// Bytes read from block devices.
     pub read_bytes: u64,
-    /// Bytes written to block devices.
+    /// Bytes written that are meant for block devices.
     pub written_bytes: u64,
     /// The most memory of all its processes together, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -33,8 +33,21 @@ pub struct Usage {
     /// The most disk space of its scratch directory, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peak_disk_bytes: Option<u64>,
-    /// Who counted CPU time, memory and I/O.
+    /// Who counted CPU time and memory.
     pub source: UsageSource,
+}
+
+/// What a running task uses, as its last look at it found: figures of one moment each, not all of the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LiveUse {
+    /// CPU time so far, in microseconds.
+    pub cpu_us: u64,
+    /// Memory now, in bytes.
+    pub memory_bytes: u64,
+    /// Processes and threads now.
+    pub pids: u64,
+    /// Disk space of its scratch directory now, in bytes; 0 where nobody looks.
+    pub disk_bytes: u64,
 }
 
 /// Who counted what an attempt used.
@@ -46,4 +59,14 @@ pub enum UsageSource {
     Rusage,
     /// The kernel, for all that lived in the attempt's cgroup.
     Cgroup,
+}
+
+impl UsageSource {
+    /// Its name, as people and JSON see it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rusage => "rusage",
+            Self::Cgroup => "cgroup",
+        }
+    }
 }

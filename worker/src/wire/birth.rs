@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use serde::{Deserialize, Serialize};
 
 use super::WorkerSettings;
+use crate::sys::ladder::Ladder;
 use crate::task::WorkerId;
 
 /// The first byte of a slot's payload that is not the assignment itself but the path of a file that holds it.
@@ -24,6 +25,9 @@ pub struct Birth {
     pub row: u16,
     /// How it works.
     pub settings: WorkerSettings,
+    /// How far limits can be held here.
+    #[serde(default)]
+    pub ladder: Ladder,
 }
 
 /// The descriptors of a newborn worker, each with one use.

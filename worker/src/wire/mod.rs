@@ -12,5 +12,5 @@ mod report;
 pub use birth::{Birth, EXIT_BOOT_FAILED, EXIT_ORPHANED, Inherited, SPILLED};
 pub use frame::{FrameError, Frames, MAX_FRAME, encode};
 pub use line::{Line, LineClosed};
-pub use order::{JobserverPlace, Order, WorkerSettings};
+pub use order::{JobserverPlace, KeptPlace, Order, WorkerSettings};
 pub use report::{Finished, Progress, Report};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::claim::Ticket;
-use crate::task::{Cleanup, Env, Limits, OutputCaps, Rlimits, Sandbox};
+use crate::task::{Cleanup, DiskMethod, Env, Limits, OutputCaps, Rlimits, Sandbox, SandboxRules};
 
 /// One order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,6 +35,11 @@ pub enum Order {
     Discard {
         /// Which task.
         number: u64,
+    },
+    /// Remove the kept scratch directory of this name, between two tasks.
+    DiscardKept {
+        /// Its name in the folder of kept directories.
+        name: String,
     },
     /// End this attempt and give it back, neither done nor failed: the pool stops.
     GiveBack {
@@ -81,12 +86,24 @@ pub struct WorkerSettings {
     /// The largest limits that a task may have.
     #[serde(default)]
     pub max_limits: Limits,
+    /// Whether a limit above which a task is killed may be looked at instead, where nothing enforces it.
+    #[serde(default)]
+    pub allow_observed: bool,
     /// What tasks may reach that do not say otherwise.
     #[serde(default)]
     pub sandbox: Sandbox,
+    /// What else holds for sandboxes.
+    #[serde(default)]
+    pub sandbox_rules: SandboxRules,
     /// When scratch directories are removed of tasks that do not say otherwise.
     #[serde(default)]
     pub cleanup: Cleanup,
+    /// Where scratch directories are kept, and how many.
+    #[serde(default)]
+    pub kept: KeptPlace,
+    /// By what means disk limits are held.
+    #[serde(default)]
+    pub disk: DiskMethod,
     /// File mode creation mask of tasks.
     pub umask: u32,
     /// How much output is kept.
@@ -102,6 +119,15 @@ pub struct WorkerSettings {
     /// The folder of checkpoint directories.
     #[serde(default)]
     pub checkpoints: PathBuf,
+}
+
+/// Where scratch directories are kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptPlace {
+    /// The folder, on the file system of the rooms.
+    pub folder: PathBuf,
+    /// The most of them.
+    pub max: u32,
 }
 
 /// Where the pool's GNU make jobserver is.

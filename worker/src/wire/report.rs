@@ -105,6 +105,9 @@ pub struct Finished {
     /// How its limits were held; empty if it had none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<HeldLimit>,
+    /// How its sandbox was held, one thing each in words; empty if it had none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sandbox: Vec<String>,
     /// Where its scratch directory was kept, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<std::path::PathBuf>,

@@ -9,14 +9,14 @@
 mod disk;
 mod leaf;
 mod meter;
+mod sample;
 
 use super::process::{Attempt, Tools};
 use crate::sys::tree::Used;
-use crate::task::{HeldLimit, Usage, Verdict};
+use crate::task::{HeldLimit, Rlimits, Usage, Verdict};
 
 /// A limit whose excess ends an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(dead_code, reason = "for the parts to come")]
 pub enum Over {
     /// Memory: without a kill of the kernel's, but beyond help.
     Memory,
@@ -24,17 +24,27 @@ pub enum Over {
     Disk,
     /// Entries of the scratch directory.
     DiskFiles,
+    /// Processes and threads.
+    Pids,
 }
 
 impl Over {
     /// How an attempt ended that was ended for this.
     pub fn verdict(self) -> Verdict {
-        let limit = match self {
-            Self::Memory => return Verdict::OutOfMemory,
+        match self {
+            Self::Memory => Verdict::OutOfMemory,
+            Self::Disk | Self::DiskFiles | Self::Pids => Verdict::OverLimit { limit: self.key().to_owned() },
+        }
+    }
+
+    /// The limit's key.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Memory => "memoryMb",
             Self::Disk => "diskMb",
             Self::DiskFiles => "diskFiles",
-        };
-        Verdict::OverLimit { limit: limit.to_owned() }
+            Self::Pids => "pids",
+        }
     }
 }
 
@@ -65,11 +75,22 @@ impl Watch {
     pub fn begin(tools: &mut Tools, attempt: &Attempt) -> Result<Self, Verdict> {
         let spec = &attempt.task.spec;
         let limits = spec.limits.or(tools.settings.limits).scaled(attempt.task.memory_scale);
+        let limits = limits.within(&tools.settings.max_limits);
         Ok(Self {
             leaf: leaf::Leaf::begin(tools, &limits)?,
-            disk: disk::Disk::begin(tools, &limits)?,
+            disk: disk::Disk::begin(tools, attempt, &limits)?,
             meter: meter::Meter::begin(tools, &limits),
         })
+    }
+
+    /// The limits of the task's processes, with what holds its disk limit.
+    pub fn bound(&self, rlimits: Rlimits) -> Rlimits {
+        self.disk.bound(rlimits)
+    }
+
+    /// Whether the task must not have the privilege of passing over disk quotas.
+    pub fn needs_quota(&self) -> bool {
+        self.disk.needs_quota()
     }
 
     /// When it wants to look again, in nanoseconds of the monotonic clock.

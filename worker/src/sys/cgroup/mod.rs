@@ -1,48 +1,46 @@
 //! Cgroup v2 leaves: making them, killing and counting what is in them, removing them.
 //!
-//! Works on directory descriptors and on the hierarchy's core only, so it needs no controller and is at home on hybrid
-//! hosts too. Deliberately absent: limits, which need controllers.
+//! Works on directory descriptors. What is here uses the hierarchy's core only, so it needs no controller and is at home on
+//! hybrid hosts too. `place` finds where we are, `delegate` builds the pool's part of the hierarchy, `leaves` keeps a
+//! worker's leaves, `limits` and `stats` are what controllers add, `pool` the limits of all tasks together.
 
+mod delegate;
+mod gauges;
+mod leaves;
+mod limits;
+mod place;
+mod pool;
 mod stats;
 
+pub use delegate::{Grounds, clear, probe};
+pub use gauges::{Gauges, enabled_controllers};
+pub use leaves::Leaves;
+pub use limits::{CPU_PERIOD_US, Setting, device_of};
+pub use place::own_directory;
+pub use pool::{PoolCaps, PoolHeld, hold_pool, most_pids, usable_memory};
 pub use stats::{CpuStat, IoStat, MemoryEvents};
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
-
-/// The directory of this process' own cgroup in the v2 hierarchy, if one is mounted.
-pub fn own_directory() -> Option<PathBuf> {
-    let list = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let own = list.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let directory = mount_point()?.join(own.trim_start_matches('/'));
-    directory.is_dir().then_some(directory)
-}
-
-/// Where the v2 hierarchy is mounted: at the usual place, or on a hybrid host wherever it was put.
-fn mount_point() -> Option<PathBuf> {
-    if cgroups_rs::hierarchies::is_cgroup2_unified_mode() {
-        return Some(PathBuf::from("/sys/fs/cgroup"));
-    }
-    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    mounts.lines().find_map(|line| {
-        let (before, after) = line.split_once(" - ")?;
-        after.starts_with("cgroup2 ").then(|| before.split(' ').nth(4).map(PathBuf::from))?
-    })
-}
+use nix::sys::stat::Mode;
 
 /// One cgroup by its directory.
 #[derive(Debug)]
 pub struct Leaf {
     directory: OwnedFd,
     killed: Cell<bool>,
+    /// Limits that it holds, each with what its file holds without.
+    held: RefCell<Vec<(&'static str, String)>>,
+    has_memory: OnceCell<bool>,
+    gauges: OnceCell<Gauges>,
+    /// What shows that a task has meddled with it: `cgroup.freeze` and `cgroup.subtree_control`.
+    signs: OnceCell<[Option<fs::File>; 2]>,
 }
 
 impl Leaf {
@@ -61,7 +59,14 @@ impl Leaf {
 
     /// The cgroup behind an open directory.
     pub fn from_fd(directory: OwnedFd) -> Self {
-        Self { directory, killed: Cell::new(false) }
+        Self {
+            directory,
+            killed: Cell::new(false),
+            held: RefCell::default(),
+            has_memory: OnceCell::new(),
+            gauges: OnceCell::new(),
+            signs: OnceCell::new(),
+        }
     }
 
     /// Kills every process in the cgroup and below it, at once.
@@ -98,6 +103,15 @@ impl Leaf {
         Ok(self.read("cgroup.events")?.lines().any(|line| line == "populated 1"))
     }
 
+    /// Whether it has the memory controller, as it was when this was first asked.
+    pub fn has_memory(&self) -> bool {
+        *self.has_memory.get_or_init(|| self.open("memory.events", OFlag::O_RDONLY).is_ok())
+    }
+
+    fn write(&self, name: &str, value: &str) -> io::Result<()> {
+        self.open(name, OFlag::O_WRONLY)?.write_all(value.as_bytes())
+    }
+
     fn read(&self, name: &str) -> io::Result<String> {
         let mut text = String::new();
         self.open(name, OFlag::O_RDONLY)?.read_to_string(&mut text)?;
@@ -113,60 +127,6 @@ impl AsFd for Leaf {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
     }
-}
-
-/// The place of one worker's leaves: always one fresh enough to be born into.
-///
-/// Recent kernels (seen on 6.18) kill a process that is cloned into a cgroup which has been killed before, for they compare the
-/// count of kills of the wrong cgroup. So a leaf is used for task after task until it had to be killed, and then never
-/// again.
-#[derive(Debug)]
-pub struct Leaves {
-    base: OwnedFd,
-    number: u32,
-    current: Leaf,
-}
-
-impl Leaves {
-    /// Makes the first leaf in the cgroup with this directory.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn new(base: OwnedFd) -> io::Result<Self> {
-        let current = make_at(&base, 0)?;
-        Ok(Self { base, number: 0, current })
-    }
-
-    /// The leaf to be born into.
-    pub fn current(&self) -> &Leaf {
-        &self.current
-    }
-
-    /// Replaces the leaf if it has been killed; to be called when nothing lives in it.
-    ///
-    /// # Errors
-    /// What the kernel says; the old leaf stays.
-    pub fn renew(&mut self) -> io::Result<()> {
-        if self.current.killed.get() {
-            let fresh = make_at(&self.base, self.number + 1)?;
-            // One that the kernel still holds for a moment is removed with all of the worker's later.
-            let _ = unlinkat(&self.base, leaf_name(self.number).as_str(), UnlinkatFlags::RemoveDir);
-            self.number += 1;
-            self.current = fresh;
-        }
-        Ok(())
-    }
-}
-
-fn leaf_name(number: u32) -> String {
-    format!("t{number}")
-}
-
-fn make_at(base: &OwnedFd, number: u32) -> io::Result<Leaf> {
-    let name = leaf_name(number);
-    mkdirat(base, name.as_str(), Mode::S_IRWXU)?;
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    Ok(Leaf::from_fd(openat(base, name.as_str(), flags, Mode::empty())?))
 }
 
 /// The pids of the processes in the cgroup at `path` and below it; none where it cannot be read.

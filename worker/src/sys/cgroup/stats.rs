@@ -2,7 +2,7 @@
 //!
 //! Deliberately absent: what the figures mean for a task.
 
-use super::Leaf;
+use super::{Gauges, Leaf};
 
 /// What `memory.events` counts since the cgroup was made, of it and all below it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,50 +41,97 @@ pub struct IoStat {
     pub written_bytes: u64,
 }
 
-impl Leaf {
-    /// `memory.events`.
-    pub fn memory_events(&self) -> Option<MemoryEvents> {
-        let text = self.read("memory.events").ok()?;
-        let of = |name| value_of(&text, name).unwrap_or(0);
-        Some(MemoryEvents {
+impl MemoryEvents {
+    pub(super) fn parse(text: &str) -> Self {
+        let of = |name| value_of(text, name).unwrap_or(0);
+        Self {
             high: of("high"),
             max: of("max"),
             oom: of("oom"),
             oom_kill: of("oom_kill"),
             oom_group_kill: of("oom_group_kill"),
-        })
+        }
     }
+}
 
-    /// `cpu.stat`.
-    pub fn cpu_stat(&self) -> Option<CpuStat> {
-        let text = self.read("cpu.stat").ok()?;
-        let of = |name| value_of(&text, name).unwrap_or(0);
-        Some(CpuStat {
+impl CpuStat {
+    pub(super) fn parse(text: &str) -> Self {
+        let of = |name| value_of(text, name).unwrap_or(0);
+        Self {
             usage_us: of("usage_usec"),
             user_us: of("user_usec"),
             system_us: of("system_usec"),
-            throttled_us: value_of(&text, "throttled_usec"),
-        })
+            throttled_us: value_of(text, "throttled_usec"),
+        }
     }
+}
 
-    /// `io.stat`.
-    pub fn io_stat(&self) -> Option<IoStat> {
-        let text = self.read("io.stat").ok()?;
+impl IoStat {
+    pub(super) fn parse(text: &str) -> Self {
         let sum = |name: &str| {
             let words = text.split_ascii_whitespace().filter_map(|word| word.strip_prefix(name)?.strip_prefix('='));
             words.filter_map(|number| number.parse::<u64>().ok()).sum()
         };
-        Some(IoStat { read_bytes: sum("rbytes"), written_bytes: sum("wbytes") })
+        Self { read_bytes: sum("rbytes"), written_bytes: sum("wbytes") }
+    }
+}
+
+/// A file of one number; `None` where it says `max`.
+pub(super) fn number(text: &str) -> Option<u64> {
+    text.trim_ascii_end().parse().ok()
+}
+
+impl Leaf {
+    /// `memory.events`.
+    pub fn memory_events(&self) -> Option<MemoryEvents> {
+        Some(MemoryEvents::parse(&self.read("memory.events").ok()?))
+    }
+
+    /// `cpu.stat`.
+    pub fn cpu_stat(&self) -> Option<CpuStat> {
+        Some(CpuStat::parse(&self.read("cpu.stat").ok()?))
+    }
+
+    /// `io.stat`.
+    pub fn io_stat(&self) -> Option<IoStat> {
+        Some(IoStat::parse(&self.read("io.stat").ok()?))
     }
 
     /// A file that holds one number, such as `memory.current`, `memory.peak` (Linux 5.19) or `pids.peak` (6.6). `None`
     /// where the file is missing or says `max`.
     pub fn number(&self, file: &str) -> Option<u64> {
-        self.read(file).ok()?.trim_ascii_end().parse().ok()
+        number(&self.read(file).ok()?)
+    }
+
+    /// Its files that are read again and again, kept open from the first time that they are asked for.
+    pub fn gauges(&self) -> &Gauges {
+        self.gauges.get_or_init(|| Gauges::of(self))
     }
 }
 
 /// The number behind `name` in lines of `name number`.
 fn value_of(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim_ascii().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_found_by_their_whole_name() {
+        let text = "usage_usec 30\nuser_usec 20\nsystem_usec 10\nnr_throttled 3\nthrottled_usec 7\n";
+        let stat = CpuStat { usage_us: 30, user_us: 20, system_us: 10, throttled_us: Some(7) };
+        assert_eq!(CpuStat::parse(text), stat);
+        assert_eq!(CpuStat::parse("usage_usec 1\n").throttled_us, None, "without the controller it is not counted");
+        let events = MemoryEvents::parse("low 0\nhigh 1\nmax 2\noom 3\noom_kill 4\noom_group_kill 5\n");
+        assert_eq!((events.high, events.max, events.oom, events.oom_kill, events.oom_group_kill), (1, 2, 3, 4, 5));
+    }
+
+    #[test]
+    fn io_is_summed_over_devices() {
+        let text = "254:0 rbytes=10 wbytes=1 rios=1 wios=1 dbytes=0 dios=0\n254:16 \n8:0 rbytes=5 wbytes=2 rios=9\n";
+        assert_eq!(IoStat::parse(text), IoStat { read_bytes: 15, written_bytes: 3 });
+        assert_eq!((number("17\n"), number("max\n")), (Some(17), None));
+    }
 }
