@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use acode::wire::request::{Scale, Stop, Submit};
 use acode::wire::types::{PoolState, StopMode, Waiting, WorkerStatus};
 use acode::wire::{CallError, ClientError};
-use acode_worker::task::TaskState;
+use acode_worker::task::{TaskState, TreeGuard};
 use common::{Options, Pool, eventually, is_alive, scaled, shell, signal, wait_until};
 use more::{command, entry, events_of, gated, only_attempt, open_gate, reaches, verdict};
 use nix::sys::signal::Signal;
@@ -320,4 +320,32 @@ fn a_claimed_task_is_assigned_until_its_process_runs() {
     assert_eq!(pool.status().tasks.assigned, 1);
     signal(pool.worker_of(id).pid, Signal::SIGCONT);
     assert_eq!(pool.wait(id).state, TaskState::Completed);
+}
+
+/// Executes what follows under a filter by which the kernel does not know `clone3`, as the filters of containers have it.
+const WITHOUT_CLONE3: &str = r#"
+import ctypes, os, struct, sys
+LOAD, JUMP_IF_EQUAL, RETURN, CLONE3, REFUSE, ALLOW = 0x20, 0x15, 0x06, 435, 0x50000 | 38, 0x7FFF0000
+steps = [(LOAD, 0, 0, 0), (JUMP_IF_EQUAL, 0, 1, CLONE3), (RETURN, 0, 0, REFUSE), (RETURN, 0, 0, ALLOW)]
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+program = ctypes.create_string_buffer(struct.pack("HP", len(steps), ctypes.addressof(code)))
+libc = ctypes.CDLL(None, use_errno=True)
+NO_NEW_PRIVS, SECCOMP, FILTER = 38, 22, 2
+assert libc.prctl(NO_NEW_PRIVS, 1, 0, 0, 0) == 0 and libc.prctl(SECCOMP, FILTER, program, 0, 0) == 0, ctypes.get_errno()
+os.execv(sys.argv[1], sys.argv[1:])
+"#;
+
+#[test]
+fn where_a_container_refuses_clone3_the_old_calls_do() {
+    let pool = Pool::start(Options::workers(2).through(&["python3", "-c", WITHOUT_CLONE3]));
+    let ids: Vec<_> = (0..10).map(|_| pool.submit(&["sh", "-c", "sleep 0.01; exit 7"])).collect();
+    for id in ids {
+        let task = pool.wait(id);
+        assert_eq!(task.exit_code, Some(7), "{task:?}");
+        // A leaf, if there can be one, is entered by the child itself.
+        let guard = task.attempts.unwrap()[0].tree_guard;
+        assert_eq!(guard == Some(TreeGuard::Cgroup), common::has_cgroup(&pool), "{guard:?}");
+    }
+    signal(pool.workers()[0].pid, Signal::SIGKILL);
+    assert_eq!(pool.wait(pool.submit(&["true"])).exit_code, Some(0));
 }

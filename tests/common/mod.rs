@@ -80,6 +80,7 @@ pub struct Options {
     failpoint: Option<String>,
     hides_cgroups: bool,
     user: Option<u32>,
+    through: Vec<String>,
     folder: PathBuf,
 }
 
@@ -92,6 +93,7 @@ impl Default for Options {
             failpoint: None,
             hides_cgroups: false,
             user: None,
+            through: Vec::new(),
             folder: "/tmp".into(),
         }
     }
@@ -135,6 +137,14 @@ impl Options {
     #[must_use]
     pub fn of_user(mut self, user: u32) -> Self {
         self.user = Some(user);
+        let (uid, gid) = (format!("--reuid={user}"), format!("--regid={user}"));
+        self.through(&["setpriv", &uid, &gid, "--clear-groups"])
+    }
+
+    /// Executed by this program and its arguments, which are followed by ours.
+    #[must_use]
+    pub fn through(mut self, program: &[&str]) -> Self {
+        self.through = program.iter().map(|&word| word.to_owned()).collect();
         self
     }
 
@@ -231,11 +241,10 @@ impl Pool {
             Some(place) => place.command(program),
             None => Command::new(program),
         };
-        let mut command = match (self.options.hides_cgroups, self.options.user) {
-            (false, Some(user)) => {
-                let mut command = born("setpriv");
-                command.args([format!("--reuid={user}"), format!("--regid={user}"), "--clear-groups".to_owned()]);
-                command.arg(env!("CARGO_BIN_EXE_acode"));
+        let mut command = match (self.options.hides_cgroups, self.options.through.split_first()) {
+            (false, Some((program, arguments))) => {
+                let mut command = born(program);
+                command.args(arguments).arg(env!("CARGO_BIN_EXE_acode"));
                 command
             }
             (false, None) => born(env!("CARGO_BIN_EXE_acode")),

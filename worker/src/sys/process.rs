@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
@@ -81,7 +82,13 @@ fn clone_copy(flags: u64, exit_signal: u64) -> io::Result<Forked> {
     };
     // SAFETY: without CLONE_VM the child has its own copy of the stack, so returning twice is what fork does;
     // the arguments live until the call returns, and there is one thread, as was just checked.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
+    let mut pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
+    if pid == -1 && matches!(Errno::last(), Errno::ENOSYS | Errno::EPERM) {
+        // Filters of containers cannot look into the arguments of clone3, and refuse it whole. The old call can all this.
+        let none = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: as above; without a stack of its own the child goes on with its copy of ours.
+        pid = unsafe { libc::syscall(libc::SYS_clone, args.flags | exit_signal, none, &raw mut pidfd, none, none) };
+    }
     match pid {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Forked::Child),
