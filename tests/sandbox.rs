@@ -199,6 +199,23 @@ fn in_scratch_nothing_is_seen_but_programs_and_the_scratch_directory() {
 }
 
 #[test]
+fn a_task_that_may_not_write_stays_in_its_cgroup_under_its_limits() {
+    on_hosts(|host| {
+        let pool = Pool::start(host.options());
+        let script = r#"
+            find /sys/fs/cgroup -name cgroup.procs 2>/dev/null >all
+            while read -r procs; do (echo $$ >"$procs") 2>/dev/null; no "entering $procs"; done <all
+            leaf=$(sed -n 's/^0:://p' /proc/self/cgroup)
+            for max in $(find /sys/fs/cgroup -path "*$leaf/*.max" 2>/dev/null); do
+                (echo max >"$max") 2>/dev/null; no "lifting $max"
+            done; true"#;
+        for sandbox in ["filesystem=read-only", "filesystem=scratch"] {
+            passes(&pool, sandbox, script, &[]);
+        }
+    });
+}
+
+#[test]
 fn with_minimal_devices_there_are_few() {
     on_hosts(|host| {
         let pool = Pool::start(host.options());

@@ -394,6 +394,13 @@ fn the_running_service_is_hardened_and_tasks_still_have_what_they_need() {
     runs(&format!("echo x >>{DONE}"));
     runs("! touch /etc/x /usr/x 2>/dev/null; test \"$(id -un)\" = acode");
     runs("grep -q '^0::.*/acode.service/' /proc/self/cgroup");
+    // Limits are the kernel's.
+    let status = service.acode(&["worker", "status"]);
+    assert!(status.contains("\nCgroup: delegated, cpu memory pids io\n"), "{status}");
+    let bomb = ["task", "submit", "--memory", "50M", "--over-limit", "kill", "--max-crashes", "1", "--"];
+    let id = service.acode(&[&bomb[..], &["tail", "/dev/zero"]].concat());
+    assert!(!service.try_acode(&["task", "wait", &id]));
+    assert_eq!(service.task(&id)["verdict"], "out-of-memory", "{:#}", service.task(&id));
     // Root reaches it by itself, its own user by naming the state directory, and nobody else at all.
     tried(Command::new("runuser").args([
         "-u",
@@ -456,6 +463,8 @@ fn a_user_has_a_pool_of_ones_own() {
             .success()
     };
     assert!(eventually(PATIENCE, answers), "it is started again");
+    let status = acode(&["worker", "status"]);
+    assert!(status.contains("\nCgroup: delegated, cpu memory pids"), "{status}");
     assert!(acode(&["task", "show", &id]).contains("completed"));
     ctl(&["stop", "acode"]);
     tester(&["scripts/install", "--user", "--uninstall", "--purge"]);
