@@ -194,9 +194,26 @@ pub fn set_name(name: &std::ffi::CStr) {
 /// When the process started, in clock ticks since boot: with pid and boot id it names a process for good.
 /// `None` when it is gone.
 pub fn start_time(pid: i32) -> Option<u64> {
+    stat_field(pid, 22)?.parse().ok()
+}
+
+/// Whose child a process is. `None` when it is gone.
+pub fn parent(pid: i32) -> Option<i32> {
+    stat_field(pid, 4)?.parse().ok()
+}
+
+/// One of the fields from the third on of `/proc/<pid>/stat`, which everybody may read.
+fn stat_field(pid: i32, number: usize) -> Option<String> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The command in parentheses may hold anything; after the last one the fields are plain. Start time is field 22.
-    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+    // The command in parentheses may hold anything; after the last one the fields are plain.
+    Some(stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(number - 3)?.to_owned())
+}
+
+/// The user whose process it is, by its real number. `None` when it is gone.
+pub fn user(pid: i32) -> Option<u32> {
+    // Not the owner of its folder in /proc, which is root where it cannot be looked into.
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_ascii_whitespace().next()?.parse().ok())
 }
 
 /// The id of this boot of the kernel.

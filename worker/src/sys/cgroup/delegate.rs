@@ -1,13 +1,15 @@
 //! Building the pool's own part of the hierarchy, and taking it down again.
 //!
-//!     <home>                    the cgroup that was delegated to us
-//!       acode-<tag>             one for each queue: several pools may share a home
-//!         supervisor            the supervisor, the nursery, the workers, and whoever of ours lived in <home>
-//!         tasks                 all tasks together: the limits of the pool
-//!           w<row>/t<n>         one worker's tasks: the limits of a task
+//! ```text
+//! <home>                    the cgroup that was delegated to us
+//!   acode-<tag>             one for each queue: several pools may share a home
+//!     supervisor            the supervisor, the nursery, the workers, and whoever of ours lived in <home>
+//!     tasks                 all tasks together: the limits of the pool
+//!       w<row>/t<n>         one worker's tasks: the limits of a task
+//! ```
 //!
-//! Controllers are handed on from <home> downwards, which the kernel allows only when no process lives in <home> itself;
-//! so our own are moved, and a stranger is left where it is and ends the climb. Nothing above <home> is touched. Every
+//! Controllers are handed on from the home downwards, which the kernel allows only when no process lives in the home itself;
+//! so our own are moved, and a stranger is left where it is and ends the climb. Nothing above the home is touched. Every
 //! step can be done twice, since a supervisor may be killed after any of them. Deliberately absent: limits.
 
 use std::fs;

@@ -148,21 +148,26 @@ pub(super) fn members(cgroup: &Path) -> Vec<i32> {
     list.lines().filter_map(|pid| pid.parse().ok()).collect()
 }
 
-/// Whether a process is one of this program: the same file is executed, by the same user. One that has ended counts too.
+/// Whether a process is one of this program: the caller itself, a child of it, or one that executes the same file as the
+/// same user. One that has ended counts too.
 pub(super) fn is_ours(pid: i32) -> bool {
     use std::os::unix::fs::MetadataExt;
     if pid == 0 {
         return false;
     }
-    let facts = |pid: &str| {
-        let program = fs::metadata(format!("/proc/{pid}/exe"))?;
-        let user = fs::metadata(format!("/proc/{pid}"))?.uid();
-        Ok::<_, std::io::Error>((program.dev(), program.ino(), user))
+    // What a nursery executes only root may see; whose child it is, everybody.
+    let own = std::process::id().cast_signed();
+    if pid == own || process::parent(pid) == Some(own) {
+        return true;
+    }
+    let facts = |pid: i32| {
+        let program = fs::metadata(format!("/proc/{pid}/exe")).ok()?;
+        Some((program.dev(), program.ino(), process::user(pid)?))
     };
-    match (facts("self"), facts(&pid.to_string())) {
-        (Ok(own), Ok(other)) => own == other,
-        (Ok(_) | Err(_), Err(_)) => process::start_time(pid).is_none(),
-        (Err(_), Ok(_)) => false,
+    match (facts(own), facts(pid)) {
+        (Some(own), Some(other)) => own == other,
+        (Some(_) | None, None) => process::start_time(pid).is_none(),
+        (None, Some(_)) => false,
     }
 }
 
