@@ -115,6 +115,10 @@ impl Supervisor {
                 if follower.follow {
                     return Ok(Fed::UpToDate);
                 }
+                if !self.clients.has_room(follower.client) {
+                    // What fills its outbox has no last word behind it yet: that comes when there is room for it.
+                    return Ok(Fed::Full);
+                }
                 self.clients.reply(follower.client, &crate::wire::reply::EventBatch::default(), false);
                 return Ok(Fed::Over);
             }
