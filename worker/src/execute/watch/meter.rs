@@ -92,14 +92,13 @@ impl Meter {
         if now_ns < self.look_ns {
             return;
         }
-        let began_ns = clock::monotonic_ns();
+        let began_ns = clock::thread_cpu_ns();
         let used = self.used(tools.leaf());
         self.peak_memory = self.peak_memory.max(used.memory_bytes);
         self.peak_pids = self.peak_pids.max(used.tasks);
         tools.claimer.uses(used.cpu_us, used.memory_bytes, used.tasks);
-        let ended_ns = clock::monotonic_ns();
-        let pause_ns = self.pause_ns.max(ended_ns.saturating_sub(began_ns).saturating_mul(PAUSE_SHARE));
-        self.look_ns = ended_ns.saturating_add(pause_ns);
+        let took_ns = clock::thread_cpu_ns().saturating_sub(began_ns);
+        self.look_ns = clock::monotonic_ns().saturating_add(self.pause_ns.max(took_ns.saturating_mul(PAUSE_SHARE)));
         self.pause_ns = self.pause_ns.saturating_mul(2).min(PAUSE_MAX_NS);
     }
 
