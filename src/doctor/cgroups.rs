@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use acode_worker::sys::features;
+use acode_worker::sys::cgroup;
 use acode_worker::sys::ladder::{Ladder, Rung};
 
 use super::{Finding, Host};
@@ -54,10 +54,7 @@ pub fn delegation(host: &Host<'_>) -> Finding {
     let Some(directory) = &host.ladder.directory else {
         return Finding::note("nothing is delegated", HOW);
     };
-    let mut value = [0; 8];
-    let given = ["user.delegate", "trusted.delegate"]
-        .into_iter()
-        .any(|name| features::attribute(directory, name, &mut value).is_some_and(|text| text == b"1"));
+    let given = cgroup::is_marked(directory);
     let under_systemd = std::path::Path::new("/run/systemd/system").is_dir();
     match (given, under_systemd) {
         (true, _) => Finding::ok("the cgroup is marked as delegated"),

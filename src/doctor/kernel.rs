@@ -100,10 +100,10 @@ pub fn user_namespaces(_: &Host<'_>) -> Finding {
 }
 
 /// Landlock's version.
-pub fn landlock(_: &Host<'_>) -> Finding {
-    match features::landlock_abi() {
-        Some(abi) => Finding::ok(format!("ABI {abi}")),
-        None => Finding::note("not there", "use Linux 5.13 or later, and boot with landlock among lsm="),
+pub fn landlock(host: &Host<'_>) -> Finding {
+    match host.abilities.landlock {
+        1.. => Finding::ok(format!("ABI {}", host.abilities.landlock)),
+        0 => Finding::note("not there", "use Linux 5.13 or later, and boot with landlock among lsm="),
     }
 }
 

@@ -3,10 +3,7 @@
 //! Each probe calls with arguments that cannot succeed, and tells by the refusal whether the call is there.
 //! Deliberately absent: what follows from it.
 
-use std::ffi::CString;
 use std::io::Error;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 /// What follows the name of a call in the probe: an error for which the kernel has looked at its arguments.
 fn is_there(result: i64) -> bool {
@@ -31,14 +28,6 @@ pub fn has_openat2() -> bool {
     is_there(unsafe { libc::syscall(libc::SYS_openat2, -1, std::ptr::null::<u8>(), std::ptr::null::<u8>(), 0) })
 }
 
-/// The version of Landlock that the kernel has switched on, if any.
-pub fn landlock_abi() -> Option<i64> {
-    const VERSION: u32 = 1;
-    // SAFETY: with this flag no ruleset is made, and nothing is read.
-    let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0, VERSION) };
-    (version > 0).then_some(version)
-}
-
 /// Whether filters of system calls can be installed.
 pub fn has_seccomp() -> bool {
     const GET_ACTION_AVAIL: u32 = 2;
@@ -46,15 +35,6 @@ pub fn has_seccomp() -> bool {
     let action = KILL_PROCESS;
     // SAFETY: the kernel reads one number, which lives as long as the call.
     unsafe { libc::syscall(libc::SYS_seccomp, GET_ACTION_AVAIL, 0, &raw const action) == 0 }
-}
-
-/// An extended attribute of a file, if it has one that fits into `value`.
-pub fn attribute<'v>(path: &Path, name: &str, value: &'v mut [u8]) -> Option<&'v [u8]> {
-    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
-    let name = CString::new(name).ok()?;
-    // SAFETY: both texts end with a zero and live as long as the call, which writes no more than the length it is given.
-    let length = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
-    value.get(..usize::try_from(length).ok()?)
 }
 
 #[cfg(test)]
@@ -65,6 +45,6 @@ mod tests {
     fn what_acode_itself_needs_is_there() {
         assert!(has_pidfd(), "workers are held by pidfds");
         // These depend on the host; that they answer is what is looked at.
-        let _ = (has_clone3(), has_openat2(), landlock_abi(), has_seccomp());
+        let _ = (has_clone3(), has_openat2(), has_seccomp());
     }
 }

@@ -5,7 +5,6 @@
 use std::cell::Cell;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 
 use nix::fcntl::OFlag;
 
@@ -103,12 +102,6 @@ impl Gauges {
     pub fn counts_memory(&self) -> bool {
         self.memory.is_some()
     }
-}
-
-/// The controllers that the sub-cgroups of the cgroup at `path` have, by name; none where it cannot be read.
-pub fn enabled_controllers(path: &Path) -> Vec<String> {
-    let list = std::fs::read_to_string(path.join("cgroup.subtree_control")).unwrap_or_default();
-    list.split_ascii_whitespace().map(str::to_owned).collect()
 }
 
 fn read<T>(file: Option<&File>, parse: impl FnOnce(&str) -> T) -> Option<T> {

@@ -13,10 +13,10 @@ mod pool;
 mod stats;
 
 pub use delegate::{Grounds, clear, probe};
-pub use gauges::{Gauges, enabled_controllers};
+pub use gauges::Gauges;
 pub use leaves::Leaves;
 pub use limits::{CPU_PERIOD_US, Setting, device_of};
-pub use place::own_directory;
+pub use place::{is_marked, own_directory};
 pub use pool::{PoolCaps, PoolHeld, hold_pool, most_pids, usable_memory};
 pub use stats::{CpuStat, IoStat, MemoryEvents};
 

@@ -177,7 +177,8 @@ fn is_owned(cgroup: &Path) -> bool {
     !user.is_root() && fs::metadata(cgroup).is_ok_and(|facts| facts.uid() == user.as_raw())
 }
 
-fn is_marked(cgroup: &Path) -> bool {
+/// Whether systemd has marked a cgroup as given away, as far as this user may see that.
+pub fn is_marked(cgroup: &Path) -> bool {
     let Ok(path) = CString::new(cgroup.as_os_str().as_bytes()) else { return false };
     let marks = MARKS.iter().filter_map(|mark| CString::new(*mark).ok());
     marks.into_iter().any(|mark| {

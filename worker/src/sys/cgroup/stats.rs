@@ -87,16 +87,6 @@ impl Leaf {
         Some(MemoryEvents::parse(&self.read("memory.events").ok()?))
     }
 
-    /// `cpu.stat`.
-    pub fn cpu_stat(&self) -> Option<CpuStat> {
-        Some(CpuStat::parse(&self.read("cpu.stat").ok()?))
-    }
-
-    /// `io.stat`.
-    pub fn io_stat(&self) -> Option<IoStat> {
-        Some(IoStat::parse(&self.read("io.stat").ok()?))
-    }
-
     /// A file that holds one number, such as `memory.current`, `memory.peak` (Linux 5.19) or `pids.peak` (6.6). `None`
     /// where the file is missing or says `max`.
     pub fn number(&self, file: &str) -> Option<u64> {
