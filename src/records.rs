@@ -108,6 +108,7 @@ pub fn attempt(stored: store::AttemptRecord) -> AttemptRecord {
         output: Some(stored.output),
         limits: stored.notes.limits,
         kept: stored.notes.kept,
+        artifacts: stored.notes.artifacts,
         sandbox: stored.notes.sandbox.and_then(|text| serde_json::from_str(&text).ok()),
     };
     record.set_verdict(&stored.verdict);
@@ -159,6 +160,7 @@ pub fn ending(record: &TaskRecord, last: Option<&store::AttemptRecord>, spec: &T
             | Verdict::Signalled { .. }
             | Verdict::Cancelled
             | Verdict::WorkerLost
+            | Verdict::EngineFailed { .. }
             | Verdict::NotStarted { .. } => None,
         };
         text.push_str(&limit.unwrap_or_default());
@@ -216,6 +218,7 @@ pub fn verdict(verdict: &Verdict) -> String {
         Verdict::Cancelled => "cancelled".to_owned(),
         Verdict::WorkerLost => "worker lost".to_owned(),
         Verdict::NotStarted { why, .. } => format!("not started: {why}"),
+        Verdict::EngineFailed { why } => format!("the container engine failed: {why}"),
     }
 }
 

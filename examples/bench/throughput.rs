@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use acode::wire::{Bulk, Client};
-use acode_worker::task::Class;
+use acode_worker::task::Isolation;
 
 use super::Size;
 use super::pool::{self, Outcome, Pool, beside, median, wait_all};
@@ -159,7 +159,7 @@ pub fn depth(size: Size) -> Outcome<Vec<Figure>> {
         let mut bulk = Bulk::new(&mut client, false, |_| ());
         for _ in queued..depth {
             let mut waiting = pool::task(TRUE);
-            waiting.spec.class = Class::Docker;
+            waiting.spec.isolation = Some(Isolation::Docker);
             bulk.push(&waiting)?;
         }
         bulk.finish()?;

@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand};
 use super::limit_args::LimitOptions;
 pub use super::task_args::{SubmitArgs, TaskOptions};
 use super::values::{self, GroupLimit, Place};
-use crate::config::WorkerMode;
+use crate::config::Modes;
 use crate::wire::{Stamp, TaskRef};
 
 /// A durable task queue and worker pool for one machine.
@@ -203,8 +203,8 @@ pub struct StartArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max: Option<u32>,
     /// How tasks are kept apart
-    #[arg(long, value_parser = mode_parser())]
-    pub mode: Option<WorkerMode>,
+    #[arg(long, value_name = "MODE")]
+    pub mode: Option<Modes>,
     /// Return as soon as the pool accepts work, and leave it running
     #[arg(long)]
     pub detach: bool,
@@ -485,10 +485,6 @@ pub struct RunArgs {
 fn state_parser() -> impl TypedValueParser<Value = TaskState> {
     PossibleValuesParser::new(TaskState::ALL.map(TaskState::name))
         .map(|name| TaskState::ALL.into_iter().find(|state| state.name() == name).unwrap_or(TaskState::Pending))
-}
-
-fn mode_parser() -> impl TypedValueParser<Value = WorkerMode> {
-    PossibleValuesParser::new(["process"]).map(|_| WorkerMode::Process)
 }
 
 #[cfg(test)]

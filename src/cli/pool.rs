@@ -42,7 +42,7 @@ fn launch(context: &Context, args: &StartArgs) -> Result<Launch, CliError> {
         count: args.count,
         min_count: args.min,
         max_count: args.max,
-        mode: args.mode,
+        mode: args.mode.clone(),
         pool: args.pool.clone(),
         ..Overrides::default()
     };

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use acode_worker::task::{DiskMethod, Env, ExitCodes, GroupWish, SignalReach};
 
-use super::{Config, LogLevel, Named, OverLimitAction, Switch, When, WorkerMode, sandbox};
+use super::{Config, LogLevel, Modes, Named, OverLimitAction, Switch, When, sandbox};
 use crate::tree::{Fault, Node};
 
 /// The most workers that any configuration may ask for. Each costs the supervisor a few descriptors, and the usual
@@ -54,7 +54,7 @@ pub(super) enum Slot {
     Octal(Place<u32>),
     Flag(Place<bool>),
     Switch(Place<Switch>),
-    Mode(Place<WorkerMode>),
+    Modes(Place<Modes>),
     Action(Place<OverLimitAction>),
     Method(Place<DiskMethod>),
     Cleanup(Place<When>),
@@ -83,8 +83,8 @@ pub(super) static KEYS: &[Key] = &[
         "worker processes, by default the processors that may be used; while the pool scales by load, those that it begins with"),
     key("workers.maxCount", Slot::Count(|c| &mut c.workers.max_count, 1, WORKERS_MAX),
         "the most workers that the pool may be scaled to"),
-    key("workers.mode", Slot::Mode(|c| &mut c.workers.mode),
-        "how tasks are isolated"),
+    key("workers.mode", Slot::Modes(|c| &mut c.workers.mode),
+        "how tasks are kept apart; with numbers a mixed pool, whose first mode takes the tasks that do not say"),
     key("workers.pollIntervalMs", Slot::Millis(|c| &mut c.workers.poll_interval, 10, HOUR_MS),
         "how often an idle worker looks for work without being woken"),
     key("workers.idleBackoffMaxMs", Slot::Millis(|c| &mut c.workers.idle_backoff_max, 10, HOUR_MS),
@@ -371,7 +371,9 @@ impl Key {
             Slot::Octal(place) => *place(config) = self.octal(node)?,
             Slot::Flag(place) => *place(config) = self.named(node)?,
             Slot::Switch(place) => *place(config) = self.named(node)?,
-            Slot::Mode(place) => *place(config) = self.named(node)?,
+            Slot::Modes(place) => {
+                *place(config) = node.as_text(self.path)?.parse().map_err(|_| self.refuse(node))?;
+            }
             Slot::Action(place) => *place(config) = self.named(node)?,
             Slot::Method(place) => *place(config) = self.named(node)?,
             Slot::Cleanup(place) => *place(config) = self.named(node)?,
@@ -501,7 +503,7 @@ impl Slot {
             Self::Octal(_) => "000 to 777".to_owned(),
             Self::Flag(_) => names::<bool>(),
             Self::Switch(_) => names::<Switch>(),
-            Self::Mode(_) => names::<WorkerMode>(),
+            Self::Modes(_) => "process or docker, or both with numbers as in process:4,docker:2".to_owned(),
             Self::Action(_) => names::<OverLimitAction>(),
             Self::Method(_) => names::<DiskMethod>(),
             Self::Cleanup(_) => names::<When>(),
@@ -542,7 +544,7 @@ impl Slot {
             Self::Octal(place) => format!("{:03o}", place(config)),
             Self::Flag(place) => place(config).name().to_owned(),
             Self::Switch(place) => place(config).name().to_owned(),
-            Self::Mode(place) => place(config).name().to_owned(),
+            Self::Modes(place) => place(config).to_string(),
             Self::Action(place) => place(config).name().to_owned(),
             Self::Method(place) => Named::name(*place(config)).to_owned(),
             Self::Cleanup(place) => place(config).name().to_owned(),

@@ -10,7 +10,7 @@ use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use super::keys::{KEYS, Key, Slot};
-use super::{Config, ConfigError, LogLevel, Named, Origin, Switch, WorkerMode, usable_cpus};
+use super::{Config, ConfigError, LogLevel, Modes, Named, Origin, Switch, usable_cpus};
 use crate::tree::{At, Entry, Fault, Node, Value, from_yaml, nearest};
 
 /// The largest configuration file, in bytes.
@@ -31,7 +31,7 @@ pub struct Overrides {
     /// `--max`: `workers.scaling.maxCount`, and scaling by load is on.
     pub max_count: Option<u32>,
     /// `--mode`: `workers.mode`.
-    pub mode: Option<WorkerMode>,
+    pub mode: Option<Modes>,
     /// `--pool`: `pool.name`.
     pub pool: Option<String>,
     /// `--log-level`: `log.level`.
@@ -252,7 +252,7 @@ fn variable_node<'v>(slot: &Slot, text: &'v str) -> Node<'v> {
         | Slot::Octal(_)
         | Slot::Flag(_)
         | Slot::Switch(_)
-        | Slot::Mode(_)
+        | Slot::Modes(_)
         | Slot::Action(_)
         | Slot::Method(_)
         | Slot::Cleanup(_)
@@ -275,7 +275,7 @@ fn apply_overrides(loaded: &mut Loaded, overrides: &Overrides, cwd: &Path) -> Re
         ("--max", "workers.scaling.maxCount", number(max_count)),
         ("--min", "workers.scaling.enabled", min_count.and_then(|_| on())),
         ("--max", "workers.scaling.enabled", max_count.and_then(|_| on())),
-        ("--mode", "workers.mode", mode.map(|mode| mode.name().to_owned())),
+        ("--mode", "workers.mode", mode.as_ref().map(ToString::to_string)),
         ("--pool", "pool.name", pool.clone()),
         ("--log-level", "log.level", log_level.map(|level| level.name().to_owned())),
     ];

@@ -5,18 +5,22 @@
 //! that the pool may use. Deliberately absent: the paths of the state directory (`rundir`), and every use of a value.
 
 mod cpus;
+mod docker;
 mod error;
 mod keys;
 mod load;
+mod modes;
 mod sandbox;
 
 #[cfg(test)]
 mod tests;
 
 pub use cpus::usable_cpus;
+pub use docker::{Artifacts, Docker, Fallback};
 pub use error::{ConfigError, Origin};
 pub use keys::{Reference, reference};
 pub use load::{Loaded, Overrides, Vars, load};
+pub use modes::{Modes, ModesError};
 pub use sandbox::Sandboxes;
 
 use std::collections::BTreeMap;
@@ -24,7 +28,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use acode_worker::task::{DiskMethod, Env, Limits, Retry, Rlimits};
+use acode_worker::task::{DiskMethod, Env, Limits, Pull, Retry, Rlimits};
 
 pub use acode_worker::task::{Cleanup as When, OverLimitAction};
 
@@ -53,6 +57,10 @@ pub struct Config {
     pub control: Control,
     /// The metrics: `metrics`.
     pub metrics: Metrics,
+    /// Containers: `docker`.
+    pub docker: Docker,
+    /// Files of tasks that are kept: `artifacts`.
+    pub artifacts: Artifacts,
     /// The supervisor's own log: `log`.
     pub log: Log,
     /// The pool as a whole: `pool`.
@@ -67,8 +75,8 @@ pub struct Workers {
     pub count: u32,
     /// The most workers that the pool may be scaled to.
     pub max_count: u32,
-    /// How the tasks of a worker are isolated.
-    pub mode: WorkerMode,
+    /// Of which modes they are.
+    pub mode: Modes,
     /// How often an idle worker looks for work without being woken: the safety net under the doorbell.
     pub poll_interval: Duration,
     /// The longest pause between two such looks; each pause without work is twice the one before.
@@ -158,14 +166,6 @@ pub struct Recycle {
     pub max_memory_mb: Option<u64>,
 }
 
-/// How the tasks of a worker are isolated.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum WorkerMode {
-    /// Each task in a process tree of its own.
-    #[default]
-    Process,
-}
-
 /// What a task gets that does not say otherwise.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tasks {
@@ -200,6 +200,8 @@ impl Tasks {
 pub struct Cleanup {
     /// After which ends a scratch directory is removed; else it is kept.
     pub scratch: When,
+    /// After which ends a git worktree is removed; else its changes are kept as a patch, and its files as scratch directories are.
+    pub worktrees: When,
     /// The most scratch directories that are kept.
     pub max_kept: u32,
     /// How long they are kept; `None` is as long as their tasks.
@@ -355,8 +357,13 @@ pub trait Named: Copy + PartialEq + Sized + 'static {
     }
 }
 
-impl Named for WorkerMode {
-    const NAMES: &'static [(&'static str, Self)] = &[("process", Self::Process)];
+impl Named for Fallback {
+    const NAMES: &'static [(&'static str, Self)] = &[("process", Self::Process), ("refuse", Self::Refuse)];
+}
+
+impl Named for Pull {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("never", Self::Never), ("missing", Self::Missing), ("always", Self::Always)];
 }
 
 impl Named for OverLimitAction {
@@ -403,7 +410,7 @@ impl Default for Workers {
             // Stands for 'the processors that may be used' until `load` has counted them.
             count: 0,
             max_count: 256,
-            mode: WorkerMode::default(),
+            mode: Modes::default(),
             poll_interval: Duration::from_secs(1),
             idle_backoff_max: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(60),
@@ -471,7 +478,12 @@ impl Default for Tasks {
 
 impl Default for Cleanup {
     fn default() -> Self {
-        Self { scratch: When::Always, max_kept: 100, max_kept_age: Some(Duration::from_secs(7 * 86_400)) }
+        Self {
+            scratch: When::Always,
+            worktrees: When::Success,
+            max_kept: 100,
+            max_kept_age: Some(Duration::from_secs(7 * 86_400)),
+        }
     }
 }
 

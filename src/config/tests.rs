@@ -259,7 +259,7 @@ fn wrong_values_are_refused_with_their_range() {
     insta::assert_snapshot!(error("workers:\n  count: -1\n"), @"acode.yaml:2:10: workers.count is the number -1: a whole number, 0 or more, is expected");
     insta::assert_snapshot!(error("workers:\n  count: 300\n"), @"acode.yaml:2:10: workers.count is 300: at most workers.maxCount, 256, is expected");
     insta::assert_snapshot!(error("workers: {maxCount: 2}\npool:\n  name: a b\n"), @"acode.yaml:3:9: pool.name is a b: 1 to 64 letters, digits, '-', '_' or '.' is expected");
-    insta::assert_snapshot!(error("workers: {mode: docker}\n"), @"acode.yaml:1:17: workers.mode is docker: process is expected");
+    insta::assert_snapshot!(error("workers: {mode: dokcer}\n"), @"acode.yaml:1:17: workers.mode is dokcer: process or docker, or both with numbers as in process:4,docker:2 is expected");
     insta::assert_snapshot!(error("workers: {umask: 0888}\n"), @"acode.yaml:1:18: workers.umask is 0888: 000 to 777 is expected");
     insta::assert_snapshot!(error("tasks: {retries: {jitter: 1.5}}\n"), @"acode.yaml:1:27: tasks.retries.jitter is 1.5: 0 to 1 is expected");
     insta::assert_snapshot!(error("tasks: {environment: {allow: ['A*B']}}\n"), @"acode.yaml:1:31: tasks.environment.allow is A*B: a list of names, each with or without a * at its end, is expected");

@@ -195,6 +195,26 @@ impl Dirs {
         self.state.join("checkpoints")
     }
 
+    /// The folder of marks of containers that may exist.
+    pub fn containers(&self) -> PathBuf {
+        self.state.join("containers")
+    }
+
+    /// The folder of marks of git worktrees that may exist.
+    pub fn worktrees(&self) -> PathBuf {
+        self.state.join("worktrees")
+    }
+
+    /// The folder of locks of git repositories.
+    pub fn repository_locks(&self) -> PathBuf {
+        self.state.join("locks")
+    }
+
+    /// The folder of artefacts.
+    pub fn artifacts(&self) -> PathBuf {
+        self.state.join("artifacts")
+    }
+
     /// The folder of copies of what submitters had on standard input.
     pub fn stdin(&self) -> PathBuf {
         self.state.join("stdin")

@@ -3,7 +3,7 @@
 //! Owner: the store. Each change and its event are one; the guards in the statements make a repetition harmless.
 //! Deliberately absent: policy. Whether a failure is retried, and when, the supervisor has decided already.
 
-use acode_worker::task::{Isolation, TaskId, TaskState, TreeGuard, Verdict, WorkerId};
+use acode_worker::task::{TaskId, TaskState, TreeGuard, Verdict, WorkerId};
 use rusqlite::params;
 
 use super::EventKind;
@@ -121,6 +121,7 @@ impl Writer<'_> {
                     | Verdict::TimedOut
                     | Verdict::OverLimit { .. }
                     | Verdict::Cancelled
+                    | Verdict::EngineFailed { .. }
                     | Verdict::NotStarted { .. } => (0, 0),
                 };
                 let failed = failed && lost + oom == 0;
@@ -132,6 +133,7 @@ impl Writer<'_> {
             }
             Next::RetryAt(at) => (EventKind::TaskRetried, at, 1, 0, 0),
             Next::Requeue => (EventKind::TaskRequeued, 0, 0, 0, 0),
+            Next::RequeueAt(at) => (EventKind::TaskRequeued, at, 0, 0, 0),
             Next::CrashedAt { at_us, oom } => (EventKind::TaskRequeued, at_us, 0, u8::from(!oom), u8::from(oom)),
         };
         let (seq, now_us) = (row.id.seq(), end.finished_us);
@@ -156,9 +158,6 @@ impl Writer<'_> {
 
     fn insert_attempt(&mut self, end: &AttemptEnd, verdict: Option<&str>) -> rusqlite::Result<bool> {
         let worker = end.worker.to_u128().to_be_bytes();
-        let isolation = match end.isolation {
-            Isolation::Process => 0_u8,
-        };
         let guard = match end.guard {
             TreeGuard::Cgroup => 0_u8,
             TreeGuard::Subreaper => 1,
@@ -170,7 +169,7 @@ impl Writer<'_> {
             end.started_us,
             end.finished_us,
             verdict,
-            isolation,
+            end.isolation as u8,
             guard,
             end.leaked,
             clamp(usage.wall_us),
@@ -194,7 +193,8 @@ impl Writer<'_> {
             source_code(usage.source),
             end.notes.limits_text(),
             end.notes.kept,
-            end.notes.sandbox
+            end.notes.sandbox,
+            end.notes.artifacts_text()
         ];
         let new = self.sql.run(Sql::InsertAttempt, record)? > 0;
         if new && output.length > 0 {

@@ -2,7 +2,7 @@
 //!
 //! Deliberately absent: what every attempt has, which stands in the columns of the first schema.
 
-use acode_worker::task::{HeldLimit, Usage, UsageSource};
+use acode_worker::task::{Artifacts, HeldLimit, Usage, UsageSource};
 use rusqlite::Row;
 use rusqlite::types::Type;
 
@@ -15,6 +15,8 @@ pub struct AttemptNotes {
     pub kept: Option<String>,
     /// What held its sandbox, as JSON, if it had one.
     pub sandbox: Option<String>,
+    /// What was kept of its files.
+    pub artifacts: Option<Artifacts>,
 }
 
 impl AttemptNotes {
@@ -24,14 +26,21 @@ impl AttemptNotes {
         if self.limits.is_empty() { None } else { serde_json::to_string(&self.limits).ok() }
     }
 
+    /// How what was kept of its files is stored.
+    pub(super) fn artifacts_text(&self) -> Option<String> {
+        self.artifacts.as_ref().and_then(|kept| serde_json::to_string(kept).ok())
+    }
+
     /// Reads them from a row of all columns.
     pub(super) fn read(r: &Row<'_>) -> rusqlite::Result<Self> {
         let limits: Option<String> = r.get("limits")?;
+        let artifacts: Option<String> = r.get("artifacts")?;
         let bad = |e| rusqlite::Error::FromSqlConversionFailure(27, Type::Text, Box::new(e));
         Ok(Self {
             limits: limits.map_or(Ok(Vec::new()), |text| serde_json::from_str(&text).map_err(bad))?,
             kept: r.get("kept")?,
             sandbox: r.get("sandbox")?,
+            artifacts: artifacts.map(|text| serde_json::from_str(&text).map_err(bad)).transpose()?,
         })
     }
 }

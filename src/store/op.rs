@@ -82,7 +82,7 @@ impl NewTask {
             at_us,
             spec_json,
             priority: submission.spec.priority,
-            class: submission.spec.class,
+            class: submission.spec.class(),
             not_before_us,
             expires_us,
             held: submission.hold,
@@ -132,6 +132,8 @@ pub enum Next {
     RetryAt(u64),
     /// The attempt was nobody's fault (the pool stopped): queued again, not counted as a failure.
     Requeue,
+    /// The same, but not before this time in microseconds.
+    RequeueAt(u64),
     /// It crashed: tried again at this time in microseconds, counted as a loss or as out of memory.
     CrashedAt {
         /// When.

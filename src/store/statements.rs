@@ -50,7 +50,7 @@ statements! {
     Progress = "UPDATE task SET progress_percent = ?2, progress_message = ?3 WHERE seq = ?1 AND state = 0
         AND (progress_percent IS NOT ?2 OR progress_message IS NOT ?3)";
     InsertAttempt = "INSERT OR IGNORE INTO attempt VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13,
-        ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30)";
+        ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31)";
     UseSegment = "INSERT INTO segment VALUES(?1, ?2, 1) ON CONFLICT DO UPDATE SET uses = uses + 1";
     End = "UPDATE task SET state = ?2, finished_us = ?3, running = 0, attempts = max(attempts, ?4),
         failures = failures + ?5, result = ?6, reason = ?7, started_us = coalesce(?8, started_us),

@@ -91,6 +91,7 @@ impl Books<'_> {
             ooms: active.ooms,
             cancelled: active.cancelled.is_some(),
             given_back: finished.given_back,
+            uncounted: finished.attempt.saturating_sub(1 + active.failures + active.losses + active.ooms),
         };
         let cancel_reason = active.cancelled.clone();
         // Workers pass progress on now and then only, so the last of it may come with the end.
@@ -108,7 +109,9 @@ impl Books<'_> {
         let reason = match next {
             Next::Final(TaskState::Cancelled) => cancel_reason,
             Next::Quarantine => Some(quarantined(&finished.verdict, standing)),
-            Next::Final(_) | Next::RetryAfter(_) | Next::Requeue | Next::CrashedAfter(..) => None,
+            Next::Final(_) | Next::RetryAfter(_) | Next::Requeue | Next::PostponedAfter(_) | Next::CrashedAfter(..) => {
+                None
+            }
         };
         let end = AttemptEnd {
             id: finished.id,
@@ -127,6 +130,7 @@ impl Books<'_> {
             reason,
             notes: AttemptNotes {
                 limits: finished.limits,
+                artifacts: finished.artifacts,
                 kept: finished.kept.map(|path| path.to_string_lossy().into_owned()),
                 sandbox: (!finished.sandbox.is_empty()).then(|| serde_json::Value::from(finished.sandbox).to_string()),
             },
@@ -190,6 +194,7 @@ pub fn ended_without_worker(id: TaskId, ticket: Ticket, attempt: u32, started_us
         limits: Vec::new(),
         sandbox: Vec::new(),
         kept: None,
+        artifacts: None,
         leaked: false,
         result: None,
         error: None,
@@ -203,6 +208,7 @@ fn stored(next: Next, finished_us: u64) -> store::Next {
         Next::Final(state) => store::Next::Final(state),
         Next::RetryAfter(ms) => store::Next::RetryAt(store::later(finished_us, ms)),
         Next::Requeue => store::Next::Requeue,
+        Next::PostponedAfter(ms) => store::Next::RequeueAt(store::later(finished_us, ms)),
         Next::CrashedAfter(crash, ms) => {
             let at_us = store::later(finished_us, ms);
             store::Next::CrashedAt { at_us, oom: crash == Crash::Oom }

@@ -7,7 +7,7 @@
 use acode_worker::failpoint;
 use acode_worker::sys::clock;
 use acode_worker::task::TaskId;
-use acode_worker::wire::Order;
+use acode_worker::wire::{Chore, Order};
 
 use super::Supervisor;
 use super::clients::ClientId;
@@ -146,7 +146,7 @@ impl Supervisor {
     fn release(&mut self, seq: u64) {
         if let Some(row) = self.desk.get(seq).and_then(|active| active.discard_by) {
             failpoint!("supervisor.before-discard");
-            self.crew.order(row, &Order::Discard { number: seq });
+            self.crew.order(row, &Order::Chore(Chore::Checkpoint { number: seq }));
         }
         if let Some(active) = self.filling().clear(seq) {
             self.producer.release(active.ticket);

@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use acode_worker::nursery::Nursery;
 use acode_worker::sys::cgroup::{self, Leaf};
 use acode_worker::sys::{clock, pipe, process};
-use acode_worker::task::WorkerId;
-use acode_worker::wire::{Birth, FrameError, Frames, Order, Report, WorkerSettings, encode};
+use acode_worker::task::{Isolation, WorkerId};
+use acode_worker::wire::{Birth, FrameError, Frames, Order, Report, WorkerMode, WorkerSettings, encode};
 use nix::errno::Errno;
 
 use super::limits::Holding;
@@ -133,7 +133,8 @@ impl Crew {
             cradle.lock.as_raw_fd(),
         ];
         fds.extend(leaf.as_ref().map(|leaf| leaf.as_fd().as_raw_fd()));
-        let birth = Birth { id, row, settings: cradle.settings.clone(), ladder: cradle.holding.ladder.clone() };
+        let mode = WorkerMode { isolation: Isolation::Process, serves_any: true };
+        let birth = Birth { id, row, mode, settings: cradle.settings.clone(), ladder: cradle.holding.ladder.clone() };
         let (pid, pidfd) = cradle.nursery.bear(&birth, &fds)?;
         let hand = Hand {
             id,

@@ -10,6 +10,11 @@ use acode_worker::task::{Retries, Retry, TaskState, Verdict};
 const CRASH_DELAY_MS: u64 = 50;
 /// The longest such delay, in milliseconds.
 const CRASH_DELAY_MAX_MS: u64 = 5_000;
+/// The delay before the attempt after one that the engine failed under, in milliseconds; doubles with each further one. The
+/// number of them is not bounded: whether the engine is well is no business of the task's.
+const ENGINE_DELAY_MS: u64 = 500;
+/// The longest such delay, in milliseconds.
+const ENGINE_DELAY_MAX_MS: u64 = 60_000;
 
 /// What an attempt's end is judged by.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +41,8 @@ pub struct Standing {
     pub losses: u32,
     /// Attempts before this one that ran out of memory.
     pub ooms: u32,
+    /// Attempts before this one that count for nothing: given back, or begun on an engine that failed.
+    pub uncounted: u32,
     /// Whether somebody has cancelled it.
     pub cancelled: bool,
     /// Whether the pool itself ended the attempt, to stop or to replace a worker on purpose.
@@ -60,6 +67,8 @@ pub enum Next {
     RetryAfter(u64),
     /// It is queued again at its old place, and nothing is held against it.
     Requeue,
+    /// It is queued again, nothing is held against it, and it is not tried before so many milliseconds have passed.
+    PostponedAfter(u64),
     /// It crashed, which is counted, and is tried again after so many milliseconds.
     CrashedAfter(Crash, u64),
     /// It crashed once too often, and has ended as failed.
@@ -90,6 +99,11 @@ pub fn judge(verdict: &Verdict, standing: Standing, policy: &Policy, random: f64
         _ if standing.given_back && standing.cancelled => Next::Final(TaskState::Cancelled),
         _ if standing.given_back => Next::Requeue,
         Verdict::Cancelled => Next::Final(TaskState::Cancelled),
+        Verdict::EngineFailed { .. } if standing.cancelled => Next::Final(TaskState::Cancelled),
+        Verdict::EngineFailed { .. } => {
+            let delay_ms = ENGINE_DELAY_MS << standing.uncounted.min(16);
+            Next::PostponedAfter(delay_ms.min(ENGINE_DELAY_MAX_MS))
+        }
         Verdict::WorkerLost if standing.cancelled => Next::Final(TaskState::Cancelled),
         Verdict::WorkerLost => crashed(Crash::Lost),
         Verdict::OutOfMemory if standing.cancelled => Next::Final(TaskState::Failed),
@@ -131,7 +145,19 @@ mod tests {
         judge(&verdict, standing, &policy(count), 0.5)
     }
 
-    const FRESH: Standing = Standing { failures: 0, losses: 0, ooms: 0, cancelled: false, given_back: false };
+    const FRESH: Standing =
+        Standing { failures: 0, losses: 0, ooms: 0, uncounted: 0, cancelled: false, given_back: false };
+
+    #[test]
+    fn an_engine_that_fails_costs_the_task_nothing_but_time() {
+        let failed = || Verdict::EngineFailed { why: "gone".to_owned() };
+        let after = |uncounted| judged(failed(), Standing { uncounted, failures: 9, losses: 9, ..FRESH }, 0);
+        assert_eq!(after(0), Next::PostponedAfter(500));
+        assert_eq!(after(2), Next::PostponedAfter(2_000));
+        assert_eq!(after(1_000), Next::PostponedAfter(60_000));
+        let asked = Standing { cancelled: true, ..FRESH };
+        assert_eq!(judged(failed(), asked, 3), Next::Final(TaskState::Cancelled));
+    }
 
     #[test]
     fn success_is_final_whatever_else_was_asked() {

@@ -240,7 +240,7 @@ impl Registry {
         match next {
             Next::Final(_) | Next::Quarantine => {}
             Next::RetryAfter(_) => self.retries += 1,
-            Next::Requeue | Next::CrashedAfter(..) => self.requeues += 1,
+            Next::Requeue | Next::PostponedAfter(_) | Next::CrashedAfter(..) => self.requeues += 1,
         }
     }
 
@@ -263,6 +263,7 @@ impl Registry {
             | Verdict::TimedOut
             | Verdict::Cancelled
             | Verdict::WorkerLost
+            | Verdict::EngineFailed { .. }
             | Verdict::NotStarted { .. } => return,
         };
         // A handful of names, which workers make of constants.

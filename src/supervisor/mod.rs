@@ -288,7 +288,7 @@ impl Supervisor {
 
     /// Works by another configuration from now on.
     fn follow_config(&mut self, config: Config) {
-        self.settings = settings::worker_settings(&config, &self.dirs);
+        self.settings = settings::worker_settings(&config, &self.dirs, &self.settings.docker.pool);
         self.policy = settings::policy(&config);
         self.store.set_hooks(settings::hooks(&config));
         let rows = self.producer.region().geometry().workers;

@@ -1,7 +1,7 @@
 //! Forgetting: finished tasks, events and journal segments beyond what is to be kept, a bounded bit at a time.
 
 use acode_worker::output;
-use acode_worker::wire::Order;
+use acode_worker::wire::{Chore, Order};
 
 use super::Supervisor;
 use crate::store::Retention;
@@ -77,10 +77,10 @@ impl Supervisor {
         let somebody = self.crew.iter().map(|(row, _)| row).next();
         if let Some(row) = somebody {
             for number in idle {
-                self.crew.order(row, &Order::Discard { number });
+                self.crew.order(row, &Order::Chore(Chore::Checkpoint { number }));
             }
             for name in surplus.into_iter().take(ORDERS_MAX) {
-                self.crew.order(row, &Order::DiscardKept { name });
+                self.crew.order(row, &Order::Chore(Chore::Kept { name }));
             }
         }
         sweep::remove_unread_copies(&*self.store, &self.dirs.stdin())

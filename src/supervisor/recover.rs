@@ -89,7 +89,7 @@ pub(super) fn build(launch: Launch, nursery: Nursery, mut manager: Manager) -> R
         scaler: Scaler::new(by_load, now_ns / 1_000_000),
         checks: Checks::default(),
         producer: Producer::new(Arc::new(region)),
-        settings: settings::worker_settings(&config, &dirs),
+        settings: settings::worker_settings(&config, &dirs, &format!("{:010x}", store.tag())),
         policy: settings::policy(&config),
         holding,
         heard: Vec::new(),

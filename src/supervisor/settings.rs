@@ -1,11 +1,13 @@
 //! What the configuration means for workers and for decisions about them.
 
-use acode_worker::task::{Env, Limits, OutputCaps, SandboxRules};
-use acode_worker::wire::{JobserverPlace, KeptPlace, WorkerSettings};
+use acode_worker::task::{Docker, Env, Limits, OutputCaps, SandboxRules};
+use acode_worker::wire::{
+    ArtifactSettings, DockerSettings, JobserverPlace, KeptPlace, WorkerSettings, WorktreeSettings,
+};
 
 use super::decide::Rules;
 use super::judge::Policy;
-use crate::config::Config;
+use crate::config::{Config, Fallback};
 use crate::rundir::Dirs;
 use crate::store::Hooks;
 
@@ -20,8 +22,8 @@ fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// How workers work.
-pub fn worker_settings(config: &Config, dirs: &Dirs) -> WorkerSettings {
+/// How workers work. `queue` tells this queue from all others, which the name of a pool does not.
+pub fn worker_settings(config: &Config, dirs: &Dirs, queue: &str) -> WorkerSettings {
     let workers = &config.workers;
     WorkerSettings {
         poll_interval_ms: millis(workers.poll_interval),
@@ -49,7 +51,66 @@ pub fn worker_settings(config: &Config, dirs: &Dirs) -> WorkerSettings {
         journal: dirs.journal(),
         jobserver: JobserverPlace { fifo: dirs.jobserver(), slots: job_slots(config) },
         checkpoints: dirs.checkpoints(),
+        docker: docker(config, dirs, queue),
+        artifacts: ArtifactSettings {
+            folder: dirs.artifacts(),
+            max_bytes: config.artifacts.max_bytes,
+            max_files: config.artifacts.max_files,
+        },
+        worktrees: WorktreeSettings {
+            folder: dirs.worktrees(),
+            locks: dirs.repository_locks(),
+            cleanup: config.cleanup.worktrees,
+        },
     }
+}
+
+/// What workers need for containers.
+fn docker(config: &Config, dirs: &Dirs, queue: &str) -> DockerSettings {
+    let docker = &config.docker;
+    DockerSettings {
+        program: docker.program.clone(),
+        environment: client_environment(),
+        pool: queue.to_owned(),
+        folder: dirs.containers(),
+        default: Docker {
+            image: docker.image.clone(),
+            entrypoint: None,
+            network: Some(docker.network.clone()),
+            platform: docker.platform.clone(),
+            user: docker.user.clone(),
+            pull: Some(docker.pull),
+            mounts: docker.mounts.clone(),
+            args: docker.args.clone(),
+        },
+        allowed_mounts: docker.allowed_mounts.clone(),
+        allowed_args: docker.allowed_args.clone(),
+        writable_root: docker.writable_root,
+        tmpfs_mb: docker.tmpfs_mb,
+        call_timeout_ms: millis(docker.call_timeout),
+        start_timeout_ms: millis(docker.start_timeout),
+        fallback: docker.fallback == Fallback::Process,
+    }
+}
+
+/// What of our own environment the docker client needs: where the engine is, and who we are to it.
+fn client_environment() -> Env {
+    const NAMES: [&str; 10] = [
+        "PATH",
+        "HOME",
+        "XDG_RUNTIME_DIR",
+        "XDG_CONFIG_HOME",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "no_proxy",
+    ];
+    let wanted = |name: &str| NAMES.contains(&name) || name.starts_with("DOCKER_") || name.starts_with("CONTAINER_");
+    let texts =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    texts.filter(|(name, _)| wanted(name)).collect()
 }
 
 /// What holds for sandboxes beside their defaults.

@@ -190,6 +190,7 @@ impl Supervisor {
                 self.finished(row, *finished);
             }
             Report::Unreadable { ticket, why } => self.unreadable(row, ticket, why),
+            Report::Engine { .. } => {}
             Report::Leaving => tracing::debug!(row, "worker leaves"),
         }
     }

@@ -5,7 +5,7 @@
 //! microseconds. Deliberately absent: how they look as text (`cli/render.rs`).
 
 use acode_worker::task::{
-    Env, HeldLimit, Isolation, OutputRef, Priority, TaskId, TaskState, TreeGuard, Verdict, WorkerId,
+    Artifacts, Env, HeldLimit, Isolation, OutputRef, Priority, TaskId, TaskState, TreeGuard, Verdict, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -317,6 +317,9 @@ pub struct AttemptRecord {
     /// What held its sandbox, if it had one.
     #[serde(default)]
     pub sandbox: Option<serde_json::Value>,
+    /// What was kept of its files.
+    #[serde(default)]
+    pub artifacts: Option<Artifacts>,
 }
 
 impl AttemptRecord {
@@ -332,7 +335,7 @@ impl AttemptRecord {
 /// What a verdict says in words beyond its name.
 fn reason(verdict: &Verdict) -> Option<String> {
     match verdict {
-        Verdict::NotStarted { why, .. } => Some(why.clone()),
+        Verdict::NotStarted { why, .. } | Verdict::EngineFailed { why } => Some(why.clone()),
         Verdict::OverLimit { limit } => Some(format!("exceeded {limit}")),
         Verdict::Exited { .. }
         | Verdict::Signalled { .. }

@@ -214,6 +214,7 @@ fn record(id: TaskId, task: &Submission, with_attempts: bool) -> TaskRecord {
         limits: Vec::new(),
         kept: None,
         sandbox: None,
+        artifacts: None,
     };
     attempt.set_verdict(&Verdict::Exited { code: 3 });
     let mut record = TaskRecord {

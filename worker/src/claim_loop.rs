@@ -14,7 +14,7 @@ use crate::execute::{self, Attempt, Sandboxes, Tools};
 use crate::execute::{WorkerFacts, blank};
 use crate::failpoint;
 use crate::output::Writer;
-use crate::room::{self, Room};
+use crate::room::Room;
 use crate::sys::cgroup::Leaves;
 use crate::sys::spawn::CStringArray;
 use crate::sys::{clock, pipe, process, signal, spawn};
@@ -57,8 +57,7 @@ pub fn live(inherited: Inherited, user_namespace: Option<OwnedFd>) -> i32 {
             buffer: Vec::new(),
             next_settings: None,
             stopping: false,
-            discards: Vec::new(),
-            kept: execute::Chores::default(),
+            chores: execute::Chores::default(),
             settings: birth.settings,
         },
         payload: Vec::new(),
@@ -126,12 +125,7 @@ impl Worker {
             if let Some(settings) = self.tools.next_settings.take() {
                 self.tools.settings = *settings;
             }
-            for number in std::mem::take(&mut self.tools.discards) {
-                // What stays is found again by the next sweep of the queue's owner.
-                let _ = room::remove_checkpoint(&self.tools.settings.checkpoints, number);
-                self.tools.claimer.beat(clock::monotonic_ns());
-            }
-            execute::Chores::work(&mut self.tools, |tools| tools.claimer.beat(clock::monotonic_ns()));
+            execute::Chores::work(&mut self.tools);
             if self.tools.stopping {
                 return Ok(());
             }
@@ -154,8 +148,7 @@ impl Worker {
                 Order::Configure(settings) => self.tools.next_settings = Some(settings),
                 // Between tasks nothing is held, so these came too late.
                 Order::Cancel { .. } | Order::GiveBack { .. } | Order::Suspend { .. } | Order::Resume { .. } => {}
-                Order::Discard { number } => self.tools.discards.push(number),
-                Order::DiscardKept { name } => self.tools.kept.discard(name),
+                Order::Chore(chore) => self.tools.chores.add(chore),
             }
         }
         Ok(())

@@ -138,6 +138,7 @@ fn run(id: TaskId, attempt: u32, next: Next) -> [Op; 2] {
         Next::Final(TaskState::Completed) => Verdict::Exited { code: 0 },
         Next::Final(_) | Next::RetryAt(_) => Verdict::Exited { code: 3 },
         Next::CrashedAt { oom: true, .. } => Verdict::OutOfMemory,
+        Next::RequeueAt(_) => Verdict::EngineFailed { why: "gone".to_owned() },
         Next::Requeue | Next::CrashedAt { oom: false, .. } => Verdict::WorkerLost,
     };
     let end = AttemptEnd {

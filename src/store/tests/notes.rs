@@ -40,6 +40,7 @@ fn everything_that_is_known_comes_back() {
         limits: vec![told("memoryMb", true), told("cpuPercent", false)],
         kept: Some("/srv/kept/1".to_owned()),
         sandbox: Some(r#"["network"]"#.to_owned()),
+        artifacts: Some(acode_worker::task::Artifacts { files: 2, bytes: 7, ..Default::default() }),
     };
     bed.store.apply(&ended(rich, full_usage(), notes.clone())).unwrap();
     bed.store.apply(&ended(plain, Usage { wall_us: 5, ..Usage::default() }, AttemptNotes::default())).unwrap();

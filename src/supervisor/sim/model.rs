@@ -297,6 +297,7 @@ impl Model {
             }
             Next::RetryAt(at) => (record.failures, record.not_before_us) = (record.failures + 1, at),
             Next::Requeue => record.not_before_us = 0,
+            Next::RequeueAt(at) => record.not_before_us = at,
             Next::CrashedAt { at_us, oom } => {
                 record.ooms += u32::from(oom);
                 record.losses += u32::from(!oom);

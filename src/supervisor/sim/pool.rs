@@ -302,6 +302,7 @@ impl Pool {
                 }
                 Report::BootFailed { .. }
                 | Report::Starting { .. }
+                | Report::Engine { .. }
                 | Report::Pong { .. }
                 | Report::Progress { .. }
                 | Report::Unreadable { .. }

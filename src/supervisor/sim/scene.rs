@@ -429,8 +429,7 @@ impl Scene {
                 | Order::Suspend { .. }
                 | Order::Resume { .. }
                 | Order::Ping { .. }
-                | Order::Discard { .. }
-                | Order::DiscardKept { .. } => {}
+                | Order::Chore(_) => {}
             }
         }
         if ends {
@@ -472,6 +471,7 @@ fn fated(seed: u64, seq: u64, attempt: u32) -> Verdict {
         15 => Verdict::Signalled { signal: 11, core_dumped: false },
         16 => Verdict::OutOfMemory,
         17 => Verdict::NotStarted { why: "no such program".to_owned(), errno: Some(2) },
+        18 if fate.per_mille(500) => Verdict::EngineFailed { why: "no engine".to_owned() },
         _ => Verdict::Exited { code: 0 },
     }
 }

@@ -9,35 +9,6 @@ use crate::room;
 use crate::task::{Cleanup, Verdict};
 use crate::wire::Finished;
 
-/// What is to be done about kept directories between two tasks.
-#[derive(Debug, Default)]
-pub struct Chores {
-    discards: Vec<String>,
-    /// One more was kept, and so there may be too many.
-    trim: bool,
-}
-
-impl Chores {
-    /// Notes that the one of this name is to be removed.
-    pub fn discard(&mut self, name: String) {
-        self.discards.push(name);
-    }
-
-    /// Does what is to be done, and calls `beat` after each piece of it.
-    pub fn work(tools: &mut Tools, beat: fn(&Tools)) {
-        let Self { discards, trim } = std::mem::take(&mut tools.kept);
-        for name in discards {
-            // What stays is found again by the next sweep of the queue's owner.
-            let _ = room::remove_kept(&tools.settings.kept.folder, &name);
-            beat(tools);
-        }
-        if trim {
-            room::trim_kept(&tools.settings.kept.folder, tools.settings.kept.max as usize);
-            beat(tools);
-        }
-    }
-}
-
 /// Keeps the scratch directory if it is to be kept after such an end. An attempt that was given back is not over, and
 /// one that was never started has left nothing.
 pub fn keep(tools: &mut Tools, cleanup: Option<Cleanup>, finished: &mut Finished) {
@@ -52,7 +23,7 @@ pub fn keep(tools: &mut Tools, cleanup: Option<Cleanup>, finished: &mut Finished
         Ok(None) => {}
         Ok(Some(path)) => {
             finished.kept = Some(path);
-            tools.kept.trim = true;
+            tools.chores.trim = true;
         }
         Err(error) => {
             let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();

@@ -1,14 +1,18 @@
 //! One attempt of one task, from its assignment to its verdict. One file per isolation.
 
 mod birth;
+mod chores;
 mod keep;
 mod process;
 mod program;
 mod sandbox;
+mod settle;
+mod start;
 mod times;
 mod watch;
 
-pub use keep::Chores;
-pub use process::{Attempt, Tools, blank, run};
+pub use chores::Chores;
+pub use process::{Attempt, Tools, run};
 pub use program::WorkerFacts;
 pub use sandbox::Sandboxes;
+pub use settle::blank;

@@ -3,30 +3,28 @@
 //! The worker is the subreaper of all that the task starts, so 'no child left' means that the whole tree is gone, and
 //! an attempt ends only then. Deliberately absent: retries and every decision about what comes next.
 
-use std::ffi::CString;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
-use super::birth;
-use super::program::{self, WorkerFacts};
-use super::sandbox::{self, Sandboxes};
+use super::program::WorkerFacts;
+use super::sandbox::Sandboxes;
+use super::settle::{blank, collect};
+use super::start::{Outputs, Writers, start};
 use super::times::{Due, Times};
 use super::watch::{Over, Watch};
 use crate::claim::{Claimer, Ticket};
 use crate::failpoint;
-use crate::output::{Stream, Writer};
-use crate::room::{self, Room};
+use crate::output::Writer;
+use crate::room::Room;
 use crate::sys::cgroup::{Leaf, Leaves};
 use crate::sys::failpoint;
 use crate::sys::ladder::Ladder;
-use crate::sys::spawn::{self, CStringArray, Child, Spawn};
+use crate::sys::spawn::{CStringArray, Child};
 use crate::sys::tree::{self, Ended, Reaper, Remains};
-use crate::sys::{clock, pipe, process};
-use crate::task::{Assignment, Cleanup, Isolation, TreeGuard, Usage, Verdict};
+use crate::sys::{clock, process};
+use crate::task::{Assignment, TreeGuard, Verdict};
 use crate::wire::{Finished, Line, LineClosed, Order, Progress, Report, WorkerSettings};
 
 /// Bytes read from a task's output at once.
@@ -71,10 +69,8 @@ pub struct Tools {
     pub next_settings: Option<Box<WorkerSettings>>,
     /// Whether the worker was told to leave.
     pub stopping: bool,
-    /// Numbers of tasks whose checkpoint directories are to be removed when no task runs.
-    pub discards: Vec<u64>,
-    /// What is to be done about kept scratch directories when no task runs.
-    pub kept: super::keep::Chores,
+    /// What is to be done when no task runs.
+    pub chores: super::chores::Chores,
 }
 
 impl Tools {
@@ -193,126 +189,6 @@ pub fn run(tools: &mut Tools, attempt: &Attempt) -> Result<Finished, LineClosed>
     collect(tools, attempt.task.spec.cleanup, &mut finished);
     failpoint!("worker.after-cleanup");
     Ok(finished)
-}
-
-/// An end without a process.
-pub fn blank(attempt: &Attempt, verdict: Verdict, at_us: i64) -> Finished {
-    Finished {
-        ticket: attempt.ticket,
-        id: attempt.task.id,
-        attempt: attempt.task.attempt,
-        verdict,
-        given_back: false,
-        isolation: Isolation::Process,
-        guard: TreeGuard::Subreaper,
-        usage: Usage::default(),
-        output: crate::task::OutputRef::default(),
-        claimed_us: attempt.claimed_us,
-        started_us: at_us,
-        finished_us: at_us,
-        limits: Vec::new(),
-        sandbox: Vec::new(),
-        kept: None,
-        leaked: false,
-        result: None,
-        error: None,
-        checkpoint: attempt.task.spec.checkpoint,
-        progress: None,
-    }
-}
-
-/// Takes what the task left in its room, and makes the room fit for the next one.
-fn collect(tools: &mut Tools, cleanup: Option<Cleanup>, finished: &mut Finished) {
-    let left = tools.room.collect();
-    if let Some(progress) = left.progress {
-        finished.progress = Some(Progress { percent: f64::from(progress.percent), message: progress.message });
-    }
-    finished.result = left.result.map(|value| value.to_string());
-    finished.error = left.error.or(left.result_error);
-    super::keep::keep(tools, cleanup, finished);
-    if tools.leaves.as_mut().is_some_and(|leaves| leaves.renew().is_err()) {
-        // Without a leaf that a task could be born into, the subreaper alone holds trees together from now on.
-        tools.leaves = None;
-    }
-    if let Err(error) = tools.room.clean() {
-        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-        finished.error.get_or_insert_with(|| format!("the scratch directory could not be removed: {cause}"));
-        // The next task gets a new one, and if that fails this worker takes none.
-        tools.stopping |= tools.room.replace().is_err();
-    }
-}
-
-/// The read ends of a task's output pipes.
-type Outputs = [(Stream, OwnedFd); 2];
-/// Their write ends.
-type Writers = [OwnedFd; 2];
-
-fn start(tools: &mut Tools, attempt: &Attempt) -> Result<(Child, Outputs, Writers, Watch), Verdict> {
-    let spec = &attempt.task.spec;
-    let refuse = |what: &str, error: &io::Error| Verdict::NotStarted {
-        why: format!("{what}: {}", describe(error)),
-        errno: error.raw_os_error(),
-    };
-    let (outputs, writers) = make_pipes().map_err(|e| refuse("no pipe for the output", &e))?;
-    let stdin = match &spec.stdin {
-        None => None,
-        Some(path) => Some(birth::open_input(path).map_err(|e| refuse(&format!("cannot read '{path}'"), &e))?),
-    };
-    let cwd_bytes = match &spec.cwd {
-        Some(cwd) => cwd.as_bytes(),
-        None => tools.room.scratch().as_os_str().as_bytes(),
-    };
-    let cwd = CString::new(cwd_bytes).map_err(|e| refuse("working directory", &e.into()))?;
-    let programs = program::candidates(&spec.command[0], &tools.settings.environment, &spec.env);
-    let programs: Vec<_> = programs.iter().map(CString::as_c_str).collect();
-    program::arguments(&spec.command, &mut tools.argv);
-    let checkpoint = match spec.checkpoint {
-        false => None,
-        true => Some(
-            room::make_checkpoint(&tools.settings.checkpoints, attempt.task.id.seq())
-                .map_err(|e| refuse("the checkpoint directory cannot be made", &e))?,
-        ),
-    };
-    let watch = Watch::begin(tools, attempt)?;
-    let plan = sandbox::plan(tools, attempt, checkpoint.as_deref(), &writers)?;
-    let temporary = plan.temporary(tools.room.scratch());
-    let places = program::Places { room: &tools.room, checkpoint: checkpoint.as_deref(), temporary };
-    program::environment(&tools.settings, &attempt.task, &tools.facts, places, &mut tools.envp);
-    let rlimits = watch.bound(spec.rlimits.or(tools.settings.rlimits).scaled(attempt.task.memory_scale));
-    let (stdin, rlimits) = (stdin.as_ref().map_or(tools.null.as_fd(), |f| f.as_fd()), program::raw_limits(&rlimits));
-    let give_birth = |leaf: Option<&Leaf>| {
-        spawn::spawn(&Spawn {
-            programs: &programs,
-            argv: &tools.argv,
-            envp: &tools.envp,
-            cwd: &cwd,
-            stdio: [stdin, writers[0].as_fd(), writers[1].as_fd()],
-            cgroup: leaf.map(AsFd::as_fd),
-            rlimits: &rlimits,
-            umask: tools.settings.umask,
-            heeds_quota: watch.needs_quota(),
-            confinement: plan.confinement(),
-        })
-    };
-    let child = birth::into_leaf(&mut tools.leaves, give_birth);
-    match child {
-        Ok(child) => Ok((child, outputs, writers, watch)),
-        Err(error) => {
-            let what = sandbox::failed_step(&error, &cwd.to_string_lossy(), &spec.command[0]);
-            Err(refuse(&what, &error.source))
-        }
-    }
-}
-
-fn make_pipes() -> io::Result<(Outputs, Writers)> {
-    let (out, out_writer) = pipe::pipe()?;
-    let (err, err_writer) = pipe::pipe()?;
-    Ok(([(Stream::Stdout, out), (Stream::Stderr, err)], [out_writer, err_writer]))
-}
-
-/// The kernel's word without Rust's '(os error N)'.
-fn describe(error: &io::Error) -> String {
-    error.raw_os_error().map_or_else(|| error.to_string(), |n| nix::errno::Errno::from_raw(n).desc().to_owned())
 }
 
 impl Run<'_> {
@@ -524,8 +400,7 @@ impl Run<'_> {
                 // A supervisor that takes no answer any more has closed the orders too, which the next turn finds.
                 Ok(Some(Order::Ping { nonce })) => drop(self.tools.line.report(&Report::Pong { nonce })),
                 Ok(Some(Order::Configure(settings))) => self.tools.next_settings = Some(settings),
-                Ok(Some(Order::Discard { number })) => self.tools.discards.push(number),
-                Ok(Some(Order::DiscardKept { name })) => self.tools.kept.discard(name),
+                Ok(Some(Order::Chore(chore))) => self.tools.chores.add(chore),
                 Ok(Some(Order::Cancel { ticket, now })) if ticket == self.attempt.ticket => match now {
                     true => self.end_now(End::Cancel),
                     false => self.end(End::Cancel),

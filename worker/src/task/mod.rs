@@ -5,7 +5,9 @@
 
 mod cleanup;
 mod disk;
+mod docker;
 mod id;
+mod isolation;
 mod limits;
 mod retry;
 mod sandbox;
@@ -15,10 +17,13 @@ mod state;
 mod submission;
 mod usage;
 mod verdict;
+mod worktree;
 
 pub use cleanup::Cleanup;
 pub use disk::DiskMethod;
+pub use docker::{Docker, Mount, MountError, Pull};
 pub use id::{IdError, TaskId, WorkerId};
+pub use isolation::Isolation;
 pub use limits::{HeldLimit, Hold, Limits, OverLimitAction, Rlimits};
 pub use retry::{ExitCodes, Retries, Retry};
 pub use sandbox::{DeviceAccess, FileAccess, NetworkAccess, Sandbox, SandboxError, SandboxRules, SignalReach};
@@ -29,7 +34,8 @@ pub use submission::{
     Array, Blocker, Dependency, DependencyKind, GroupWish, IfExists, Key, Submission, fill_placeholders,
 };
 pub use usage::{LiveUse, Usage, UsageSource};
-pub use verdict::{Isolation, OutputRef, TreeGuard, Verdict};
+pub use verdict::{OutputRef, TreeGuard, Verdict};
+pub use worktree::{ARTIFACT_PATTERNS_MAX, Artifacts, Worktree, validate_patterns};
 
 /// The largest result that a task may leave in `$ACODE_RESULT`, in bytes.
 pub const RESULT_MAX: usize = 64 * 1024;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cleanup, Limits, Retries, Rlimits, Sandbox, SoftTimeout, TaskId};
+use super::{Cleanup, Docker, Isolation, Limits, Retries, Rlimits, Sandbox, SoftTimeout, TaskId, Worktree};
 
 /// Environment variables or metadata: names with values, in the order given.
 pub type Env = std::collections::BTreeMap<String, String>;
@@ -56,7 +56,7 @@ impl fmt::Display for Priority {
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]
 pub enum Class {
-    /// Any worker.
+    /// Workers of the pool's default mode.
     #[default]
     Any = 0,
     /// Workers of process mode.
@@ -157,9 +157,18 @@ pub struct TaskSpec {
     /// Urgency.
     #[serde(default, skip_serializing_if = "is_default")]
     pub priority: Priority,
-    /// Which workers may take it.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub class: Class,
+    /// How it is kept apart; as the pool says if absent, unless it says something about a container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
+    /// Its container, where it differs from the pool's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub docker: Option<Docker>,
+    /// A git worktree of its own, which becomes its working directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worktree: Option<Worktree>,
+    /// Patterns of the files that are kept when an attempt has ended, below its working directory.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<String>,
     /// Retries, as far as they differ from the pool's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retries>,
@@ -231,7 +240,25 @@ impl TaskSpec {
         }
         self.validate_times()?;
         self.limits.validate()?;
+        self.docker.as_ref().map_or(Ok(()), Docker::validate)?;
+        self.worktree.as_ref().map_or(Ok(()), Worktree::validate)?;
+        super::validate_patterns(&self.artifacts)?;
+        if self.docker.is_some() && self.isolation == Some(Isolation::Process) {
+            return Err(SpecError::Exclusive { one: "isolation process", other: "docker" });
+        }
+        if self.sandbox.is_some() && self.class() == Class::Docker {
+            return Err(SpecError::Exclusive { one: "sandbox", other: "isolation docker" });
+        }
         self.retry.as_ref().map_or(Ok(()), Retries::validate)
+    }
+
+    /// Which workers may take it.
+    pub fn class(&self) -> Class {
+        match (self.isolation, &self.docker) {
+            (Some(Isolation::Process), _) => Class::Process,
+            (Some(Isolation::Docker), _) | (None, Some(_)) => Class::Docker,
+            (None, None) => Class::Any,
+        }
     }
 
     fn validate_times(&self) -> Result<(), SpecError> {

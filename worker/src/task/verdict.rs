@@ -35,6 +35,11 @@ pub enum Verdict {
     Cancelled,
     /// Its worker died, and the task went with it.
     WorkerLost,
+    /// The container engine failed under it, and the task is not to blame.
+    EngineFailed {
+        /// How, in words.
+        why: String,
+    },
     /// It could not be started.
     NotStarted {
         /// Why, in words.
@@ -60,6 +65,7 @@ impl Verdict {
             Self::OverLimit { .. } => "over-limit",
             Self::Cancelled => "cancelled",
             Self::WorkerLost => "worker-lost",
+            Self::EngineFailed { .. } => "engine-failed",
             Self::NotStarted { .. } => "not-started",
         }
     }
@@ -90,18 +96,11 @@ impl fmt::Display for Verdict {
                 write!(f, "signalled({name}{})", if *core_dumped { ", core dumped" } else { "" })
             }
             Self::OverLimit { limit } => write!(f, "over-limit({limit})"),
+            Self::EngineFailed { why } => write!(f, "engine-failed({why})"),
             Self::NotStarted { why, .. } => write!(f, "not-started({why})"),
             Self::TimedOut | Self::OutOfMemory | Self::Cancelled | Self::WorkerLost => f.write_str(self.name()),
         }
     }
-}
-
-/// How an attempt was kept apart from everything else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Isolation {
-    /// In a process tree of its own.
-    Process,
 }
 
 /// What held an attempt's process tree together, so that all of it could be killed.

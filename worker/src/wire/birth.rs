@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
 
-use super::WorkerSettings;
+use super::{WorkerMode, WorkerSettings};
 use crate::sys::ladder::Ladder;
 use crate::task::WorkerId;
 
@@ -25,6 +25,9 @@ pub struct Birth {
     pub row: u16,
     /// How it works.
     pub settings: WorkerSettings,
+    /// Of which kind it is.
+    #[serde(default)]
+    pub mode: WorkerMode,
     /// How far limits can be held here.
     #[serde(default)]
     pub ladder: Ladder,

@@ -4,13 +4,15 @@
 //! themselves, which go through the claim table.
 
 mod birth;
+mod docker;
 mod frame;
 mod line;
 mod order;
 mod report;
 
 pub use birth::{Birth, EXIT_BOOT_FAILED, EXIT_ORPHANED, Inherited, SPILLED};
+pub use docker::{ArtifactSettings, DockerSettings, WorkerMode, WorktreeSettings};
 pub use frame::{FrameError, Frames, MAX_FRAME, encode};
 pub use line::{Line, LineClosed};
-pub use order::{JobserverPlace, KeptPlace, Order, WorkerSettings};
+pub use order::{Chore, JobserverPlace, KeptPlace, Order, WorkerSettings};
 pub use report::{Finished, Progress, Report};

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::{ArtifactSettings, DockerSettings, WorktreeSettings};
 use crate::claim::Ticket;
 use crate::task::{Cleanup, DiskMethod, Env, Limits, OutputCaps, Rlimits, Sandbox, SandboxRules};
 
@@ -31,16 +32,8 @@ pub enum Order {
         /// Which claim.
         ticket: Ticket,
     },
-    /// Remove the checkpoint directory of the task with this number, between two tasks.
-    Discard {
-        /// Which task.
-        number: u64,
-    },
-    /// Remove the kept scratch directory of this name, between two tasks.
-    DiscardKept {
-        /// Its name in the folder of kept directories.
-        name: String,
-    },
+    /// Do this between two tasks.
+    Chore(Chore),
     /// End this attempt and give it back, neither done nor failed: the pool stops.
     GiveBack {
         /// Which claim.
@@ -55,6 +48,34 @@ pub enum Order {
     },
     /// Work by these settings from the next task on.
     Configure(Box<WorkerSettings>),
+}
+
+/// What a worker does between two tasks for the supervisor, which does not wait for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Chore {
+    /// Remove the checkpoint directory of the task with this number.
+    Checkpoint {
+        /// Which task.
+        number: u64,
+    },
+    /// Remove the kept scratch directory of this name.
+    Kept {
+        /// Its name in the folder of kept directories.
+        name: String,
+    },
+    /// Remove the containers of workers that are no more.
+    Containers,
+    /// Remove the worktree that this mark tells of.
+    Worktree {
+        /// The mark's name in the folder of marks.
+        name: String,
+    },
+    /// Remove the artefacts of this name.
+    Artifacts {
+        /// Their name in the folder of artefacts.
+        name: String,
+    },
 }
 
 /// All that a worker needs to know beside its tasks.
@@ -119,6 +140,15 @@ pub struct WorkerSettings {
     /// The folder of checkpoint directories.
     #[serde(default)]
     pub checkpoints: PathBuf,
+    /// For containers.
+    #[serde(default)]
+    pub docker: DockerSettings,
+    /// For files that are kept.
+    #[serde(default)]
+    pub artifacts: ArtifactSettings,
+    /// For git worktrees.
+    #[serde(default)]
+    pub worktrees: WorktreeSettings,
 }
 
 /// Where scratch directories are kept.

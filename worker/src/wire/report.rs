@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::claim::Ticket;
-use crate::task::{HeldLimit, Isolation, OutputRef, TaskId, TreeGuard, Usage, Verdict};
+use crate::task::{Artifacts, HeldLimit, Isolation, OutputRef, TaskId, TreeGuard, Usage, Verdict};
 
 /// One report. Times are microseconds of Unix time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -54,6 +54,13 @@ pub enum Report {
         /// Which claim.
         ticket: Ticket,
         /// Why, in words.
+        why: String,
+    },
+    /// The container engine can be used from now on, or cannot.
+    Engine {
+        /// Whether it can.
+        up: bool,
+        /// What it says of itself, its version for one; or why it cannot be used.
         why: String,
     },
     /// The answer to a ping.
@@ -111,6 +118,9 @@ pub struct Finished {
     /// Where its scratch directory was kept, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<std::path::PathBuf>,
+    /// What was kept of its files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifacts: Option<Artifacts>,
     /// Whether something of it still ran when its leader had ended, and was killed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub leaked: bool,

@@ -1,0 +1,45 @@
+//! What a worker does between two tasks besides claiming the next: removing what tasks have left, because that may take
+//! long and the supervisor does not wait.
+//!
+//! Whatever cannot be removed now is found again by the next sweep of the queue's owner.
+
+use super::process::Tools;
+use crate::room;
+use crate::sys::clock;
+use crate::wire::Chore;
+
+/// What is to be done between two tasks.
+#[derive(Debug, Default)]
+pub struct Chores {
+    waiting: Vec<Chore>,
+    /// One more scratch directory was kept, and so there may be too many.
+    pub(super) trim: bool,
+}
+
+impl Chores {
+    /// Notes what is to be done.
+    pub fn add(&mut self, chore: Chore) {
+        self.waiting.push(chore);
+    }
+
+    /// Does what is to be done, with a sign of life after each piece of it.
+    pub fn work(tools: &mut Tools) {
+        let Self { waiting, trim } = std::mem::take(&mut tools.chores);
+        for chore in waiting {
+            match chore {
+                Chore::Checkpoint { number } => {
+                    let _ = room::remove_checkpoint(&tools.settings.checkpoints, number);
+                }
+                Chore::Kept { name } => {
+                    let _ = room::remove_kept(&tools.settings.kept.folder, &name);
+                }
+                Chore::Containers | Chore::Worktree { .. } | Chore::Artifacts { .. } => {}
+            }
+            tools.claimer.beat(clock::monotonic_ns());
+        }
+        if trim {
+            room::trim_kept(&tools.settings.kept.folder, tools.settings.kept.max as usize);
+            tools.claimer.beat(clock::monotonic_ns());
+        }
+    }
+}

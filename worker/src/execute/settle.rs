@@ -1,0 +1,55 @@
+//! The end of an attempt, when its processes are dead: what it left is collected, kept or removed.
+//!
+//! Deliberately absent: the verdict, which is found before.
+
+use super::process::{Attempt, Tools};
+use crate::task::{Cleanup, Isolation, TreeGuard, Usage, Verdict};
+use crate::wire::{Finished, Progress};
+
+/// An end without a process.
+pub fn blank(attempt: &Attempt, verdict: Verdict, at_us: i64) -> Finished {
+    Finished {
+        ticket: attempt.ticket,
+        id: attempt.task.id,
+        attempt: attempt.task.attempt,
+        verdict,
+        given_back: false,
+        isolation: Isolation::Process,
+        guard: TreeGuard::Subreaper,
+        usage: Usage::default(),
+        output: crate::task::OutputRef::default(),
+        claimed_us: attempt.claimed_us,
+        started_us: at_us,
+        finished_us: at_us,
+        limits: Vec::new(),
+        sandbox: Vec::new(),
+        kept: None,
+        artifacts: None,
+        leaked: false,
+        result: None,
+        error: None,
+        checkpoint: attempt.task.spec.checkpoint,
+        progress: None,
+    }
+}
+
+/// Takes what the task left in its room, and makes the room fit for the next one.
+pub fn collect(tools: &mut Tools, cleanup: Option<Cleanup>, finished: &mut Finished) {
+    let left = tools.room.collect();
+    if let Some(progress) = left.progress {
+        finished.progress = Some(Progress { percent: f64::from(progress.percent), message: progress.message });
+    }
+    finished.result = left.result.map(|value| value.to_string());
+    finished.error = left.error.or(left.result_error);
+    super::keep::keep(tools, cleanup, finished);
+    if tools.leaves.as_mut().is_some_and(|leaves| leaves.renew().is_err()) {
+        // Without a leaf that a task could be born into, the subreaper alone holds trees together from now on.
+        tools.leaves = None;
+    }
+    if let Err(error) = tools.room.clean() {
+        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        finished.error.get_or_insert_with(|| format!("the scratch directory could not be removed: {cause}"));
+        // The next task gets a new one, and if that fails this worker takes none.
+        tools.stopping |= tools.room.replace().is_err();
+    }
+}

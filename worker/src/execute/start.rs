@@ -1,0 +1,97 @@
+//! The birth of an attempt's process: what it is given, and in which order that is made.
+//!
+//! Deliberately absent: everything after the birth, which is `process`'.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use super::birth;
+use super::process::{Attempt, Tools};
+use super::program;
+use super::sandbox;
+use super::watch::Watch;
+use crate::output::Stream;
+use crate::room;
+use crate::sys::cgroup::Leaf;
+use crate::sys::pipe;
+use crate::sys::spawn::{self, Child, Spawn};
+use crate::task::Verdict;
+
+/// The read ends of a task's output pipes.
+pub type Outputs = [(Stream, OwnedFd); 2];
+/// Their write ends.
+pub type Writers = [OwnedFd; 2];
+
+/// Makes the attempt's process, with all that it is born with.
+///
+/// # Errors
+/// The verdict of an attempt that has none.
+pub fn start(tools: &mut Tools, attempt: &Attempt) -> Result<(Child, Outputs, Writers, Watch), Verdict> {
+    let spec = &attempt.task.spec;
+    let refuse = |what: &str, error: &io::Error| Verdict::NotStarted {
+        why: format!("{what}: {}", describe(error)),
+        errno: error.raw_os_error(),
+    };
+    let (outputs, writers) = make_pipes().map_err(|e| refuse("no pipe for the output", &e))?;
+    let stdin = match &spec.stdin {
+        None => None,
+        Some(path) => Some(birth::open_input(path).map_err(|e| refuse(&format!("cannot read '{path}'"), &e))?),
+    };
+    let cwd_bytes = match &spec.cwd {
+        Some(cwd) => cwd.as_bytes(),
+        None => tools.room.scratch().as_os_str().as_bytes(),
+    };
+    let cwd = CString::new(cwd_bytes).map_err(|e| refuse("working directory", &e.into()))?;
+    let programs = program::candidates(&spec.command[0], &tools.settings.environment, &spec.env);
+    let programs: Vec<_> = programs.iter().map(CString::as_c_str).collect();
+    program::arguments(&spec.command, &mut tools.argv);
+    let checkpoint = match spec.checkpoint {
+        false => None,
+        true => Some(
+            room::make_checkpoint(&tools.settings.checkpoints, attempt.task.id.seq())
+                .map_err(|e| refuse("the checkpoint directory cannot be made", &e))?,
+        ),
+    };
+    let watch = Watch::begin(tools, attempt)?;
+    let plan = sandbox::plan(tools, attempt, checkpoint.as_deref(), &writers)?;
+    let temporary = plan.temporary(tools.room.scratch());
+    let places = program::Places { room: &tools.room, checkpoint: checkpoint.as_deref(), temporary };
+    program::environment(&tools.settings, &attempt.task, &tools.facts, places, &mut tools.envp);
+    let rlimits = watch.bound(spec.rlimits.or(tools.settings.rlimits).scaled(attempt.task.memory_scale));
+    let (stdin, rlimits) = (stdin.as_ref().map_or(tools.null.as_fd(), |f| f.as_fd()), program::raw_limits(&rlimits));
+    let give_birth = |leaf: Option<&Leaf>| {
+        spawn::spawn(&Spawn {
+            programs: &programs,
+            argv: &tools.argv,
+            envp: &tools.envp,
+            cwd: &cwd,
+            stdio: [stdin, writers[0].as_fd(), writers[1].as_fd()],
+            cgroup: leaf.map(AsFd::as_fd),
+            rlimits: &rlimits,
+            umask: tools.settings.umask,
+            heeds_quota: watch.needs_quota(),
+            confinement: plan.confinement(),
+        })
+    };
+    let child = birth::into_leaf(&mut tools.leaves, give_birth);
+    match child {
+        Ok(child) => Ok((child, outputs, writers, watch)),
+        Err(error) => {
+            let what = sandbox::failed_step(&error, &cwd.to_string_lossy(), &spec.command[0]);
+            Err(refuse(&what, &error.source))
+        }
+    }
+}
+
+fn make_pipes() -> io::Result<(Outputs, Writers)> {
+    let (out, out_writer) = pipe::pipe()?;
+    let (err, err_writer) = pipe::pipe()?;
+    Ok(([(Stream::Stdout, out), (Stream::Stderr, err)], [out_writer, err_writer]))
+}
+
+/// The kernel's word without Rust's '(os error N)'.
+fn describe(error: &io::Error) -> String {
+    error.raw_os_error().map_or_else(|| error.to_string(), |n| nix::errno::Errno::from_raw(n).desc().to_owned())
+}
