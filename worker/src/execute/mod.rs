@@ -2,6 +2,8 @@
 
 mod birth;
 mod chores;
+#[allow(dead_code, unused_imports, reason = "the calls of the client are on their way")]
+mod docker;
 mod keep;
 mod process;
 mod program;
