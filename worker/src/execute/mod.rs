@@ -2,9 +2,9 @@
 
 mod birth;
 mod chores;
-#[allow(dead_code, unused_imports, reason = "the calls of the client are on their way")]
 mod docker;
 mod keep;
+mod phase;
 mod process;
 mod program;
 mod sandbox;
@@ -14,6 +14,7 @@ mod times;
 mod watch;
 
 pub use chores::Chores;
+pub use docker::{Containers, Moment, attend, nap_ms, remove_ended};
 pub use process::{Attempt, Tools, run};
 pub use program::WorkerFacts;
 pub use sandbox::Sandboxes;
