@@ -61,6 +61,16 @@ pub struct Artifacts {
     pub max_files: u32,
 }
 
+impl Fallback {
+    /// Its name, as people and JSON see it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Refuse => "refuse",
+        }
+    }
+}
+
 impl Default for Docker {
     fn default() -> Self {
         Self {

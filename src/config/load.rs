@@ -295,7 +295,12 @@ fn apply_overrides(loaded: &mut Loaded, overrides: &Overrides, cwd: &Path) -> Re
 /// Fills in the numbers of workers. What nobody said gives way to what somebody did.
 fn fill_in(loaded: &mut Loaded, cpus: u32) {
     let given = |path: &str| loaded.origins.contains_key(path);
-    let counted = given("workers.count");
+    let modes = loaded.config.workers.mode.total();
+    let counted = given("workers.count") || modes.is_some();
+    if let (Some(total), false) = (modes, given("workers.count")) {
+        loaded.config.workers.count = total;
+    }
+    let given = |path: &str| loaded.origins.contains_key(path);
     let (min_given, max_given) = (given("workers.scaling.minCount"), given("workers.scaling.maxCount"));
     let workers = &mut loaded.config.workers;
     let scaling = &mut workers.scaling;
@@ -325,7 +330,13 @@ fn finish(loaded: &mut Loaded, cpus: u32) -> Result<(), ConfigError> {
     let codes = (retry.on_codes.iter().count() as u128, retry.except_codes.is_empty());
     let (beat, silence) = (workers.heartbeat_interval.as_millis(), workers.heartbeat_timeout.as_millis());
     // Each rule: whether it holds, the key that it is about with its value, the other key, and what is expected.
+    let modes = workers.mode.total().unwrap_or(workers.count);
     let rules = [
+        (
+            workers.count == modes,
+            ("workers.count", workers.count.to_string(), "workers.mode"),
+            format!("the sum of the numbers in workers.mode ({}), {modes},", workers.mode),
+        ),
         (
             workers.count <= workers.max_count,
             ("workers.count", workers.count.to_string(), "workers.maxCount"),

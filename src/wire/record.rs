@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::types::{PoolState, ScalingMode, TaskCounts, Waiting, WorkerStatus};
-use super::{CgroupRecord, LiveRecord, SCHEMA, Stamp, UsageRecord};
+use super::{CgroupRecord, EngineRecord, LiveRecord, ModeCounts, SCHEMA, Stamp, UsageRecord};
 
 /// `acode worker status --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,6 +31,9 @@ pub struct StatusRecord {
     pub cgroup: Option<CgroupRecord>,
     /// Whether the queue can be written.
     pub queue: QueueRecord,
+    /// How it stands with the container engine, if it has docker workers.
+    #[serde(default)]
+    pub docker: Option<EngineRecord>,
     /// The address on which metrics are served over HTTP, if they are.
     #[serde(default)]
     pub metrics_listen: Option<String>,
@@ -82,6 +85,9 @@ pub struct WorkerCounts {
     /// Who decides how many there shall be.
     #[serde(default)]
     pub scaling: ScalingMode,
+    /// All that live, by their mode.
+    #[serde(default)]
+    pub modes: ModeCounts,
 }
 
 /// What a pool uses, in a [`StatusRecord`].

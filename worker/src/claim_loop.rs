@@ -19,7 +19,9 @@ use crate::sys::cgroup::Leaves;
 use crate::sys::spawn::CStringArray;
 use crate::sys::{clock, pipe, process, signal, spawn};
 use crate::task::{Assignment, Class, Verdict};
-use crate::wire::{EXIT_BOOT_FAILED, EXIT_ORPHANED, Finished, Inherited, Line, LineClosed, Order, Report, SPILLED};
+use crate::wire::{
+    EXIT_BOOT_FAILED, EXIT_ORPHANED, Finished, Inherited, Line, LineClosed, Order, Report, SPILLED, WorkerMode,
+};
 
 /// Lives a worker's life and returns its exit code. `user_namespace` is for its tasks' sandboxes.
 pub fn live(inherited: Inherited, user_namespace: Option<OwnedFd>) -> i32 {
@@ -28,7 +30,7 @@ pub fn live(inherited: Inherited, user_namespace: Option<OwnedFd>) -> i32 {
     process::set_name(&name);
     let mut line = Line::new(orders, reports);
     failpoint!("worker.boot");
-    let joined = become_worker(&line).and_then(|()| join_table(table, birth.row));
+    let joined = become_worker(&line).and_then(|()| join_table(table, birth.row, birth.mode));
     let claimer = match joined {
         Ok(claimer) => claimer,
         Err(error) => return boot_failed(&mut line, &error.to_string()),
@@ -102,9 +104,10 @@ fn usable_leaves(base: OwnedFd) -> Option<Leaves> {
     spawn::can_be_born_into(leaves.current().as_fd()).then_some(leaves)
 }
 
-fn join_table(table: OwnedFd, row: u16) -> io::Result<Claimer> {
+fn join_table(table: OwnedFd, row: u16, mode: WorkerMode) -> io::Result<Claimer> {
     let region = Arc::new(Region::open(table)?);
-    Claimer::new(region, row, &[Class::Any, Class::Process]).map_err(io::Error::other)
+    let classes: Vec<Class> = Class::ALL.into_iter().filter(|class| mode.takes(*class)).collect();
+    Claimer::new(region, row, &classes).map_err(io::Error::other)
 }
 
 fn boot_failed(line: &mut Line, why: &str) -> i32 {
