@@ -373,6 +373,11 @@ fn finish(loaded: &mut Loaded, cpus: u32) -> Result<(), ConfigError> {
             format!("at most workers.scaling.maxCount, {},", scaling.max_count),
         ),
         (
+            scaling.enabled != Switch::On || scaling.min_count >= workers.mode.kinds(),
+            ("workers.scaling.minCount", scaling.min_count.to_string(), "workers.mode"),
+            format!("at least {}, a worker of each mode of workers.mode,", workers.mode.kinds()),
+        ),
+        (
             scaling.max_count <= workers.max_count,
             ("workers.scaling.maxCount", scaling.max_count.to_string(), "workers.maxCount"),
             format!("at most workers.maxCount, {},", workers.max_count),

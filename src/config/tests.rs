@@ -230,6 +230,8 @@ fn the_numbers_of_the_modes_say_how_many_workers_there_are() {
     assert_eq!(workers("workers: {mode: docker}").scaling.enabled, Switch::On, "without numbers the load decides");
     insta::assert_snapshot!(error("workers: {mode: 'process:4,docker:2', count: 5}"), @"acode.yaml:1:17: workers.mode is process:4,docker:2, 6 workers in all: workers.count is 5 (acode.yaml:1:46); they must agree, or one be left out");
     insta::assert_snapshot!(error("workers: {mode: 'process:4,docker:2', maxCount: 5}"), @"acode.yaml:1:17: workers.mode is process:4,docker:2, 6 workers in all: at most workers.maxCount, 5, is expected");
+    let alone = "workers: {mode: 'process:4,docker:2', scaling: {enabled: true, minCount: 1}}";
+    insta::assert_snapshot!(error(alone), @"acode.yaml:1:74: workers.scaling.minCount is 1: at least 2, a worker of each mode of workers.mode, is expected");
     let mut bench = Bench::new("workers: {mode: 'process:4,docker:2'}");
     bench.overrides.count = Some(4);
     insta::assert_snapshot!(bench.error(), @"acode.yaml:1:17: workers.mode is process:4,docker:2, 6 workers in all: workers.count is 4 (--count); they must agree, or one be left out");
