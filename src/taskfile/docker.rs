@@ -67,7 +67,7 @@ pub(super) fn read(docker: &mut Option<Docker>, node: &Node<'_>, folder: &Path) 
         let name = || match node.is_null() {
             true => Ok(None),
             false if Docker::is_name(node.as_text(&path)?) => Ok(Some(node.as_text(&path)?.to_owned())),
-            false => Err(node.refused(&path, "a name without spaces that does not begin with a dash")),
+            false => Err(node.refused(&path, Docker::NAME)),
         };
         match key.as_ref() {
             "image" => own.image = name()?,

@@ -136,6 +136,9 @@ impl Docker {
         "tty",
     ];
 
+    /// What a value of an option must be, in words.
+    pub const NAME: &'static str = "a name without spaces that does not begin with a dash";
+
     /// Whether this can be a value of an option: a text that begins with a dash would be an option itself.
     pub fn is_name(text: &str) -> bool {
         !text.is_empty() && !text.starts_with('-') && !text.contains(|c: char| c.is_whitespace() || c == '\0')
@@ -164,7 +167,7 @@ impl Docker {
         for (field, text) in texts {
             if text.as_deref().is_some_and(|text| !Self::is_name(text)) {
                 let value = text.as_deref().unwrap_or_default().escape_debug().to_string();
-                return Err(SpecError::OutOfRange { field, value: format!("'{value}'"), expected: "a name" });
+                return Err(SpecError::OutOfRange { field, value: format!("'{value}'"), expected: Self::NAME });
             }
         }
         if self.entrypoint.iter().chain(&self.args).any(|text| text.contains('\0')) {
