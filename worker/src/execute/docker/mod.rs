@@ -14,12 +14,14 @@ mod limits;
 mod mounts;
 mod name;
 mod refused;
+mod words;
 
 pub use breaker::{Breaker, Change, Event, State};
 pub use cgroup::{ContainerCgroup, Hint, Reading, device_path, is_unified};
 pub use command::{Bind, Request, command_line, unheld};
 pub use environment::{EnvFile, Variables, pool_variables};
 pub use inspect::{INSPECT, InspectError, Inspected};
-pub use judge::{Cause, Decision, Evidence, Known, judge, refusal_words};
+pub use judge::{Cause, Decision, Evidence, Known, judge};
 pub use name::{Client, ContainerId, container_name};
 pub use refused::Refused;
+pub use words::{Speaker, Words};
