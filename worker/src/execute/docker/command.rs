@@ -262,8 +262,11 @@ fn check_argument(argument: &str) -> Result<(), Refused> {
     if name == "label" && value.is_none_or(|label| label.starts_with(LABELS)) {
         return Err(Refused::ArgumentReserved(argument.to_owned()));
     }
-    match HAVE_KEYS.iter().find(|(option, _)| *option == name) {
-        Some((_, key)) => Err(Refused::ArgumentHasKey { argument: argument.to_owned(), key }),
+    // A volume that is a place of the host is a mount, for which there are other rules.
+    let is_place = name == "volume" && value.is_none_or(|volume| volume.starts_with(['/', '.', '~']));
+    let key = HAVE_KEYS.iter().find(|(option, _)| *option == name).map(|(_, key)| *key);
+    match key.or(is_place.then_some("docker.mounts")) {
+        Some(key) => Err(Refused::ArgumentHasKey { argument: argument.to_owned(), key }),
         None => Ok(()),
     }
 }

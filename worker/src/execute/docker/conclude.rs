@@ -9,10 +9,11 @@ use super::availability::probe;
 use super::container::Container;
 use super::engine::{CallError, call};
 use super::inspect::{INSPECT, Inspected};
-use super::judge::{Decision, Evidence, Known, judge, refusal_words};
+use super::judge::{Decision, Evidence, Known, judge};
 use super::marks;
 use super::meter::Meter;
 use super::removal::{remove, remove_of_task};
+use super::words::Words;
 use crate::failpoint;
 use crate::sys::tree::Ended;
 use crate::task::Verdict;
@@ -77,7 +78,7 @@ impl Container {
             // A client that vanished without a word is as good as killed.
             None => {
                 let client = client.unwrap_or(Ended::Signalled { signal: libc::SIGKILL, core_dumped: false });
-                let words = refusal_words(&String::from_utf8_lossy(self.last_words()));
+                let words = Words::of(&String::from_utf8_lossy(self.last_words()));
                 self.judge(tools, &state, client, &words, id.is_none())
             }
         };
@@ -98,7 +99,7 @@ impl Container {
         tools: &mut Tools,
         state: &State,
         client: Ended,
-        words: &str,
+        words: &Words,
         nameless: bool,
     ) -> (Verdict, Rest) {
         let container = match state {
@@ -107,7 +108,7 @@ impl Container {
             State::Unknown(_) => Known::Unknown,
         };
         let evidence = Evidence { client, container, oom_kills: self.meter.oom_kills(), words };
-        tools.containers.name_taken = nameless && words.contains(NAME_TAKEN);
+        tools.containers.name_taken = nameless && words.text.contains(NAME_TAKEN);
         // A killed client may have asked for a container that comes only now.
         let unheard = nameless && matches!(client, Ended::Signalled { .. });
         let rest = rest_of(state, unheard);

@@ -11,8 +11,14 @@ pub const INSPECT: [&str; 5] = ["inspect", "--type", "container", "--format", "{
 
 /// What the client printed is not what it should be.
 #[derive(Debug, thiserror::Error)]
-#[error("what the container engine says of a container cannot be read")]
-pub struct InspectError(#[from] serde_json::Error);
+pub enum InspectError {
+    /// A line is not JSON, or not of this form.
+    #[error("what the container engine says of a container cannot be read")]
+    Form(#[from] serde_json::Error),
+    /// A line is of no container.
+    #[error("the container engine says something of a container without an id")]
+    NoId,
+}
 
 /// One container.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -106,8 +112,13 @@ impl Inspected {
     /// # Errors
     /// A line is not the JSON of a container.
     pub fn read(text: &str) -> Result<Vec<Self>, InspectError> {
-        let lines = text.lines().filter(|line| !line.trim_ascii().is_empty());
-        Ok(lines.map(serde_json::from_str).collect::<Result<_, _>>()?)
+        // Without any container the client prints an empty list before it says so.
+        let lines = text.lines().map(str::trim_ascii).filter(|line| !line.is_empty() && *line != "[]");
+        let all = lines.map(serde_json::from_str).collect::<Result<Vec<Self>, _>>()?;
+        if all.iter().any(|container| container.id.is_empty()) {
+            return Err(InspectError::NoId);
+        }
+        Ok(all)
     }
 
     /// A label's value.

@@ -5,6 +5,7 @@
 //! caller knows of those.
 
 use super::inspect::{ContainerState, Inspected};
+use super::words::{Speaker, Words};
 use crate::sys::tree::Ended;
 use crate::task::Verdict;
 
@@ -17,12 +18,8 @@ const NOT_FOUND: i32 = 127;
 const LOST: i32 = 1;
 /// A process ended by SIGKILL, as a shell, an init and an engine tell it.
 const KILLED: i32 = 137;
-/// Codes that an engine writes down for containers which it finds dead, or kills, when it comes back: SIGKILL, SIGTERM,
-/// and one that nobody has seen.
-const ENGINE_CODES: [i32; 3] = [KILLED, 143, 255];
-/// The most letters that are kept of what the client said.
-const WORDS_MAX: usize = 400;
-
+/// What engines write down when nobody has seen the end.
+const UNSEEN: i32 = 255;
 /// What the client says when it was not the task's fault, in small letters.
 const ENGINE_WORDS: [&str; 16] = [
     "cannot connect to the docker daemon",
@@ -64,8 +61,8 @@ pub struct Evidence<'e> {
     /// Processes killed for want of memory that the container's cgroup was seen to have counted. The last reading may be
     /// older than the kill, so nothing follows from 0.
     pub oom_kills: Option<u64>,
-    /// What the client said ([`refusal_words`]). The task's own words are among it if it was started.
-    pub words: &'e str,
+    /// What was said at the end of standard error, and by whom.
+    pub words: &'e Words,
 }
 
 /// What follows.
@@ -131,10 +128,10 @@ pub fn judge(evidence: &Evidence<'_>) -> Decision {
     match (evidence.container, evidence.client) {
         (Known::Container(container), _) if container.state.is_running() => Decision::StillRunning,
         (Known::Container(container), client) if container.state.has_started() => {
-            Decision::Verdict(of_finished(&container.state, client, evidence.oom_kills))
+            of_finished(&container.state, client, evidence)
         }
         (_, Ended::Exited(0)) => Decision::Verdict(Verdict::Exited { code: 0 }),
-        (Known::Container(container), client) => of_never_started(&container.state, client, evidence.words),
+        (Known::Container(container), client) => of_never_started(&container.state, client, &evidence.words.text),
         (Known::Absent | Known::Unknown, Ended::Signalled { signal, .. }) => engine_failed(format!(
             "the docker client was killed by {} before its container had ended",
             signal_name(signal)
@@ -143,23 +140,31 @@ pub fn judge(evidence: &Evidence<'_>) -> Decision {
     }
 }
 
-/// The verdict on a container that ran and has ended.
-fn of_finished(state: &ContainerState, client: Ended, oom_kills: Option<u64>) -> Verdict {
-    let code = i32::try_from(state.exit_code).unwrap_or(ENGINE_CODES[2]);
+/// What follows from a container that ran and has ended.
+fn of_finished(state: &ContainerState, client: Ended, evidence: &Evidence<'_>) -> Decision {
+    // What is no exit code is what nobody has seen.
+    let code = i32::try_from(state.exit_code).unwrap_or(UNSEEN);
     // The engine is told of want of memory anywhere above the container too, so its word needs a killed process with it.
     let by_engine = state.oom_killed && code == KILLED;
-    if code != 0 && (by_engine || oom_kills.is_some_and(|kills| kills > 0)) {
-        return Verdict::OutOfMemory;
+    if code != 0 && (by_engine || evidence.oom_kills.is_some_and(|kills| kills > 0)) {
+        return Decision::Verdict(Verdict::OutOfMemory);
     }
-    let lost = match client {
+    // An engine that comes back ends the containers that it finds, by SIGTERM: then even an exit code of 0 is not the end
+    // that the task was going for, and its output since then is lost anyway.
+    let is_lost = match client {
         Ended::Signalled { .. } => true,
         Ended::Exited(own) => own != code && matches!(own, LOST | REFUSED),
     };
-    if lost && ENGINE_CODES.contains(&code) {
-        let why = format!("the container was ended behind its client's back (its exit code is {code})");
-        return Verdict::EngineFailed { why };
+    if is_lost {
+        return engine_failed(format!("the container lost its client, and has ended with {code} since then"));
     }
-    Verdict::Exited { code }
+    // The init in the container is what executes the program, and has started by then. Its words are the last.
+    let why = || evidence.words.text.clone();
+    match (evidence.words.speaker, code) {
+        (Speaker::Init, NOT_EXECUTABLE) => Decision::NeverStarted { cause: Cause::NotExecutable, why: why() },
+        (Speaker::Init, NOT_FOUND) => Decision::NeverStarted { cause: Cause::NotFound, why: why() },
+        (Speaker::Init | Speaker::Client | Speaker::Nobody, _) => Decision::Verdict(Verdict::Exited { code }),
+    }
 }
 
 /// What follows from a container that was made and not started.
@@ -184,11 +189,12 @@ fn of_never_started(state: &ContainerState, client: Ended, words: &str) -> Decis
 /// What follows from the client's exit code alone, which is not 0.
 fn of_nothing(code: i32, evidence: &Evidence<'_>) -> Decision {
     let is_absent = evidence.container == Known::Absent;
-    let why = || or_else(evidence.words, || format!("the docker client exited with {code} and left no container"));
+    let why =
+        || or_else(&evidence.words.text, || format!("the docker client exited with {code} and left no container"));
     match code {
-        REFUSED | NOT_EXECUTABLE | NOT_FOUND if blames_engine(evidence.words) => engine_failed(why()),
+        REFUSED | NOT_EXECUTABLE | NOT_FOUND if blames_engine(&evidence.words.text) => engine_failed(why()),
         REFUSED | NOT_EXECUTABLE | NOT_FOUND => Decision::EngineMaybeAtFault { why: why() },
-        LOST if !is_absent => engine_failed(or_else(evidence.words, || {
+        LOST if !is_absent => engine_failed(or_else(&evidence.words.text, || {
             "the docker client exited with 1, and the engine does not say why".to_owned()
         })),
         _ if evidence.oom_kills.is_some_and(|kills| kills > 0) => Decision::Verdict(Verdict::OutOfMemory),
@@ -211,22 +217,4 @@ fn blames_engine(words: &str) -> bool {
 
 fn signal_name(signal: i32) -> &'static str {
     nix::sys::signal::Signal::try_from(signal).map_or("a signal", |signal| signal.as_str())
-}
-
-/// What the client itself says in the last of its standard error, without what is for people at a terminal: the last
-/// line by which docker or podman begins a complaint, and what follows it. Empty if there is none.
-pub fn refusal_words(stderr: &str) -> String {
-    const HEADS: [&str; 3] = ["docker: ", "Error: ", "Error response from daemon: "];
-    const TAILS: [&str; 2] = ["See 'docker run --help'", "Run 'docker run --help'"];
-    let mut words = String::new();
-    for line in stderr.lines().map(str::trim) {
-        if let Some(head) = HEADS.iter().find(|head| line.starts_with(*head)) {
-            words.clear();
-            words.push_str(&line[head.len()..]);
-        } else if !words.is_empty() && !line.is_empty() && !TAILS.iter().any(|tail| line.starts_with(tail)) {
-            words.push(' ');
-            words.push_str(line);
-        }
-    }
-    words.chars().take(WORDS_MAX).collect::<String>().trim().to_owned()
 }
