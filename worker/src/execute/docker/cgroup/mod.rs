@@ -49,7 +49,7 @@ impl ContainerCgroup {
         // On a hybrid host containers have their controllers in v1.
         let hierarchy = match mounts.v1_of(id, hint) {
             Some(groups) => Hierarchy::V1(groups),
-            None => Hierarchy::V2(Group::open(mounts.v2_of(id, hint)?)?),
+            None => Hierarchy::V2(Group::new(mounts.v2_of(id, hint)?)),
         };
         Some(Self { hierarchy })
     }

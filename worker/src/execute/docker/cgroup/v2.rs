@@ -10,19 +10,21 @@ use super::reading::{Back, Reading, compare};
 use crate::sys::cgroup::{CPU_PERIOD_US, Leaf};
 use crate::task::Limits;
 
-/// The cgroup by its directory.
+/// The cgroup by its path. Opened anew for each look: its files may come one after the other, and go all at once.
 #[derive(Debug)]
 pub(super) struct Group {
     path: PathBuf,
-    leaf: Leaf,
 }
 
 impl Group {
+    pub fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+
     /// Opens what is there; makes nothing.
-    pub fn open(path: PathBuf) -> Option<Self> {
+    fn leaf(&self) -> Option<Leaf> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let leaf = Leaf::from_fd(open(&path, flags, Mode::empty()).ok()?);
-        Some(Self { path, leaf })
+        Some(Leaf::from_fd(open(&self.path, flags, Mode::empty()).ok()?))
     }
 
     pub fn path(&self) -> &Path {
@@ -30,8 +32,9 @@ impl Group {
     }
 
     pub fn reading(&self) -> Reading {
-        let gauges = self.leaf.gauges();
-        let (cpu, io) = (gauges.cpu(), gauges.io());
+        let Some(leaf) = self.leaf() else { return Reading::default() };
+        let gauges = leaf.gauges();
+        let (cpu, io, pids) = (gauges.cpu(), gauges.io(), gauges.pids());
         Reading {
             cpu_us: cpu.map(|cpu| cpu.usage_us),
             user_us: cpu.map(|cpu| cpu.user_us),
@@ -39,12 +42,12 @@ impl Group {
             throttled_us: cpu.and_then(|cpu| cpu.throttled_us),
             memory: gauges.memory(),
             peak_memory: gauges.memory_peak(),
-            pids: gauges.pids(),
+            pids,
             peak_pids: gauges.pids_peak(),
             read_bytes: io.map(|io| io.read_bytes),
             written_bytes: io.map(|io| io.written_bytes),
-            oom_kills: self.leaf.memory_events().map(|events| events.oom_kill),
-            refused_pids: gauges.pids().map(|_| self.leaf.refused_pids()),
+            oom_kills: leaf.memory_events().map(|events| events.oom_kill),
+            refused_pids: pids.map(|_| leaf.refused_pids()),
         }
     }
 
@@ -89,17 +92,16 @@ impl Group {
 
     pub fn is_populated(&self) -> bool {
         // A cgroup that cannot be read is gone.
-        self.leaf.is_populated().unwrap_or(false)
+        self.leaf().is_some_and(|leaf| leaf.is_populated().unwrap_or(false))
     }
 
     pub fn kill(&self) -> io::Result<()> {
-        match self.leaf.kill() {
+        let Some(leaf) = self.leaf() else { return Ok(()) };
+        match leaf.kill() {
+            // Gone meanwhile.
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
             // Before Linux 5.14 there is no such file.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && self.path.is_dir() => {
-                super::v1::kill_below(&self.path)
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => super::v1::kill_below(&self.path),
             killed => killed,
         }
     }
