@@ -11,7 +11,7 @@ use super::super::watch::Settled;
 use super::cgroup::{ContainerCgroup, Hint, Reading};
 use super::name::ContainerId;
 use crate::sys::clock;
-use crate::task::{HeldLimit, Hold, Limits, Usage};
+use crate::task::{HeldLimit, Hold, Limits, Usage, Verdict};
 
 /// The time between the first two looks, in nanoseconds; it doubles with each further one.
 const LOOK_NS: u64 = 10_000_000;
@@ -139,6 +139,11 @@ impl Meter {
         self.reading.settle(&mut settled.usage);
         if self.held.is_empty() {
             self.held = unseen(&self.limits);
+        }
+        if settled.verdict == Verdict::OutOfMemory {
+            // The engine has said so when the cgroup was gone.
+            self.reading.oom_kills = self.reading.oom_kills.max(Some(1));
+            settled.usage.oom_kills = self.reading.oom_kills;
         }
         self.reading.mark_exceeded(&mut self.held);
         settled.limits.splice(0..0, self.held);
