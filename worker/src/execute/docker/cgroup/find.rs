@@ -19,8 +19,9 @@ pub struct Hint<'h> {
     pub parent: &'h str,
 }
 
-/// Controllers that are looked at in v1. A container has a cgroup in the hierarchy of each.
-pub(super) const CONTROLLERS: [&str; 5] = ["memory", "cpu", "cpuacct", "pids", "blkio"];
+/// Controllers that are looked at in v1, the one first that every host has. A container has a cgroup in the hierarchy of
+/// each.
+pub(super) const CONTROLLERS: [&str; 5] = ["pids", "memory", "cpu", "cpuacct", "blkio"];
 /// Folders below which engines put their own, as the drivers of docker and podman name them.
 const HOMES: [&str; 4] = ["", "system.slice", "machine.slice", "user.slice"];
 
@@ -68,6 +69,8 @@ impl Mounts {
                 _ => {}
             }
         }
+        let rank = |name: &str| CONTROLLERS.iter().position(|controller| *controller == name);
+        found.v1.sort_by_key(|(controller, ..)| rank(controller));
         found
     }
 
@@ -80,23 +83,21 @@ impl Mounts {
 
     /// The container's cgroups in v1.
     pub fn v1_of(&self, id: &ContainerId, hint: Hint<'_>) -> Option<Groups> {
-        let mut found = Vec::new();
-        let mut known: Option<PathBuf> = None;
-        for (controller, mount, own) in &self.v1 {
-            // Where it is in one hierarchy, there it is in the others as a rule.
-            let again = known.iter().map(|relative| mount.join(relative)).find(|path| path.is_dir());
-            let searched = || candidates(mount, own, id, hint.parent).into_iter().find(|path| path.is_dir());
-            let path = again.or_else(searched).or_else(|| self.by_pid(mount, Some(controller), id, hint.pid));
-            if let Some(relative) = path.as_deref().and_then(|path| path.strip_prefix(mount).ok()) {
-                known = Some(relative.to_owned());
-            }
-            found.push((*controller, mount, path));
-        }
-        let known = known?;
+        // In one hierarchy it is searched for, so that searching in vain, which is done again and again, costs little.
+        let (first, others) = self.v1.split_first()?;
+        let search = |(controller, mount, own): &(&'static str, PathBuf, PathBuf)| {
+            let places = candidates(mount, own, id, hint.parent).into_iter();
+            places.chain(self.by_pid(mount, Some(controller), id, hint.pid)).find(|path| path.is_dir())
+        };
+        let path = search(first)?;
+        let relative = path.strip_prefix(&first.1).ok()?.to_owned();
         let mut groups = Groups::default();
-        for (controller, mount, path) in found {
+        groups.put(first.0, path);
+        for hierarchy in others {
             // They are made one after the other, so what is not there yet may come.
-            groups.put(controller, path.unwrap_or_else(|| mount.join(&known)));
+            let expected = hierarchy.1.join(&relative);
+            let found = if expected.is_dir() { None } else { search(hierarchy) };
+            groups.put(hierarchy.0, found.unwrap_or(expected));
         }
         Some(groups)
     }
@@ -298,7 +299,7 @@ mod tests {
         let row = |controller, point: &str, own: &str| (controller, PathBuf::from(point), PathBuf::from(own));
         let joint = "/sys/fs/cgroup/cpu,cpuacct";
         let expected =
-            [row("cpu", joint, "/"), row("cpuacct", joint, "/"), row("memory", "/sys/fs/cgroup/memory", "/box")];
+            [row("memory", "/sys/fs/cgroup/memory", "/box"), row("cpu", joint, "/"), row("cpuacct", joint, "/")];
         assert_eq!(found.v1, expected);
     }
 }

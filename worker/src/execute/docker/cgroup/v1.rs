@@ -47,10 +47,13 @@ impl Groups {
         let io = read(self.blkio.as_deref(), "blkio.throttle.io_service_bytes_recursive")
             .or_else(|| read(self.blkio.as_deref(), "blkio.throttle.io_service_bytes"));
         let nanos = |file| number(cpu, file).map(|nanos| nanos / 1_000);
+        let cpu_us = nanos("cpuacct.usage");
+        let parts = cpu_us.zip(nanos("cpuacct.usage_user")).zip(nanos("cpuacct.usage_sys"));
+        let parts = parts.map(|((all, user), system)| divide(all, user, system));
         Reading {
-            cpu_us: nanos("cpuacct.usage"),
-            user_us: nanos("cpuacct.usage_user"),
-            system_us: nanos("cpuacct.usage_sys"),
+            cpu_us,
+            user_us: parts.map(|(user, _)| user),
+            system_us: parts.map(|(_, system)| system),
             throttled_us: named(self.cpu.as_deref(), "cpu.stat", "throttled_time").map(|nanos| nanos / 1_000),
             memory: number(memory, "memory.usage_in_bytes"),
             peak_memory: number(memory, "memory.max_usage_in_bytes"),
@@ -154,6 +157,14 @@ fn number(folder: Option<&Path>, file: &str) -> Option<u64> {
 fn named(folder: Option<&Path>, file: &str, name: &str) -> Option<u64> {
     let text = read(folder, file)?;
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim_ascii().parse().ok())
+}
+
+/// Divides CPU time that was counted exactly by two parts that were counted at the clock's ticks.
+fn divide(all: u64, user: u64, system: u64) -> (u64, u64) {
+    let both = u128::from(user) + u128::from(system);
+    // The part of a whole is not larger than it.
+    let user = u64::try_from(u128::from(all) * u128::from(user) / both.max(1)).unwrap_or(all);
+    (user, all - user)
 }
 
 /// Bytes over all devices, in lines of `MAJOR:MINOR Read BYTES`.

@@ -106,3 +106,74 @@ impl Group {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A cgroup that is a folder of files.
+    fn group(files: &[(&str, &str)]) -> (tempfile::TempDir, Group) {
+        let folder = tempfile::tempdir().unwrap();
+        for (file, text) in files {
+            std::fs::write(folder.path().join(file), text).unwrap();
+        }
+        let group = Group::new(folder.path().to_owned());
+        (folder, group)
+    }
+
+    #[test]
+    fn what_comes_late_is_read_and_what_is_gone_says_nothing() {
+        let (folder, group) = group(&[("cpu.stat", "usage_usec 30\nuser_usec 20\nsystem_usec 10\n")]);
+        assert_eq!((group.reading().cpu_us, group.reading().memory), (Some(30), None));
+        for (file, text) in [
+            ("memory.current", "4096\n"),
+            ("memory.events", "max 3\noom_kill 2\n"),
+            ("pids.current", "3\n"),
+            ("pids.events", "max 4\n"),
+            ("io.stat", "8:0 rbytes=5 wbytes=2 rios=9\n"),
+            ("cgroup.events", "populated 1\nfrozen 0\n"),
+        ] {
+            std::fs::write(folder.path().join(file), text).unwrap();
+        }
+        let all = group.reading();
+        assert_eq!((all.memory, all.oom_kills, all.pids, all.refused_pids), (Some(4096), Some(2), Some(3), Some(4)));
+        assert_eq!((all.read_bytes, all.written_bytes, all.peak_pids), (Some(5), Some(2), None));
+        assert!(group.is_populated());
+        folder.close().unwrap();
+        assert_eq!(group.reading(), Reading::default());
+        assert!(!group.is_populated() && group.kill().is_ok());
+    }
+
+    #[test]
+    fn a_limit_is_held_only_if_it_reads_as_it_was_asked_for() {
+        let wanted = Limits {
+            memory_mb: Some(64),
+            swap_mb: Some(0),
+            cpu_percent: Some(50),
+            cpu_weight: Some(50),
+            pids: Some(20),
+            io_write_bytes: Some(1 << 20),
+            ..Limits::default()
+        };
+        let (_folder, held) = group(&[
+            ("memory.max", "67108864\n"),
+            ("memory.swap.max", "0\n"),
+            ("cpu.max", "25000 50000\n"),
+            ("cpu.weight", "50\n"),
+            ("pids.max", "20\n"),
+            ("io.max", "254:0 rbps=max wbps=1048576 riops=max wiops=max\n"),
+        ]);
+        let (_folder, loose) = group(&[
+            ("memory.max", "max\n"),
+            ("cpu.max", "max 100000\n"),
+            ("cpu.weight", "100\n"),
+            ("pids.max", "max\n"),
+            ("io.max", "8:0 rbps=max wbps=1048576 riops=max wiops=max\n"),
+        ]);
+        for key in ["memoryMb", "swapMb", "cpuPercent", "cpuWeight", "pids", "ioWriteBytes"] {
+            assert!(held.limit(key, &wanted, Some("254:0")).unwrap().is_ok(), "{key}");
+            assert!(loose.limit(key, &wanted, Some("254:0")).unwrap().is_err(), "{key}");
+        }
+        assert_eq!((held.limit("diskMb", &wanted, None), held.limit("ioReadBytes", &wanted, None)), (None, None));
+    }
+}
