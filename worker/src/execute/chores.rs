@@ -20,7 +20,10 @@ pub struct Chores {
 impl Chores {
     /// Notes what is to be done.
     pub fn add(&mut self, chore: Chore) {
-        self.waiting.push(chore);
+        // One look for what nobody owns is as good as several.
+        if chore != Chore::Containers || !self.waiting.contains(&chore) {
+            self.waiting.push(chore);
+        }
     }
 
     /// Does what is to be done, with a sign of life after each piece of it.

@@ -144,7 +144,7 @@ impl Container {
             (Rest::Nothing, _) => (true, true),
             (Rest::Ended, Some(id)) => {
                 tools.containers.ended.note(task, id.clone(), !verdict.is_success());
-                (false, true)
+                return Concluded { verdict, leaked: false, meter: self.meter };
             }
             (Rest::Running, Some(id)) => self.end_running(tools, id),
             // An engine that gives no answer is not asked again and again.
@@ -157,8 +157,9 @@ impl Container {
         let Self { mark, meter, .. } = self;
         // Its lock goes first, for one that is held is not removed.
         drop(mark);
-        if is_gone {
-            marks::remove(&tools.settings.docker.folder, task, id.as_deref());
+        match is_gone {
+            true => marks::remove(&tools.settings.docker.folder, task, id.as_deref()),
+            false => tools.containers.ended.note_stubborn(task, id),
         }
         Concluded { verdict, leaked: !is_gone && !is_dead, meter }
     }

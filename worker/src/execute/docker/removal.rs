@@ -10,7 +10,7 @@ use super::engine::{CallError, call};
 use super::marks;
 use crate::failpoint;
 use crate::sys::clock;
-use crate::task::{TaskId, WorkerId};
+use crate::task::{Isolation, TaskId, WorkerId};
 
 /// So many ended containers are removed at once, whatever else there is to do.
 const BATCH: usize = 16;
@@ -36,32 +36,45 @@ pub enum Moment {
     Leaving,
 }
 
-/// The containers of this worker that have ended and are still there.
+/// The containers of this worker that have ended, or should have, and are still there.
 #[derive(Debug, Default)]
 pub struct Ended {
-    waiting: Vec<(TaskId, String)>,
+    waiting: Vec<Left>,
     urgent: bool,
     not_before_ns: u64,
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Left {
+    task: TaskId,
+    /// Its id; nothing if there may be one that nobody was told of.
+    container: Option<String>,
 }
 
 impl Ended {
     /// Notes one; `urgent` if its task may come again.
     pub fn note(&mut self, task: TaskId, container: String, urgent: bool) {
-        if self.waiting.len() < REMEMBERED_MAX {
-            self.waiting.push((task, container));
-        }
+        self.add(Left { task, container: Some(container) });
         self.urgent |= urgent;
+    }
+
+    /// Notes one that could not be removed now.
+    pub fn note_stubborn(&mut self, task: TaskId, container: Option<String>) {
+        self.add(Left { task, container });
+        (self.urgent, self.not_before_ns) = (true, clock::monotonic_ns().saturating_add(PAUSE_NS));
+    }
+
+    fn add(&mut self, left: Left) {
+        if self.waiting.len() < REMEMBERED_MAX {
+            self.waiting.push(left);
+        }
     }
 
     /// For how long at the most an idle worker may sleep, in milliseconds.
     pub fn nap_ms(&self, now_ns: u64) -> Option<u64> {
         let pause_ms = self.not_before_ns.saturating_sub(now_ns).div_ceil(1_000_000);
         (!self.waiting.is_empty()).then(|| pause_ms.max(IDLE_MS))
-    }
-
-    /// Whether there is nothing.
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
     }
 
     fn is_due(&self, moment: Moment, now_ns: u64) -> bool {
@@ -73,16 +86,19 @@ impl Ended {
     }
 }
 
-/// Removes the containers that have ended, if it is time to.
+/// Removes the containers that have ended, if it is time to, and the engine is there to do it.
 pub fn remove_ended(tools: &mut Tools, moment: Moment) {
-    while !tools.containers.ended.is_empty() && tools.containers.ended.is_due(moment, clock::monotonic_ns()) {
+    while !tools.containers.ended.waiting.is_empty()
+        && tools.containers.availability.is_up()
+        && tools.containers.ended.is_due(moment, clock::monotonic_ns())
+    {
         let ended = &mut tools.containers.ended;
         let count = ended.waiting.len().min(BATCH);
         let batch: Vec<_> = ended.waiting.drain(..count).collect();
         failpoint!("docker.before-remove");
         let left = remove_marked(tools, batch);
         let ended = &mut tools.containers.ended;
-        ended.urgent &= !ended.waiting.is_empty();
+        ended.urgent &= !ended.waiting.is_empty() || !left.is_empty();
         if !left.is_empty() {
             ended.waiting.extend(left);
             ended.not_before_ns = clock::monotonic_ns().saturating_add(PAUSE_NS);
@@ -92,22 +108,40 @@ pub fn remove_ended(tools: &mut Tools, moment: Moment) {
 }
 
 /// Removes these containers with their marks; gives back those that could not be removed.
-fn remove_marked(tools: &mut Tools, batch: Vec<(TaskId, String)>) -> Vec<(TaskId, String)> {
-    let ids: Vec<&str> = batch.iter().map(|(_, id)| id.as_str()).collect();
-    let all_gone = remove(tools, &ids);
-    let (mut left, mut hopeless) = (Vec::new(), false);
-    for (task, id) in batch {
-        // With one that will not go, each by itself; without any answer, none.
-        hopeless |= matches!(all_gone, Err(CallError::TimedOut { .. } | CallError::NotRun { .. }));
-        let gone = all_gone.is_ok() || !hopeless && remove(tools, &[&id]).is_ok();
-        if gone {
+fn remove_marked(tools: &mut Tools, batch: Vec<Left>) -> Vec<Left> {
+    let ids: Vec<&str> = batch.iter().filter_map(|left| left.container.as_deref()).collect();
+    let all_gone = if ids.is_empty() { Ok(()) } else { remove(tools, &ids) };
+    // With one that will not go, each by itself; without any answer, none.
+    let hopeless = matches!(all_gone, Err(CallError::TimedOut { .. } | CallError::NotRun { .. }));
+    if let Err(error) = &all_gone
+        && hopeless
+    {
+        let why = error.to_string();
+        tools.containers.availability.call_failed(&why);
+        return batch;
+    }
+    let mut left = Vec::new();
+    for one in batch {
+        let is_gone = match &one.container {
+            Some(id) => all_gone.is_ok() || remove(tools, &[id]).is_ok(),
+            None => remove_own(tools, one.task).is_ok(),
+        };
+        if is_gone {
             failpoint!("docker.after-remove");
-            marks::remove(&tools.settings.docker.folder, task, Some(&id));
+            marks::remove(&tools.settings.docker.folder, one.task, one.container.as_deref());
         } else {
-            left.push((task, id));
+            left.push(one);
         }
     }
     left
+}
+
+/// Removes what this worker itself has made for a task, which it does not run now. Others may.
+fn remove_own(tools: &mut Tools, task: TaskId) -> Result<(), CallError> {
+    let found = list(tools, Some(task))?;
+    let is_own = |one: &&Found| one.worker.is_some_and(|worker| worker.to_string() == tools.facts.id);
+    let own: Vec<String> = found.containers.iter().filter(is_own).map(|one| one.id.clone()).collect();
+    own.iter().try_for_each(|id| remove(tools, &[id]))
 }
 
 /// Removes these containers, running or not, with the volumes that are theirs alone. One that is gone is as good.
@@ -133,7 +167,7 @@ pub fn clear(tools: &mut Tools, task: TaskId) -> Result<(), CallError> {
     }
     remove_of_task(tools, task)?;
     marks::remove(&tools.settings.docker.folder, task, None);
-    tools.containers.ended.waiting.retain(|(ended, _)| *ended != task);
+    tools.containers.ended.waiting.retain(|left| left.task != task);
     Ok(())
 }
 
@@ -201,6 +235,9 @@ fn read_line(line: &str) -> Option<Found> {
 /// The order is what makes it safe: marks first, then containers, then workers. A worker that is missing in the table had
 /// left it before that look, and whatever it ran was listed before.
 pub fn sweep(tools: &mut Tools) {
+    if tools.mode.isolation == Isolation::Docker && !tools.containers.availability.is_up() {
+        return;
+    }
     let folder = tools.settings.docker.folder.clone();
     let marked = marks::tasks(&folder, SWEEP_MAX);
     // An engine that does not answer has its containers still; the next sweep finds them.
