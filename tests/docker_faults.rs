@@ -197,6 +197,50 @@ fn an_engine_that_accepts_and_never_answers_is_no_engine() {
 }
 
 #[test]
+fn a_container_that_does_not_begin_in_time_is_the_engines_fault() {
+    let Some(mut engine) = Engine::start() else { return };
+    // The first three times.
+    let script = format!(
+        r#"f={}/runs; [ "$1" != run ] || {{ echo x >>"$f"; [ $(wc -l <"$f") -gt 2 ] || sleep 1000; }}"#,
+        engine.folder().display()
+    );
+    let cli = engine.scripted_cli(&script);
+    let pool = pool(&engine, 1, &format!("  program: {}\n  startTimeoutSeconds: 1\n", cli.program()));
+    let task = ended(&pool, command(&["true"]));
+    assert_eq!(verdicts(&task), ["engine-failed", "engine-failed", "exited"], "{task:?}\n{}", pool.log());
+    assert!(task.attempts.iter().flatten().next().and_then(|one| one.reason.as_deref()).unwrap().contains("in time"));
+    assert_nothing_left(&engine, pool);
+    engine.stop_daemon();
+}
+
+#[test]
+fn a_name_that_an_old_container_of_ours_has_is_freed_and_anybody_elses_is_not() {
+    let Some(mut engine) = Engine::start() else { return };
+    // Just before a container is made there is another one of its name: first one of ours, then a stranger's.
+    let script = format!(
+        r#"f={}/runs; [ "$1" != run ] || {{ echo x >>"$f"; n=$(wc -l <"$f"); for a in "$@"; do case "$a" in
+            --name=*) name=$a;; --label=acode.pool=*) pool=$a;; --label=acode.task=*) task=$a;; esac; done
+            [ $n != 1 ] || docker create $name $pool $task {image} true >/dev/null
+            [ $n != 3 ] || docker create $name --label other=1 {image} true >/dev/null; }}"#,
+        engine.folder().display(),
+        image = engine.image(),
+    );
+    let cli = engine.scripted_cli(&script);
+    let pool = pool(&engine, 1, &format!("  program: {}\n", cli.program()));
+    let task = ended(&pool, command(&["true"]));
+    assert_eq!(verdicts(&task), ["exited"], "{task:?}\n{}", pool.log());
+    let id = pool.submit_spec(in_container(command(&["true"])));
+    wait_until("it has failed once", || !verdicts(&pool.show(id)).is_empty());
+    assert_eq!(verdicts(&pool.show(id))[0], "engine-failed");
+    let others = engine.containers_labelled("other=1");
+    assert_eq!(others.len(), 1, "a stranger's container is not touched");
+    engine.docker(&["rm", &others[0]]);
+    assert_eq!(pool.wait(id).state, TaskState::Completed);
+    assert_nothing_left(&engine, pool);
+    engine.stop_daemon();
+}
+
+#[test]
 fn a_worker_that_is_killed_anywhere_leaves_nothing_for_good() {
     const POINTS: [&str; 9] = [
         "docker.after-mark",

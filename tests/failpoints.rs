@@ -254,7 +254,16 @@ fn every_failpoint_of_the_code_has_its_experiment() {
     }
     assert!(points.len() > 25, "{points:?}");
     // These need tasks of their own kind, and are passed in the tests of those.
-    const ELSEWHERE: [&str; 20] = [
+    const ELSEWHERE: [&str; 28] = [
+        // These need an engine.
+        "docker.after-mark",
+        "docker.after-run",
+        "docker.before-inspect",
+        "docker.after-stop",
+        "docker.before-remove",
+        "docker.after-remove",
+        "docker.before-unmark",
+        "docker.before-sweep",
         "worker.after-project",
         "worker.after-quota",
         "worker.after-image",
@@ -278,6 +287,7 @@ fn every_failpoint_of_the_code_has_its_experiment() {
         "worker.sandbox-means",
     ];
     let others = [
+        include_str!("docker_faults.rs"),
         include_str!("checkpoint.rs"),
         include_str!("suspend.rs"),
         include_str!("retries.rs"),

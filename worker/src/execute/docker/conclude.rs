@@ -214,5 +214,6 @@ fn inspect(tools: &mut Tools, id: &str) -> State {
 /// Whether the attempt failed because another container has its name, and that was one of ours and is removed now: then
 /// it is worth one more try.
 pub fn freed_name(tools: &mut Tools, attempt: &Attempt) -> bool {
-    std::mem::take(&mut tools.containers.name_taken) && remove_of_task(tools, attempt.task.id).is_ok()
+    std::mem::take(&mut tools.containers.name_taken)
+        && remove_of_task(tools, attempt.task.id).is_ok_and(|removed| removed > 0)
 }

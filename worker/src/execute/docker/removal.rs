@@ -171,17 +171,17 @@ pub fn clear(tools: &mut Tools, task: TaskId) -> Result<(), CallError> {
     Ok(())
 }
 
-/// Removes all containers of a task of ours, whatever they are called.
+/// Removes all containers of a task of ours, whatever they are called; says how many there were.
 ///
 /// # Errors
 /// As for [`clear`].
-pub fn remove_of_task(tools: &mut Tools, task: TaskId) -> Result<(), CallError> {
+pub fn remove_of_task(tools: &mut Tools, task: TaskId) -> Result<usize, CallError> {
     let found = list(tools, Some(task))?;
     for batch in found.containers.chunks(BATCH) {
         let ids: Vec<&str> = batch.iter().map(|one| one.id.as_str()).collect();
         remove(tools, &ids)?;
     }
-    Ok(())
+    Ok(found.containers.len())
 }
 
 /// A container of this queue.
