@@ -163,7 +163,7 @@ fn limits_are_held_and_read_back_and_want_of_memory_is_told() {
     for wanted in [("memoryMb", 48), ("cpuPercent", 50), ("pids", 40)] {
         assert!(held.contains(&(wanted.0, wanted.1, Hold::Enforced)), "{:?}", attempt.limits);
     }
-    let usage = attempt.usage.clone().unwrap();
+    let usage = attempt.usage.unwrap();
     assert!(usage.peak_memory_bytes.is_some_and(|bytes| bytes > 100_000), "{usage:?}");
     let hungry = TaskSpec { limits, ..shell("head -c 200000000 /dev/zero | tail", &[]) };
     let task = ended(&pool, hungry);
@@ -212,6 +212,5 @@ fn nobody_elses_container_is_touched() {
     std::thread::sleep(Duration::from_secs(2));
     let mut pool = pool;
     assert!(pool.stop().success());
-    assert_eq!(engine.running(), [others.clone()]);
-    assert_eq!(engine.containers(), [others]);
+    assert_eq!((engine.running(), engine.containers()), (vec![others.clone()], vec![others]));
 }

@@ -169,7 +169,7 @@ impl Container {
         let (grace, limit_ms) = (self.grace_seconds().to_string(), tools.settings.docker.call_timeout_ms);
         let stop_ms = limit_ms.saturating_add(self.grace_seconds().saturating_mul(1_000));
         // One that was asked to end before has had its grace.
-        let is_stopped = !self.was_asked_to_end() && is_done(call(tools, &["stop", "--time", &grace, id], stop_ms));
+        let is_stopped = !self.was_asked_to_end() && is_done(call(tools, &["stop", "-t", &grace, id], stop_ms));
         failpoint!("docker.after-stop");
         let is_killed = is_stopped
             || is_done(call(tools, &["kill", id], limit_ms))

@@ -177,7 +177,7 @@ impl Container {
         self.asked_to_end = true;
         let seconds = self.grace_seconds();
         let limit_ms = self.limit_ms.saturating_add(seconds.saturating_mul(1_000));
-        self.errands.send(tools, ["stop", "--time", &seconds.to_string(), &id], limit_ms);
+        self.errands.send(tools, ["stop", "-t", &seconds.to_string(), &id], limit_ms);
         true
     }
 
