@@ -182,6 +182,6 @@ fn a_pool_checks_containers_over_the_protocol_too() {
     insta::assert_snapshot!(refused(None, Docker { mounts: vec![mount("/a/../b")], ..Docker::default() }), @"0: docker.mounts is '/a/../b:/x': two absolute paths without '..', commas, colons and quotes is expected");
     insta::assert_snapshot!(refused(None, Docker { args: vec!["--rm".into()], ..Docker::default() }), @"0: docker.args is '--rm': a long option of docker run with its value behind a '=', as in --shm-size=1g, that does not name, detach, restart or remove the container, is expected");
     insta::assert_snapshot!(refused(None, Docker { args: vec!["busybox".into()], ..Docker::default() }), @"0: docker.args is 'busybox': a long option of docker run with its value behind a '=', as in --shm-size=1g, that does not name, detach, restart or remove the container, is expected");
-    let many = Docker { args: vec!["--init".into(); 65], pull: Some(Pull::Never), ..Docker::default() };
+    let many = Docker { args: vec!["--privileged".into(); 65], pull: Some(Pull::Never), ..Docker::default() };
     insta::assert_snapshot!(refused(None, many), @"0: docker.args is a list of 65: at most 64 is expected");
 }
