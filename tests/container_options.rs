@@ -138,6 +138,20 @@ fn modes_of_workers_are_refused_with_their_form() {
 }
 
 #[test]
+fn docker_workers_without_an_image_are_started_and_told_of() {
+    let pool = Pool::prepare(Options::workers(1));
+    let acode = Acode::of(&pool);
+    let start = ["worker", "start", "--detach", "--mode", "process:1,docker:1"];
+    let said = acode.says(&start).expect(0);
+    assert!(said.err.contains("there is no docker.image"), "{said:?}");
+    assert_eq!(acode.json(&["worker", "status"])["workers"]["target"], 2);
+    acode.ok(&["worker", "stop"]);
+    let said = acode.clone().var("ACODE_DOCKER_IMAGE", "debian:12").says(&start).expect(0);
+    assert!(!said.err.contains("docker.image"), "{said:?}");
+    acode.ok(&["worker", "stop"]);
+}
+
+#[test]
 fn a_task_files_containers_are_in_their_tasks_records() {
     let pool = Pool::prepare(Options::workers(1));
     let acode = Acode::of(&pool);
