@@ -10,7 +10,7 @@ use std::sync::Arc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::claim::{Claimer, Region, Ticket, WorkerState};
-use crate::execute::{self, Attempt, Sandboxes, Tools};
+use crate::execute::{self, Attempt, Moment, Sandboxes, Tools};
 use crate::execute::{WorkerFacts, blank};
 use crate::failpoint;
 use crate::output::Writer;
@@ -59,6 +59,9 @@ pub fn live(inherited: Inherited, user_namespace: Option<OwnedFd>) -> i32 {
             buffer: Vec::new(),
             next_settings: None,
             stopping: false,
+            mode: birth.mode,
+            containers: execute::Containers::default(),
+            orders_kept: Vec::new(),
             chores: execute::Chores::default(),
             settings: birth.settings,
         },
@@ -130,8 +133,11 @@ impl Worker {
             }
             execute::Chores::work(&mut self.tools);
             if self.tools.stopping {
+                execute::remove_ended(&mut self.tools, Moment::Leaving);
                 return Ok(());
             }
+            execute::attend(&mut self.tools)?;
+            execute::remove_ended(&mut self.tools, Moment::Claiming);
             failpoint!("worker.before-claim");
             match self.tools.claimer.claim(&mut self.payload) {
                 Some(ticket) => self.serve(ticket)?,
@@ -196,7 +202,8 @@ impl Worker {
             0 => settings.poll_interval_ms,
             longer => longer.saturating_mul(2).min(settings.idle_backoff_max_ms.max(settings.poll_interval_ms)),
         };
-        let mut left_ms = self.backoff_ms;
+        let chores_ms = execute::nap_ms(&self.tools);
+        let mut left_ms = chores_ms.map_or(self.backoff_ms, |chores_ms| self.backoff_ms.min(chores_ms));
         while left_ms > 0 {
             self.tools.claimer.beat(clock::monotonic_ns());
             let nap_ms = left_ms.min(self.tools.settings.idle_heartbeat_interval_ms.max(1));
@@ -206,6 +213,9 @@ impl Worker {
                 break;
             }
             left_ms -= nap_ms;
+            if left_ms == 0 && chores_ms.is_some() {
+                execute::remove_ended(&mut self.tools, Moment::Idle);
+            }
         }
         Ok(())
     }
