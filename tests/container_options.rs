@@ -138,6 +138,20 @@ fn modes_of_workers_are_refused_with_their_form() {
 }
 
 #[test]
+fn docker_workers_without_an_image_are_started_and_told_of() {
+    let pool = Pool::prepare(Options::workers(1));
+    let acode = Acode::of(&pool);
+    let start = ["worker", "start", "--detach", "--mode", "process:1,docker:1"];
+    let said = acode.says(&start).expect(0);
+    assert!(said.err.contains("there is no docker.image"), "{said:?}");
+    assert_eq!(acode.json(&["worker", "status"])["workers"]["target"], 2);
+    acode.ok(&["worker", "stop"]);
+    let said = acode.clone().var("ACODE_DOCKER_IMAGE", "debian:12").says(&start).expect(0);
+    assert!(!said.err.contains("docker.image"), "{said:?}");
+    acode.ok(&["worker", "stop"]);
+}
+
+#[test]
 fn a_task_files_containers_are_in_their_tasks_records() {
     let pool = Pool::prepare(Options::workers(1));
     let acode = Acode::of(&pool);
@@ -182,6 +196,6 @@ fn a_pool_checks_containers_over_the_protocol_too() {
     insta::assert_snapshot!(refused(None, Docker { mounts: vec![mount("/a/../b")], ..Docker::default() }), @"0: docker.mounts is '/a/../b:/x': two absolute paths without '..', commas, colons and quotes is expected");
     insta::assert_snapshot!(refused(None, Docker { args: vec!["--rm".into()], ..Docker::default() }), @"0: docker.args is '--rm': a long option of docker run with its value behind a '=', as in --shm-size=1g, that does not name, detach, restart or remove the container, is expected");
     insta::assert_snapshot!(refused(None, Docker { args: vec!["busybox".into()], ..Docker::default() }), @"0: docker.args is 'busybox': a long option of docker run with its value behind a '=', as in --shm-size=1g, that does not name, detach, restart or remove the container, is expected");
-    let many = Docker { args: vec!["--init".into(); 65], pull: Some(Pull::Never), ..Docker::default() };
+    let many = Docker { args: vec!["--privileged".into(); 65], pull: Some(Pull::Never), ..Docker::default() };
     insta::assert_snapshot!(refused(None, many), @"0: docker.args is a list of 65: at most 64 is expected");
 }

@@ -135,6 +135,9 @@ pub fn checks(workers: &[CheckRecord]) -> Table {
     table
 }
 
+/// The column of what tasks ask for, which is there only if one does.
+const ISOLATION: &str = "ISOLATION";
+
 /// `acode task list`
 pub fn tasks(tasks: &[TaskRecord], now: Stamp) -> Table {
     let mut table = Table::new([
@@ -144,6 +147,7 @@ pub fn tasks(tasks: &[TaskRecord], now: Stamp) -> Table {
         ("STATE", Align::Left),
         ("PROGRESS", Align::Right),
         ("PRIORITY", Align::Left),
+        (ISOLATION, Align::Left),
         ("AGE", Align::Right),
         ("TOOK", Align::Right),
         ("RESULT", Align::Left),
@@ -156,10 +160,14 @@ pub fn tasks(tasks: &[TaskRecord], now: Stamp) -> Table {
             task.state.to_string(),
             percent(task).map_or_else(|| "-".to_owned(), |percent| format!("{percent}%")),
             task.priority.to_string(),
+            task.isolation.map_or_else(|| "-".to_owned(), |isolation| isolation.to_string()),
             ago(Some(task.submitted_at), now),
             took(task.started_at, task.finished_at),
             outcome(task),
         ]);
+    }
+    if tasks.iter().all(|task| task.isolation.is_none()) {
+        table.leave_out(ISOLATION);
     }
     table
 }

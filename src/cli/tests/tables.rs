@@ -148,6 +148,19 @@ fn tasks_are_listed() {
 }
 
 #[test]
+fn a_list_with_tasks_that_ask_for_an_isolation_tells_which() {
+    let plain_task: TaskRecord = serde_json::from_value(task_value()).unwrap();
+    let mut value = task_value();
+    value["isolation"] = json!("docker");
+    let list = [serde_json::from_value(value).unwrap(), plain_task];
+    insta::assert_snapshot!(tasks(&list, now()), @r"
+     #  ID                          NAME     STATE   PROGRESS  PRIORITY  ISOLATION  AGE  TOOK  RESULT
+    42  01M3250V000000NG6Y0000001A  nightly  failed         -  high      docker     10m  1.5s  exit 3
+    42  01M3250V000000NG6Y0000001A  nightly  failed         -  high      -          10m  1.5s  exit 3
+    ");
+}
+
+#[test]
 fn a_task_is_shown_with_its_attempts() {
     insta::assert_snapshot!(task(&serde_json::from_value(task_value()).unwrap(), false), @r#"
     Task       01M3250V000000NG6Y0000001A

@@ -122,17 +122,23 @@ impl Docker {
     pub const ARGUMENT: &'static str = "a long option of docker run with its value behind a '=', as in --shm-size=1g, \
          that does not name, detach, restart or remove the container,";
     /// The options without which no container would be found again, or its output or end be learnt.
-    const RESERVED: [&'static str; 11] = [
+    const RESERVED: [&'static str; 17] = [
         "attach",
         "cidfile",
         "detach",
         "detach-keys",
+        "help",
+        "init",
         "interactive",
         "label-file",
+        "log-driver",
         "name",
+        "replace",
         "restart",
         "rm",
+        "rmi",
         "sig-proxy",
+        "stop-timeout",
         "tty",
     ];
 
