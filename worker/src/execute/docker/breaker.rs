@@ -195,3 +195,120 @@ impl Breaker {
         was_up.then(|| Change::Down(why.to_owned()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn up(version: &str) -> Option<Change> {
+        Some(Change::Up(version.to_owned()))
+    }
+
+    fn down(why: &str) -> Option<Change> {
+        Some(Change::Down(why.to_owned()))
+    }
+
+    fn closed() -> Breaker {
+        let mut breaker = Breaker::default();
+        assert_eq!(breaker.take(Event::ProbeOk("20.10"), 0), up("20.10"));
+        breaker
+    }
+
+    #[test]
+    fn nothing_is_given_to_an_engine_that_nobody_has_asked() {
+        let mut breaker = Breaker::default();
+        assert!(!breaker.lets_through() && breaker.wants_probe(0));
+        assert_eq!(breaker.take(Event::ProbeOk("20.10"), 5), up("20.10"));
+        assert!(breaker.lets_through());
+        assert_eq!(breaker.next_probe_ms(), None, "an engine that works is not asked for nothing");
+        assert_eq!(breaker.take(Event::ProbeOk("20.10"), 6), None, "nothing has changed");
+    }
+
+    #[test]
+    fn a_failed_probe_opens_it_and_the_pauses_double_up_to_a_minute() {
+        let mut breaker = Breaker::default();
+        assert_eq!(breaker.take(Event::ProbeFailed("no socket"), 0), down("no socket"), "the first word on it is told");
+        let mut now = 0;
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            let at = breaker.next_probe_ms().unwrap();
+            assert!(!breaker.lets_through() && !breaker.wants_probe(at - 1) && breaker.wants_probe(at));
+            pauses.push(at - now);
+            now = at;
+            assert_eq!(breaker.take(Event::ProbeFailed("still none"), now), None, "told once");
+        }
+        assert_eq!(pauses, [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000]);
+        let State::Open { since_ms, why, .. } = breaker.state() else { panic!("{breaker:?}") };
+        assert_eq!((*since_ms, why.as_str()), (0, "still none"));
+        assert_eq!(breaker.take(Event::ProbeOk("20.10"), now + 60_000), up("20.10"));
+        assert!(breaker.lets_through());
+    }
+
+    #[test]
+    fn three_failed_calls_in_a_row_open_it_although_probes_succeed() {
+        let mut breaker = closed();
+        for now in [10, 20] {
+            assert_eq!(breaker.take(Event::CallFailed("EOF"), now), None);
+            assert!(breaker.wants_probe(now), "who has failed once is asked at once");
+            assert_eq!(breaker.take(Event::ProbeOk("20.10"), now + 1), None);
+            assert!(breaker.lets_through() && !breaker.wants_probe(now + 2));
+        }
+        assert_eq!(breaker.take(Event::CallFailed("EOF"), 30), down("EOF"));
+        assert!(!breaker.lets_through());
+    }
+
+    #[test]
+    fn a_good_call_begins_the_count_anew() {
+        let mut breaker = closed();
+        for round in 0..5 {
+            assert_eq!(breaker.take(Event::CallFailed("EOF"), round * 10), None);
+            assert_eq!(breaker.take(Event::CallFailed("EOF"), round * 10 + 1), None);
+            assert_eq!(breaker.take(Event::CallOk, round * 10 + 2), None);
+        }
+        assert!(breaker.lets_through());
+    }
+
+    #[test]
+    fn after_failed_calls_one_call_is_tried_and_decides() {
+        let mut breaker = closed();
+        for now in 0..3 {
+            breaker.take(Event::CallFailed("EOF"), now);
+        }
+        assert_eq!(breaker.take(Event::CallOk, 500), None, "the removal of an old container decides nothing");
+        assert_eq!(breaker.next_probe_ms(), Some(1_002));
+        assert_eq!(breaker.take(Event::ProbeOk("20.10"), 1_002), None, "a probe alone is not believed any more");
+        assert!(breaker.lets_through() && breaker.next_probe_ms().is_none());
+        assert_eq!(breaker.take(Event::CallFailed("hangs"), 1_100), None, "it was down all the time");
+        assert!(!breaker.lets_through());
+        assert_eq!(breaker.next_probe_ms(), Some(3_100), "and is left alone for longer");
+        assert_eq!(breaker.take(Event::ProbeOk("20.11"), 3_100), None);
+        assert!(matches!(breaker.state(), State::HalfOpen { since_ms: 2, .. }));
+        assert_eq!(breaker.take(Event::CallOk, 3_200), up("20.11"));
+        assert_eq!(breaker.state(), &State::Closed);
+    }
+
+    #[test]
+    fn a_failed_probe_while_one_call_is_tried_opens_it_again() {
+        let mut breaker = closed();
+        for now in 0..3 {
+            breaker.take(Event::CallFailed("EOF"), now);
+        }
+        breaker.take(Event::ProbeOk("20.10"), 2_000);
+        assert_eq!(breaker.take(Event::ProbeFailed("gone"), 2_001), None);
+        assert!(!breaker.lets_through());
+        breaker.take(Event::ProbeOk("20.10"), 9_000);
+        assert!(matches!(breaker.state(), State::HalfOpen { .. }), "the trial is still owed");
+    }
+
+    #[test]
+    fn an_engine_that_comes_and_goes_is_left_alone_for_longer_and_one_that_had_worked_for_long_is_not() {
+        let mut breaker = closed();
+        breaker.take(Event::ProbeFailed("gone"), 10);
+        breaker.take(Event::ProbeOk("20.10"), 1_010);
+        breaker.take(Event::ProbeFailed("gone"), 1_020);
+        assert_eq!(breaker.next_probe_ms(), Some(3_020));
+        breaker.take(Event::ProbeOk("20.10"), 3_020);
+        breaker.take(Event::ProbeFailed("gone"), 3_020 + COOLDOWN_MAX_MS + 1);
+        assert_eq!(breaker.next_probe_ms(), Some(3_020 + COOLDOWN_MAX_MS + 1 + COOLDOWN_MS));
+    }
+}

@@ -287,3 +287,6 @@ fn checked<'t>(
 fn text(path: &Path) -> Result<&str, Refused> {
     path.to_str().ok_or_else(|| Refused::NotText(path.display().to_string()))
 }
+
+#[cfg(test)]
+mod tests;

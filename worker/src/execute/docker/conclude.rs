@@ -64,6 +64,9 @@ impl Container {
     ) -> Concluded {
         let id = self.mark.container();
         tools.containers.sees_cgroups |= self.meter.has_found();
+        if let Some(parent) = self.cgroup_parent.take() {
+            tools.containers.cgroup_parent = parent;
+        }
         if by_us.is_none() && client == Some(Ended::Exited(0)) {
             tools.containers.availability.call_ok();
             return self.close(tools, attempt, id, Rest::Ended, Verdict::Exited { code: 0 });
@@ -146,7 +149,7 @@ impl Container {
             (Rest::Running, Some(id)) => self.end_running(tools, id),
             // An engine that gives no answer is not asked again and again.
             (Rest::Unknown, Some(id)) => {
-                let is_dead = self.meter.kill_all(id);
+                let is_dead = self.meter.kill_all(id, &tools.containers.cgroup_parent);
                 (remove(tools, &[id]).is_ok(), is_dead)
             }
             (Rest::Ended | Rest::Running | Rest::Unknown, None) => (remove_of_task(tools, task).is_ok(), false),
@@ -167,7 +170,9 @@ impl Container {
         // One that was asked to end before has had its grace.
         let is_stopped = !self.was_asked_to_end() && is_done(call(tools, &["stop", "--time", &grace, id], stop_ms));
         failpoint!("docker.after-stop");
-        let is_killed = is_stopped || is_done(call(tools, &["kill", id], limit_ms)) || self.meter.kill_all(id);
+        let is_killed = is_stopped
+            || is_done(call(tools, &["kill", id], limit_ms))
+            || self.meter.kill_all(id, &tools.containers.cgroup_parent);
         (remove(tools, &[id]).is_ok(), is_killed)
     }
 }

@@ -18,6 +18,12 @@ const LOOK_NS: u64 = 10_000_000;
 const LOOK_LATE_NS: u64 = 100_000_000;
 /// How long that is.
 const LATE_NS: u64 = 3_000_000_000;
+/// How long a container may be there and not be seen before the engine is asked, where others were seen, in nanoseconds.
+const ASK_NS: u64 = 500_000_000;
+/// The time between two such questions, which doubles with each.
+const ASK_PAUSE_NS: u64 = 50_000_000;
+/// The longest time between two.
+const ASK_MAX_NS: u64 = 2_000_000_000;
 /// How long the client may outlive its container that was killed behind the engine's back, in nanoseconds.
 const CLIENT_NS: u64 = 2_000_000_000;
 /// The most of the end of the client's standard error that is kept, in bytes.
@@ -42,6 +48,11 @@ pub struct Container {
     words: Vec<u8>,
     /// Something was said since the container was made.
     spoken: bool,
+    /// When the engine is asked whether it runs, once it is there.
+    ask_ns: Option<u64>,
+    ask_pause_ns: u64,
+    /// Where its cgroup was found.
+    pub(super) cgroup_parent: Option<String>,
 }
 
 /// How far it is.
@@ -83,6 +94,9 @@ impl Container {
             paused: false,
             words: Vec::new(),
             spoken: false,
+            ask_ns: None,
+            ask_pause_ns: ASK_PAUSE_NS,
+            cgroup_parent: None,
         }
     }
 
@@ -124,20 +138,37 @@ impl Container {
         }
         let is_late = now_ns.saturating_sub(self.began_ns) > LATE_NS;
         self.look_ns = now_ns.saturating_add(if is_late { LOOK_LATE_NS } else { LOOK_NS });
-        if self.mark.container().is_some_and(|id| self.meter.finds(&id)) || self.spoken {
+        if self.is_seen(tools, now_ns) {
             self.birth = Birth::Seen;
             self.meter.look(tools, now_ns);
+            if self.paused {
+                self.pause(tools, true);
+            }
             return Found::Begun;
         }
-        match now_ns >= until_ns {
-            false => Found::Nothing,
-            // Where no container's cgroup was ever found, one that was made is believed to have begun.
-            true if !tools.containers.sees_cgroups && self.mark.container().is_some() => {
-                self.birth = Birth::Seen;
-                Found::Begun
-            }
-            true => Found::TooLate,
+        if now_ns >= until_ns { Found::TooLate } else { Found::Nothing }
+    }
+
+    /// Whether the container is seen to run: by its cgroup, by what it says, or because the engine says so, who is asked
+    /// when the cgroup is in no place that is known.
+    fn is_seen(&mut self, tools: &Tools, now_ns: u64) -> bool {
+        let Some(id) = self.mark.container() else { return false };
+        if self.meter.finds(&id, &tools.containers.cgroup_parent) {
+            return true;
         }
+        let answer = self.errands.take_answer();
+        if let Some(pid) = answer.and_then(|pid| pid.trim().parse().ok()).filter(|pid| *pid > 0) {
+            self.cgroup_parent = self.meter.find_by_process(&id, pid);
+            return true;
+        }
+        let first_ns = if tools.containers.sees_cgroups { ASK_NS } else { 0 };
+        let ask_ns = *self.ask_ns.get_or_insert_with(|| now_ns.saturating_add(first_ns));
+        if now_ns >= ask_ns && self.errands.are_done() {
+            self.ask_ns = Some(now_ns.saturating_add(self.ask_pause_ns));
+            self.ask_pause_ns = self.ask_pause_ns.saturating_mul(2).min(ASK_MAX_NS);
+            self.errands.ask(tools, ["inspect", "--format", "{{.State.Pid}}", &id], self.limit_ms);
+        }
+        self.spoken
     }
 
     /// Asks it to end, and has the engine kill it after the grace. False if there is nothing to ask yet.
@@ -183,10 +214,10 @@ impl Container {
         }
     }
 
-    /// Stops it where it is, or lets it go on.
+    /// Stops it where it is, or lets it go on; one that does not run yet, when it does.
     pub fn pause(&mut self, tools: &Tools, paused: bool) {
-        if let Some(id) = self.mark.container() {
-            self.paused = paused;
+        self.paused = paused;
+        if let Some(id) = self.mark.container().filter(|_| self.birth == Birth::Seen) {
             self.errands.send(tools, [if paused { "pause" } else { "unpause" }, &id], self.limit_ms);
         }
     }

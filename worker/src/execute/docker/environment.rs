@@ -227,3 +227,87 @@ impl Drop for EnvFile {
         let _ = fs::remove_file(&self.path);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn divide(variables: &[&str], client: Client) -> Result<Variables, Refused> {
+        let own = Env::from([("MINE".to_owned(), "1".to_owned())]);
+        Variables::of(variables.iter().copied(), client, &own)
+    }
+
+    #[test]
+    fn a_value_is_the_rest_of_its_line() {
+        let all =
+            divide(&["B= x=\"1\" # no comment ", "A=", "B2=\t", "a.b-c=ä", "=x", "none"], Client::Docker).unwrap();
+        assert_eq!(all.text(), "A=\nB= x=\"1\" # no comment \nB2=\t\na.b-c=ä\n");
+        assert_eq!(all.passed().count(), 0);
+    }
+
+    #[test]
+    fn of_two_with_one_name_the_last_counts() {
+        assert_eq!(divide(&["A=1", "A=2"], Client::Docker).unwrap().text(), "A=2\n");
+    }
+
+    #[test]
+    fn what_does_not_fit_into_a_line_passes_through_the_client() {
+        let long = format!("LONG={}", "x".repeat(LINE_MAX));
+        let list = ["TWO=a\nb", "CR=a\r", "#HASH=1", "A B=1", " LEAD=1", long.as_str(), "PLAIN=1"];
+        let all = divide(&list, Client::Docker).unwrap();
+        assert_eq!(all.text(), "PLAIN=1\n");
+        assert_eq!(all.passed().collect::<Vec<_>>(), [" LEAD", "#HASH", "A B", "CR", "LONG", "TWO"]);
+        let own = Env::from([("PATH".to_owned(), "/bin".to_owned())]);
+        let client = all.client_environment(&own);
+        assert_eq!((client["TWO"].as_str(), client["PATH"].as_str(), client.len()), ("a\nb", "/bin", 7));
+    }
+
+    #[test]
+    fn podman_reads_quotes_so_they_pass_through_it() {
+        assert_eq!(divide(&["Q=\"x"], Client::Docker).unwrap().passed().count(), 0);
+        assert_eq!(divide(&["Q=\"x"], Client::Podman).unwrap().passed().collect::<Vec<_>>(), ["Q"]);
+    }
+
+    #[test]
+    fn nothing_passes_through_the_client_that_it_would_heed() {
+        for name in ["DOCKER_HOST", "CONTAINER_HOST", "HOME", "PATH", "LD_PRELOAD", "http_proxy", "GODEBUG", "MINE"] {
+            let many = format!("{name}=a\nb");
+            assert!(matches!(divide(&[&many], Client::Docker), Err(Refused::Variable { .. })), "{name}");
+            let one = format!("{name}=a");
+            assert!(divide(&[&one], Client::Docker).is_ok(), "{name} in one line is nobody's business");
+        }
+        let error = divide(&["LD_PRELOAD=a\nb"], Client::Docker).unwrap_err().to_string();
+        insta::assert_snapshot!(error, @"the variable LD_PRELOAD cannot be given to a container: its value has several lines, so it would have to pass through the docker client, to which this name means something");
+    }
+
+    #[test]
+    fn a_variable_that_no_program_can_be_given_is_refused() {
+        let huge = format!("HUGE={}", "x".repeat(VARIABLE_MAX));
+        assert_eq!(divide(&[&huge], Client::Docker), Err(Refused::VariableLength("HUGE".to_owned())));
+    }
+
+    #[test]
+    fn the_hosts_own_places_stay_on_the_host() {
+        let names = ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "XDG_RUNTIME_DIR", "LD_LIBRARY_PATH", "API_URL", "TMPDIR"];
+        let pool = names.map(|name| (name.to_owned(), "x".to_owned())).into_iter().collect();
+        let kept = pool_variables(&pool);
+        assert_eq!(kept.keys().collect::<Vec<_>>(), ["API_URL", "LANG", "LC_ALL", "TZ"]);
+    }
+
+    #[test]
+    fn the_file_is_ours_alone_and_goes_with_its_guard() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, elsewhere) = (folder.path().join("t.env"), folder.path().join("elsewhere"));
+        fs::write(&elsewhere, "kept").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+        let variables = divide(&["SECRET=1"], Client::Docker).unwrap();
+        let file = EnvFile::write(&path, &variables).unwrap();
+        assert_eq!(fs::read_to_string(file.path()).unwrap(), "SECRET=1\n");
+        assert_eq!(fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        drop(file);
+        assert!(!path.exists());
+        assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "kept", "a link is not followed");
+    }
+}

@@ -139,3 +139,53 @@ impl ContainerState {
         self.running || self.paused || self.restarting || matches!(self.status.as_str(), "running" | "stopping")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As docker 20.10 prints it, without most of what is not read.
+    const DOCKER: &str = r#"{"Id":"5049cf","Created":"2026-11-21T18:25:00.711903961Z","Path":"/sbin/docker-init","State":{"Status":"exited","Running":false,"Paused":false,"Restarting":false,"OOMKilled":true,"Dead":false,"Pid":0,"ExitCode":137,"Error":"","StartedAt":"2026-11-21T18:25:01.291227539Z","FinishedAt":"2026-11-21T18:25:01.313518707Z"},"Name":"/acode-x","HostConfig":{"Memory":67108864,"MemorySwap":67108864,"NanoCpus":500000000,"PidsLimit":20,"CgroupParent":"","Binds":null},"Config":{"Labels":{"acode.pool":"p","acode.task":"t"}}}"#;
+    /// As podman prints one that was never started.
+    const PODMAN: &str = r#"{"Id":"77","Created":"2026-11-21T18:25:00.7+01:00","State":{"OciVersion":"1.0","Status":"configured","Running":false,"Paused":false,"Restarting":false,"OOMKilled":false,"Dead":false,"Pid":0,"ExitCode":0,"Error":"","StartedAt":"0001-01-01T00:00:00Z","FinishedAt":"0001-01-01T00:00:00Z","Healthcheck":{"Status":"","FailingStreak":0,"Log":null}},"Name":"acode-y","HostConfig":{"PidsLimit":null,"Memory":0},"Config":{"Labels":null}}"#;
+
+    #[test]
+    fn what_docker_says_is_read() {
+        let [container] = Inspected::read(DOCKER).unwrap().try_into().unwrap();
+        assert_eq!((container.id.as_str(), container.name.as_str()), ("5049cf", "/acode-x"));
+        assert!(container.state.oom_killed && container.state.has_started() && !container.state.is_running());
+        assert_eq!((container.state.exit_code, container.state.pid), (137, 0));
+        let HostConfig { memory, memory_swap, nano_cpus, pids_limit, cgroup_parent } = container.host_config.clone();
+        assert_eq!((memory, memory_swap, nano_cpus, pids_limit), (64 << 20, 64 << 20, 500_000_000, 20));
+        assert_eq!(
+            (cgroup_parent.as_str(), container.label("acode.pool"), container.label("x")),
+            ("", Some("p"), None)
+        );
+    }
+
+    #[test]
+    fn what_podman_leaves_out_is_empty() {
+        let text = format!("{PODMAN}\n\n{DOCKER}\n");
+        let [container, _] = Inspected::read(&text).unwrap().try_into().unwrap();
+        assert!(!container.state.has_started() && container.label("acode.pool").is_none());
+        let bare = Inspected::read(r#"{"Id":"1","State":null,"HostConfig":null,"Config":null}"#).unwrap();
+        assert!(!bare[0].state.has_started() && !bare[0].state.is_running());
+    }
+
+    #[test]
+    fn nothing_is_made_of_what_is_no_container() {
+        assert_eq!(Inspected::read("[]\n").unwrap(), []);
+        assert!(matches!(Inspected::read("{}"), Err(InspectError::NoId)));
+        assert!(matches!(Inspected::read("Error: no"), Err(InspectError::Form(_))));
+    }
+
+    #[test]
+    fn a_paused_container_runs() {
+        for (status, running) in [("running", true), ("paused", true), ("stopping", false), ("running", false)] {
+            let paused = status == "paused";
+            let state = ContainerState { status: status.to_owned(), running, paused, ..ContainerState::default() };
+            assert!(state.is_running(), "{status}");
+        }
+        assert!(!ContainerState { status: "exited".to_owned(), ..ContainerState::default() }.is_running());
+    }
+}

@@ -218,3 +218,196 @@ fn blames_engine(words: &str) -> bool {
 fn signal_name(signal: i32) -> &'static str {
     nix::sys::signal::Signal::try_from(signal).map_or("a signal", |signal| signal.as_str())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RUN: Ended = Ended::Exited(3);
+    const KILLED_CLIENT: Ended = Ended::Signalled { signal: 9, core_dumped: false };
+
+    fn state(status: &str, exit_code: i64) -> Inspected {
+        let started = !matches!(status, "created" | "configured");
+        let mut container = Inspected { id: "c".to_owned(), ..Inspected::default() };
+        container.state = ContainerState {
+            status: status.to_owned(),
+            running: matches!(status, "running" | "paused"),
+            paused: status == "paused",
+            restarting: status == "restarting",
+            exit_code,
+            started_at: if started { "2026-11-21T18:25:01.2Z" } else { "0001-01-01T00:00:00Z" }.to_owned(),
+            ..ContainerState::default()
+        };
+        container
+    }
+
+    fn said(speaker: Speaker, text: &str) -> Words {
+        Words { speaker, text: text.to_owned() }
+    }
+
+    fn decide(client: Ended, container: Known<'_>, oom_kills: Option<u64>, words: &Words) -> Decision {
+        judge(&Evidence { client, container, oom_kills, words })
+    }
+
+    fn silent(client: Ended, container: Known<'_>) -> Decision {
+        decide(client, container, None, &Words::default())
+    }
+
+    fn exited(code: i32) -> Decision {
+        Decision::Verdict(Verdict::Exited { code })
+    }
+
+    fn is_engine_failed(decision: &Decision) -> bool {
+        matches!(decision, Decision::Verdict(Verdict::EngineFailed { .. }))
+    }
+
+    #[test]
+    fn success_needs_no_word_of_the_engine() {
+        for known in [Known::Unknown, Known::Absent, Known::Container(&state("exited", 0))] {
+            assert_eq!(silent(Ended::Exited(0), known), exited(0));
+        }
+    }
+
+    #[test]
+    fn whatever_the_client_says_a_container_that_runs_still_runs() {
+        for status in ["running", "paused", "restarting", "stopping"] {
+            for client in [Ended::Exited(0), RUN, Ended::Exited(125), KILLED_CLIENT] {
+                assert_eq!(silent(client, Known::Container(&state(status, 0))), Decision::StillRunning, "{status}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_code_of_a_container_that_ran_is_its_verdict_docker_s_own_codes_too() {
+        for code in [1, 3, 125, 126, 127, 130, 137, 143, 255] {
+            for status in ["exited", "stopped", "dead", "removing"] {
+                let container = state(status, i64::from(code));
+                let decision = silent(Ended::Exited(code), Known::Container(&container));
+                assert_eq!(decision, exited(code), "{status}: 137 is an exit code, and nothing is guessed from it");
+            }
+        }
+    }
+
+    #[test]
+    fn want_of_memory_needs_two_witnesses_or_the_kernel() {
+        let oom = |code: i64, flag: bool, kills: Option<u64>| {
+            let mut container = state("exited", code);
+            container.state.oom_killed = flag;
+            let client = Ended::Exited(i32::try_from(code).unwrap());
+            decide(client, Known::Container(&container), kills, &Words::default())
+        };
+        let out_of_memory = Decision::Verdict(Verdict::OutOfMemory);
+        let table = [
+            // Exit code, the engine's word, the cgroup's count, and whether it is want of memory.
+            (137, true, None, true),
+            (137, true, Some(0), true),
+            (137, true, Some(1), true),
+            (137, false, Some(1), true),
+            (137, false, Some(0), false),
+            (137, false, None, false),
+            (4, true, None, false),
+            (4, true, Some(0), false),
+            (4, true, Some(2), true),
+            (4, false, Some(1), true),
+            (0, true, None, false),
+            (0, true, Some(1), false),
+        ];
+        for (code, flag, kills, is_oom) in table {
+            let expected = if is_oom { out_of_memory.clone() } else { exited(i32::try_from(code).unwrap()) };
+            assert_eq!(oom(code, flag, kills), expected, "{code} {flag} {kills:?}");
+        }
+        let gone = decide(Ended::Exited(137), Known::Unknown, Some(1), &Words::default());
+        assert_eq!(gone, out_of_memory, "the kernel's count needs no engine");
+    }
+
+    #[test]
+    fn a_container_that_lost_its_client_is_the_engines_fault_however_it_ended() {
+        for client in [KILLED_CLIENT, Ended::Exited(125), Ended::Exited(1)] {
+            for code in [0, 3, 137, 143, 255] {
+                assert!(
+                    is_engine_failed(&silent(client, Known::Container(&state("exited", code)))),
+                    "{client:?} {code}"
+                );
+            }
+        }
+        assert_eq!(silent(Ended::Exited(1), Known::Container(&state("exited", 1))), exited(1));
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_executed_is_told_from_one_that_is_not_there() {
+        let words = said(Speaker::Init, "exec /bin/nope failed: No such file or directory");
+        let table = [(126, Cause::NotExecutable), (127, Cause::NotFound)];
+        for (code, cause) in table {
+            let expected = Decision::NeverStarted { cause, why: words.text.clone() };
+            let client = Ended::Exited(code);
+            let ran = state("exited", i64::from(code));
+            assert_eq!(decide(client, Known::Container(&ran), None, &words), expected, "the init has started");
+            let created = state("created", i64::from(code));
+            assert_eq!(decide(client, Known::Container(&created), None, &words), expected, "there is no init");
+            assert_eq!(silent(client, Known::Container(&ran)), exited(code), "the task's own code");
+        }
+        let by_client = said(Speaker::Client, "anything");
+        let ran = state("exited", 127);
+        assert_eq!(decide(Ended::Exited(127), Known::Container(&ran), None, &by_client), exited(127));
+        assert_eq!(
+            Cause::NotFound.verdict("x".to_owned()),
+            Verdict::NotStarted { why: "x".to_owned(), errno: Some(2) }
+        );
+    }
+
+    #[test]
+    fn the_engines_own_word_on_why_it_did_not_start_goes_first() {
+        let mut container = state("created", 128);
+        container.state.error = "unable to find user nobodyx".to_owned();
+        let words = said(Speaker::Client, "something of the client's");
+        let decision = decide(Ended::Exited(125), Known::Container(&container), None, &words);
+        let expected = Decision::NeverStarted { cause: Cause::Refused, why: "unable to find user nobodyx".to_owned() };
+        assert_eq!(decision, expected);
+        container.state.error = "failed to create task: connection refused".to_owned();
+        assert!(is_engine_failed(&decide(Ended::Exited(125), Known::Container(&container), None, &words)));
+        assert!(is_engine_failed(&silent(KILLED_CLIENT, Known::Container(&state("created", 0)))));
+    }
+
+    #[test]
+    fn without_a_container_125_is_asked_about_and_plain_codes_are_believed() {
+        let missing = said(Speaker::Client, "No such image: nope:1");
+        for known in [Known::Absent, Known::Unknown] {
+            for code in [125, 126, 127] {
+                let expected = Decision::EngineMaybeAtFault { why: missing.text.clone() };
+                assert_eq!(decide(Ended::Exited(code), known, None, &missing), expected);
+            }
+            for code in [2, 3, 124, 137, 255] {
+                assert_eq!(silent(Ended::Exited(code), known), exited(code));
+            }
+            assert!(is_engine_failed(&silent(KILLED_CLIENT, known)));
+        }
+        assert_eq!(silent(Ended::Exited(1), Known::Absent), exited(1));
+        assert!(is_engine_failed(&silent(Ended::Exited(1), Known::Unknown)), "it may have lost the engine");
+        assert!(
+            matches!(silent(Ended::Exited(125), Known::Absent), Decision::EngineMaybeAtFault { why } if !why.is_empty())
+        );
+    }
+
+    #[test]
+    fn what_only_an_engine_can_be_blamed_for_is_not_asked_about() {
+        let texts = [
+            "Cannot connect to the Docker daemon at unix:///nope.sock. Is the docker daemon running?",
+            "error waiting for container: unexpected EOF",
+            "Conflict. The container name \"/acode-x\" is already in use by container \"0\".",
+        ];
+        for text in texts {
+            let decision = decide(Ended::Exited(125), Known::Absent, None, &said(Speaker::Client, text));
+            assert_eq!(decision, Decision::Verdict(Verdict::EngineFailed { why: text.to_owned() }));
+        }
+    }
+
+    #[test]
+    fn who_is_at_fault_shows_when_the_engine_is_asked() {
+        let why = || "words".to_owned();
+        let maybe = || Decision::EngineMaybeAtFault { why: why() };
+        assert_eq!(maybe().verdict(true), Some(Verdict::NotStarted { why: why(), errno: None }));
+        assert_eq!(maybe().verdict(false), Some(Verdict::EngineFailed { why: why() }));
+        assert_eq!(Decision::StillRunning.verdict(true), None);
+        assert_eq!(exited(3).verdict(false), Some(Verdict::Exited { code: 3 }));
+    }
+}

@@ -78,3 +78,61 @@ pub fn ulimits(rlimits: &Rlimits) -> Vec<String> {
     ];
     all.into_iter().filter_map(|(name, value)| Some(format!("--ulimit={name}={}", value?))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processors_are_told_to_the_hundredth() {
+        let of = |percent| options(&Limits { cpu_percent: Some(percent), ..Limits::default() }, true, None);
+        assert_eq!([of(1), of(50), of(250)].concat(), ["--cpus=0.01", "--cpus=0.50", "--cpus=2.50"]);
+    }
+
+    #[test]
+    fn a_weight_comes_out_of_the_runtimes_line_as_it_went_in() {
+        for weight in 1..=10_000 {
+            let shares = shares(weight, true);
+            let back = 1 + (shares - 2) * 9_999 / 262_142;
+            assert_eq!(back, u64::from(weight));
+        }
+        assert_eq!(
+            (shares(100, false), shares(50, false), shares(1, false), shares(10_000, false)),
+            (1024, 512, 10, 102_400)
+        );
+    }
+
+    #[test]
+    fn swap_space_is_beside_the_memory() {
+        let limits = Limits { memory_mb: Some(64), ..Limits::default() };
+        assert_eq!(options(&limits, true, None), ["--memory=64m", "--memory-swap=64m"]);
+        let limits = Limits { swap_mb: Some(16), ..limits };
+        assert_eq!(options(&limits, true, None), ["--memory=64m", "--memory-swap=80m"]);
+    }
+
+    #[test]
+    fn what_docker_cannot_hold_is_named() {
+        let limits = Limits { swap_mb: Some(1), io_weight: Some(1), io_read_bytes: Some(4096), ..Limits::default() };
+        let keys = |device| unheld(&limits, device).into_iter().map(|(key, _)| key).collect::<Vec<_>>();
+        assert_eq!(keys(None), ["swapMb", "ioWeight", "ioReadBytes"]);
+        assert_eq!(keys(Some("8:0")), ["swapMb", "ioWeight"]);
+        assert_eq!(options(&limits, true, Some("/dev/sda")), ["--device-read-bps=/dev/sda:4096"]);
+        assert_eq!(options(&limits, true, None), Vec::<String>::new());
+    }
+
+    #[test]
+    fn core_dumps_are_off_unless_somebody_wants_them() {
+        assert_eq!(ulimits(&Rlimits::default()), ["--ulimit=core=0"]);
+        let all = Rlimits {
+            core_bytes: Some(1),
+            open_files: Some(2),
+            file_size_bytes: Some(3),
+            address_space_bytes: Some(4),
+            cpu_seconds: Some(5),
+            processes: Some(6),
+        };
+        let expected =
+            ["--ulimit=core=1", "--ulimit=nofile=2", "--ulimit=fsize=3", "--ulimit=cpu=5", "--ulimit=nproc=6"];
+        assert_eq!(ulimits(&all), expected);
+    }
+}

@@ -11,7 +11,7 @@ use super::super::watch::Settled;
 use super::cgroup::{ContainerCgroup, Hint, Reading};
 use super::name::ContainerId;
 use crate::sys::clock;
-use crate::task::{HeldLimit, Hold, Limits, Usage};
+use crate::task::{HeldLimit, Hold, Limits, Usage, Verdict};
 
 /// The time between the first two looks, in nanoseconds; it doubles with each further one.
 const LOOK_NS: u64 = 10_000_000;
@@ -52,11 +52,11 @@ impl Meter {
         }
     }
 
-    /// Whether the container's cgroup is found, and something lives in it.
-    pub fn finds(&mut self, id: &str) -> bool {
+    /// Whether the container's cgroup is found, and something lives in it. `parent` is where such were found before.
+    pub fn finds(&mut self, id: &str, parent: &str) -> bool {
         let Ok(id) = id.parse::<ContainerId>() else { return false };
         if self.cgroup.is_none() {
-            self.cgroup = ContainerCgroup::find(&id, Hint::default());
+            self.cgroup = ContainerCgroup::find(&id, Hint { pid: None, parent });
         }
         let runs = self.cgroup.as_ref().is_some_and(ContainerCgroup::is_populated);
         if runs && self.look_ns == u64::MAX {
@@ -68,6 +68,16 @@ impl Meter {
     /// Whether the container's cgroup was ever found.
     pub fn has_found(&self) -> bool {
         self.cgroup.is_some()
+    }
+
+    /// Finds the cgroup by the container's first process; gives the place where it is, below its hierarchy.
+    pub fn find_by_process(&mut self, id: &str, pid: i32) -> Option<String> {
+        let id = id.parse::<ContainerId>().ok()?;
+        self.cgroup = self.cgroup.take().or_else(|| ContainerCgroup::find(&id, Hint { pid: Some(pid), parent: "" }));
+        if self.cgroup.is_some() && self.look_ns == u64::MAX {
+            self.look_ns = 0;
+        }
+        parent_in(&std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?, id.as_str())
     }
 
     /// When it wants to look.
@@ -114,8 +124,8 @@ impl Meter {
     }
 
     /// Kills what lives in it, until nothing does; true if so.
-    pub fn kill_all(&mut self, id: &str) -> bool {
-        self.finds(id);
+    pub fn kill_all(&mut self, id: &str, parent: &str) -> bool {
+        self.finds(id, parent);
         self.cgroup.as_ref().is_some_and(|cgroup| cgroup.kill_all(KILL_PATIENCE).unwrap_or(false))
     }
 
@@ -130,9 +140,21 @@ impl Meter {
         if self.held.is_empty() {
             self.held = unseen(&self.limits);
         }
+        if settled.verdict == Verdict::OutOfMemory {
+            // The engine has said so when the cgroup was gone.
+            self.reading.oom_kills = self.reading.oom_kills.max(Some(1));
+            settled.usage.oom_kills = self.reading.oom_kills;
+        }
         self.reading.mark_exceeded(&mut self.held);
         settled.limits.splice(0..0, self.held);
     }
+}
+
+/// The cgroup above that of the container, as `/proc/<pid>/cgroup` tells it.
+fn parent_in(text: &str, id: &str) -> Option<String> {
+    let paths = text.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    let above = paths.filter_map(|path| path.split_once(id)?.0.rsplit_once('/').map(|(above, _)| above.to_owned()));
+    above.max_by_key(String::len)
 }
 
 /// Limits of a container whose cgroup was never seen.
@@ -148,4 +170,26 @@ fn unseen(limits: &Limits) -> Vec<HeldLimit> {
         exceeded: false,
     })
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_of_a_container_is_told_by_its_process() {
+        let id = "a".repeat(64);
+        let v1 = format!("12:pids:/place/{id}\n1:name=systemd:/place/{id}\n0::/\n");
+        assert_eq!(parent_in(&v1, &id).as_deref(), Some("/place"));
+        let v2 = format!("0::/system.slice/docker-{id}.scope/init\n");
+        assert_eq!(parent_in(&v2, &id).as_deref(), Some("/system.slice"));
+        assert_eq!(parent_in("0::/\n", &id), None);
+    }
+
+    #[test]
+    fn limits_that_were_not_seen_are_not_said_to_be_held() {
+        let limits = Limits { memory_mb: Some(5), disk_mb: Some(7), ..Limits::default() };
+        let told = unseen(&limits);
+        assert_eq!((told.len(), told[0].limit.as_str(), told[0].hold), (1, "memoryMb", Hold::None));
+    }
 }

@@ -52,6 +52,8 @@ pub struct Containers {
     ended: removal::Ended,
     /// The last attempt failed because another container has its name.
     name_taken: bool,
+    /// Where the cgroup of a container was found that is not in a usual place.
+    cgroup_parent: String,
     /// Whether the cgroup of any container was found up to now.
     sees_cgroups: bool,
 }

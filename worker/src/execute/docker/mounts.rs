@@ -82,3 +82,98 @@ fn field(name: &str, value: &str) -> String {
     let field = format!("{name}={value}");
     if field.contains([',', '"', '\n', '\r']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    /// A pool in a folder: its state, a directory that is allowed, one that is not, and an engine's socket.
+    struct Pool {
+        folder: tempfile::TempDir,
+        settings: DockerSettings,
+        _socket: UnixListener,
+    }
+
+    fn pool() -> Pool {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for name in ["state/containers", "data/sub", "secret", "run"] {
+            std::fs::create_dir_all(at(name)).unwrap();
+        }
+        let socket = UnixListener::bind(at("run/e.sock")).unwrap();
+        let mut settings = DockerSettings { folder: at("state/containers"), ..DockerSettings::default() };
+        settings.environment.insert("DOCKER_HOST".to_owned(), format!("unix://{}", at("run/e.sock").display()));
+        settings.allowed_mounts = vec![at("data"), at("missing")];
+        Pool { folder, settings, _socket: socket }
+    }
+
+    impl Pool {
+        fn at(&self, name: &str) -> String {
+            self.folder.path().join(name).to_str().unwrap().to_owned()
+        }
+
+        fn check(&self, name: &str) -> Result<String, Refused> {
+            Guard::of(&self.settings).check(&self.at(name))
+        }
+
+        fn allow(&mut self, name: &str) {
+            self.settings.allowed_mounts.push(self.folder.path().join(name));
+        }
+
+        /// The words of a refusal, without where the folder happens to be.
+        fn words(&self, name: &str) -> String {
+            self.check(name).unwrap_err().to_string().replace(self.folder.path().to_str().unwrap(), "/F")
+        }
+    }
+
+    #[test]
+    fn what_lies_within_an_allowed_directory_is_mounted_by_its_resolved_path() {
+        let pool = pool();
+        assert_eq!(pool.check("data"), Ok(pool.at("data")));
+        assert_eq!(pool.check("data/sub/../sub/."), Ok(pool.at("data/sub")));
+        symlink(pool.at("data/sub"), pool.at("secret/link")).unwrap();
+        assert_eq!(pool.check("secret/link"), Ok(pool.at("data/sub")), "what counts is where it leads");
+    }
+
+    #[test]
+    fn there_is_no_way_round_by_a_link_or_by_dots() {
+        let pool = pool();
+        symlink(pool.at("secret"), pool.at("data/link")).unwrap();
+        symlink(pool.at("data/link"), pool.at("data/chain")).unwrap();
+        std::fs::create_dir(pool.at("data-too")).unwrap();
+        for name in ["secret", "data/link", "data/chain", "data/../secret", "data/sub/../../secret", "data-too", ""] {
+            assert!(matches!(pool.check(name), Err(Refused::MountOutside { .. })), "{name}");
+        }
+        insta::assert_snapshot!(pool.words("secret"), @"the mount '/F/secret' is not allowed: it must lie within one of docker.allowedMounts");
+        insta::assert_snapshot!(pool.words("data/link"), @"the mount '/F/data/link' is not allowed (it is /F/secret): it must lie within one of docker.allowedMounts");
+        insta::assert_snapshot!(pool.words("data/none"), @"cannot mount '/F/data/none': No such file or directory");
+    }
+
+    #[test]
+    fn the_state_directory_and_the_engines_socket_are_shown_only_if_they_are_named() {
+        let mut pool = pool();
+        pool.allow("");
+        assert_eq!(pool.check("secret"), Ok(pool.at("secret")));
+        for name in ["", "state", "state/containers", "run", "run/e.sock"] {
+            assert!(matches!(pool.check(name), Err(Refused::MountProtected { .. })), "{name}");
+        }
+        insta::assert_snapshot!(pool.words("state"), @"the mount '/F/state' is not allowed: it would show the pool's state directory (docker.allowedMounts must name that itself)");
+        insta::assert_snapshot!(pool.words("run"), @"the mount '/F/run' is not allowed: it would show the container engine's socket (docker.allowedMounts must name that itself)");
+        symlink(pool.at("run/e.sock"), pool.at("data/harmless")).unwrap();
+        assert!(matches!(pool.check("data/harmless"), Err(Refused::MountProtected { .. })));
+        pool.allow("run/e.sock");
+        assert_eq!(pool.check("run/e.sock"), Ok(pool.at("run/e.sock")));
+        assert!(pool.check("run").is_err(), "the folder was not named");
+        pool.allow("state/containers");
+        assert!(pool.check("state/containers").is_ok() && pool.check("state").is_err());
+    }
+
+    #[test]
+    fn no_path_becomes_another_field_of_the_option() {
+        assert_eq!(option("/a", "/b", true), "type=bind,source=/a,target=/b,readonly");
+        assert_eq!(option("/a,readonly", "/b\"", false), "type=bind,\"source=/a,readonly\",\"target=/b\"\"\"");
+    }
+}

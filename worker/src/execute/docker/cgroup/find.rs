@@ -19,8 +19,9 @@ pub struct Hint<'h> {
     pub parent: &'h str,
 }
 
-/// Controllers that are looked at in v1. A container has a cgroup in each hierarchy.
-pub(super) const CONTROLLERS: [&str; 5] = ["memory", "cpu", "cpuacct", "pids", "blkio"];
+/// Controllers that are looked at in v1, the one first that every host has. A container has a cgroup in the hierarchy of
+/// each.
+pub(super) const CONTROLLERS: [&str; 5] = ["pids", "memory", "cpu", "cpuacct", "blkio"];
 /// Folders below which engines put their own, as the drivers of docker and podman name them.
 const HOMES: [&str; 4] = ["", "system.slice", "machine.slice", "user.slice"];
 
@@ -68,6 +69,8 @@ impl Mounts {
                 _ => {}
             }
         }
+        let rank = |name: &str| CONTROLLERS.iter().position(|controller| *controller == name);
+        found.v1.sort_by_key(|(controller, ..)| rank(controller));
         found
     }
 
@@ -80,18 +83,23 @@ impl Mounts {
 
     /// The container's cgroups in v1.
     pub fn v1_of(&self, id: &ContainerId, hint: Hint<'_>) -> Option<Groups> {
-        let mut known: Option<PathBuf> = None;
+        // In one hierarchy it is searched for, so that searching in vain, which is done again and again, costs little.
+        let (first, others) = self.v1.split_first()?;
+        let search = |(controller, mount, own): &(&'static str, PathBuf, PathBuf)| {
+            let places = candidates(mount, own, id, hint.parent).into_iter();
+            places.chain(self.by_pid(mount, Some(controller), id, hint.pid)).find(|path| path.is_dir())
+        };
+        let path = search(first)?;
+        let relative = path.strip_prefix(&first.1).ok()?.to_owned();
         let mut groups = Groups::default();
-        for (controller, mount, own) in &self.v1 {
-            // Where it is in one hierarchy, there it is in the others as a rule.
-            let again = known.iter().map(|relative| mount.join(relative)).find(|path| path.is_dir());
-            let searched = || candidates(mount, own, id, hint.parent).into_iter().find(|path| path.is_dir());
-            let found = again.or_else(searched).or_else(|| self.by_pid(mount, Some(controller), id, hint.pid));
-            let Some(path) = found else { continue };
-            known = path.strip_prefix(mount).ok().map(Path::to_owned);
-            groups.put(controller, path);
+        groups.put(first.0, path);
+        for hierarchy in others {
+            // They are made one after the other, so what is not there yet may come.
+            let expected = hierarchy.1.join(&relative);
+            let found = if expected.is_dir() { None } else { search(hierarchy) };
+            groups.put(hierarchy.0, found.unwrap_or(expected));
         }
-        groups.has_any().then_some(groups)
+        Some(groups)
     }
 
     /// By what the container's first process says. Believed only if the id is in it: a pid may be another's by now.
@@ -171,4 +179,127 @@ fn given_parent(parent: &str) -> Option<PathBuf> {
     };
     let ends = stem.match_indices('-').map(|(at, _)| at).chain([stem.len()]);
     Some(ends.map(|end| format!("{}.slice", &stem[..end])).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    fn id() -> ContainerId {
+        ID.parse().unwrap()
+    }
+
+    /// A v2 hierarchy that is a folder, with our own cgroup in it, and a place for what processes say.
+    fn unified(own: &str) -> (tempfile::TempDir, Mounts) {
+        let folder = tempfile::tempdir().unwrap();
+        let (mount, proc) = (folder.path().join("cgroup"), folder.path().join("proc"));
+        fs::create_dir_all(&mount).unwrap();
+        (folder, Mounts { v2: Some((mount, PathBuf::from(own))), v1: Vec::new(), proc })
+    }
+
+    fn found(own: &str, at: &str, hint: Hint<'_>) -> Option<String> {
+        let (_folder, mounts) = unified(own);
+        let (mount, _) = mounts.v2.clone().unwrap();
+        fs::create_dir_all(mount.join(at)).unwrap();
+        let path = mounts.v2_of(&id(), hint)?;
+        Some(path.strip_prefix(&mount).unwrap().to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn the_usual_places_of_both_engines_and_drivers_are_known() {
+        let uid = nix::unistd::geteuid();
+        let user = format!("user.slice/user-{uid}.slice/user@{uid}.service");
+        let places = [
+            format!("system.slice/docker-{ID}.scope"),
+            format!("docker/{ID}"),
+            format!("machine.slice/libpod-{ID}.scope"),
+            format!("libpod_parent/libpod-{ID}"),
+            format!("{user}/docker-{ID}.scope"),
+            format!("{user}/user.slice/libpod-{ID}.scope"),
+            format!("{user}/user.slice/docker-{ID}.scope"),
+            format!("{user}/app.slice/docker-{ID}.scope"),
+        ];
+        for place in places {
+            assert_eq!(found("/", &place, Hint::default()).as_deref(), Some(place.as_str()));
+        }
+        assert_eq!(found("/", "docker/another", Hint::default()), None);
+    }
+
+    #[test]
+    fn an_engine_in_the_same_container_puts_its_own_below_ours() {
+        for place in [format!("box/docker/{ID}"), format!("box/inner/docker/{ID}")] {
+            assert_eq!(found("/box/inner", &place, Hint::default()), Some(place.clone()));
+            assert_eq!(found("/", &place, Hint::default()), None);
+        }
+    }
+
+    #[test]
+    fn the_parent_that_was_given_is_looked_into() {
+        let hint = |parent| Hint { pid: None, parent };
+        let place = format!("a.slice/a-b.slice/docker-{ID}.scope");
+        assert_eq!(found("/", &place, hint("a-b.slice")), Some(place.clone()));
+        let place = format!("jobs/of/acode/{ID}");
+        assert_eq!(found("/", &place, hint("/jobs/of/acode")), Some(place.clone()));
+        assert_eq!(found("/", &place, hint("")), None);
+        assert_eq!(given_parent("../x"), None);
+        assert_eq!(given_parent("a-b-c.slice"), Some(PathBuf::from("a.slice/a-b.slice/a-b-c.slice")));
+    }
+
+    #[test]
+    fn what_its_first_process_says_is_believed_only_with_its_id() {
+        let (_folder, mounts) = unified("/");
+        let (mount, _) = mounts.v2.clone().unwrap();
+        let say = |pid: i32, path: &str| {
+            let folder = mounts.proc.join(pid.to_string());
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("cgroup"), format!("3:memory:/no\n0::{path}\n")).unwrap();
+        };
+        let hint = |pid| Hint { pid: Some(pid), parent: "" };
+        let place = mount.join("odd/place").join(format!("crio-{ID}.scope"));
+        fs::create_dir_all(place.join("container")).unwrap();
+        say(7, &format!("/odd/place/crio-{ID}.scope/container"));
+        assert_eq!(mounts.v2_of(&id(), hint(7)), Some(place));
+        say(8, "/odd/place");
+        say(9, &format!("/../{ID}"));
+        for pid in [8, 9, 10, 0, -1] {
+            assert_eq!(mounts.v2_of(&id(), hint(pid)), None, "{pid}");
+        }
+    }
+
+    #[test]
+    fn in_v1_the_hierarchies_that_lag_behind_are_expected_at_the_same_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let point = |controller: &str| folder.path().join(controller);
+        let v1 = CONTROLLERS.map(|controller| (controller, point(controller), PathBuf::from("/"))).to_vec();
+        let mounts = Mounts { v2: None, v1, proc: folder.path().join("proc") };
+        assert!(mounts.v1_of(&id(), Hint::default()).is_none());
+        let pids = point("pids").join("docker").join(ID);
+        fs::create_dir_all(&pids).unwrap();
+        fs::write(pids.join("pids.current"), "3\n").unwrap();
+        let groups = mounts.v1_of(&id(), Hint::default()).unwrap();
+        assert_eq!((groups.reading().pids, groups.reading().memory), (Some(3), None));
+        let memory = point("memory").join("docker").join(ID);
+        fs::create_dir_all(&memory).unwrap();
+        fs::write(memory.join("memory.usage_in_bytes"), "4096\n").unwrap();
+        assert_eq!(groups.reading().memory, Some(4096));
+    }
+
+    #[test]
+    fn the_hierarchies_of_a_hybrid_host_are_told_apart() {
+        let mounts = "\
+            31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755\n\
+            33 31 0:30 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct\n\
+            35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+            41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        let own = "4:memory:/box\n3:cpu,cpuacct:/\n1:name=systemd:/x\n0::/here\n";
+        let found = Mounts::read(mounts, own);
+        assert_eq!(found.v2, Some((PathBuf::from("/sys/fs/cgroup/unified"), PathBuf::from("/here"))));
+        let row = |controller, point: &str, own: &str| (controller, PathBuf::from(point), PathBuf::from(own));
+        let joint = "/sys/fs/cgroup/cpu,cpuacct";
+        let expected =
+            [row("memory", "/sys/fs/cgroup/memory", "/box"), row("cpu", joint, "/"), row("cpuacct", joint, "/")];
+        assert_eq!(found.v1, expected);
+    }
 }

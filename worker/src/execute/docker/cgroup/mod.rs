@@ -46,10 +46,10 @@ impl ContainerCgroup {
     }
 
     fn find_in(mounts: &find::Mounts, id: &ContainerId, hint: Hint<'_>) -> Option<Self> {
-        // On a hybrid host containers have their controllers in v1.
-        let hierarchy = match mounts.v1_of(id, hint) {
-            Some(groups) => Hierarchy::V1(groups),
-            None => Hierarchy::V2(Group::open(mounts.v2_of(id, hint)?)?),
+        // On a hybrid host containers have their controllers in v1, and may be in v2 first.
+        let hierarchy = match mounts.v1.is_empty() {
+            false => Hierarchy::V1(mounts.v1_of(id, hint)?),
+            true => Hierarchy::V2(Group::new(mounts.v2_of(id, hint)?)),
         };
         Some(Self { hierarchy })
     }
@@ -128,4 +128,52 @@ pub fn device_path(folder: &Path) -> Option<String> {
     let text = std::fs::read_to_string(entry).ok()?;
     let name = text.lines().find_map(|line| line.strip_prefix("DEVNAME="))?;
     Some(format!("/dev/{name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    use super::*;
+
+    /// A container in v1, by a folder that names one process.
+    fn container(pid: u32) -> (tempfile::TempDir, ContainerCgroup) {
+        let folder = tempfile::tempdir().unwrap();
+        let below = folder.path().join("below");
+        std::fs::create_dir(&below).unwrap();
+        std::fs::write(folder.path().join("cgroup.procs"), "").unwrap();
+        std::fs::write(below.join("cgroup.procs"), format!("{pid}\n")).unwrap();
+        let mut groups = Groups::default();
+        groups.put("pids", folder.path().to_owned());
+        (folder, ContainerCgroup { hierarchy: Hierarchy::V1(groups) })
+    }
+
+    #[test]
+    fn what_lives_in_it_and_below_is_killed_and_what_does_not_go_is_told() {
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let (folder, cgroup) = container(child.id());
+        assert!(cgroup.is_populated());
+        // The folder's list does not change, so what it names seems to stay.
+        assert!(!cgroup.kill_all(Duration::from_millis(1)).unwrap());
+        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
+        assert!(cgroup.kill().is_ok(), "a process that has ended is none that could not be killed");
+        std::fs::write(folder.path().join("below/cgroup.procs"), "").unwrap();
+        assert!(cgroup.kill_all(Duration::ZERO).unwrap());
+    }
+
+    #[test]
+    fn who_cannot_be_seen_cannot_be_killed() {
+        let (_folder, cgroup) = container(0);
+        assert!(cgroup.kill_all(Duration::ZERO).is_err());
+    }
+
+    #[test]
+    fn a_disk_is_told_by_its_file() {
+        // Whether there is one depends on the host.
+        if let Some(path) = device_path(Path::new("/")) {
+            assert!(Path::new(&path).exists(), "{path}");
+        }
+        assert_eq!(device_path(Path::new("/proc")), None);
+    }
 }

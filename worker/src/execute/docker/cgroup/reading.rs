@@ -126,3 +126,61 @@ pub(super) fn compare(file: &'static str, expected: u64, found: Option<String>) 
         Some(text) => Err(format!("{file} holds {text} instead of {expected}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_stays_counted_when_the_cgroup_is_gone() {
+        let first =
+            Reading { cpu_us: Some(5), memory: Some(100), pids: Some(4), oom_kills: Some(1), ..Reading::default() };
+        let second =
+            Reading { cpu_us: Some(9), memory: Some(60), pids: Some(7), oom_kills: Some(1), ..Reading::default() };
+        let all = Reading::default().then(first).then(second).then(Reading::default());
+        assert_eq!((all.cpu_us, all.memory, all.pids, all.oom_kills), (Some(9), Some(60), Some(7), Some(1)));
+        assert_eq!((all.peak_memory, all.peak_pids), (Some(100), Some(7)), "the most that was seen");
+        assert_eq!(all.live(), LiveUse { cpu_us: 9, memory_bytes: 60, pids: 7, disk_bytes: 0 });
+    }
+
+    #[test]
+    fn a_container_that_nobody_saw_leaves_the_usage_as_it_is() {
+        let own = Usage { user_us: 7, ..Usage::default() };
+        let mut usage = own;
+        Reading::default().settle(&mut usage);
+        assert_eq!(usage, own);
+        let seen =
+            Reading { cpu_us: Some(9), user_us: Some(4), system_us: Some(5), memory: Some(1), ..Reading::default() };
+        seen.settle(&mut usage);
+        assert_eq!((usage.user_us, usage.system_us, usage.source), (4, 5, UsageSource::Cgroup));
+    }
+
+    #[test]
+    fn every_limit_is_told_with_its_hold_and_what_was_met_is_marked() {
+        let wanted = Limits {
+            memory_mb: Some(64),
+            pids: Some(5),
+            cpu_weight: Some(9),
+            disk_mb: Some(3),
+            io_weight: Some(50),
+            ..Limits::default()
+        };
+        let unheld = [("ioWeight", "no such steps")];
+        let mut held = held(&wanted, &unheld, |key| match key {
+            "memoryMb" => Some(compare("memory.max", 5, Some("5".to_owned()))),
+            "pids" => Some(compare("pids.max", 5, Some("max".to_owned()))),
+            "cpuWeight" => Some(compare("cpu.weight", 9, None)),
+            _ => None,
+        });
+        Reading { oom_kills: Some(1), refused_pids: Some(0), ..Reading::default() }.mark_exceeded(&mut held);
+        let told: Vec<_> =
+            held.iter().map(|held| (held.limit.as_str(), held.hold, held.by.as_str(), held.exceeded)).collect();
+        let expected = [
+            ("cpuWeight", Hold::None, "there is no cpu.weight", false),
+            ("memoryMb", Hold::Enforced, "memory.max", true),
+            ("pids", Hold::None, "pids.max holds max instead of 5", false),
+            ("ioWeight", Hold::None, "no such steps", false),
+        ];
+        assert_eq!(told, expected, "the disk is held elsewhere");
+    }
+}

@@ -34,11 +34,6 @@ impl Groups {
         *place = Some(path);
     }
 
-    /// Whether it is anywhere.
-    pub fn has_any(&self) -> bool {
-        self.all().next().is_some()
-    }
-
     fn all(&self) -> impl Iterator<Item = &Path> {
         [&self.pids, &self.memory, &self.cpuacct, &self.cpu, &self.blkio].into_iter().filter_map(Option::as_deref)
     }
@@ -52,10 +47,13 @@ impl Groups {
         let io = read(self.blkio.as_deref(), "blkio.throttle.io_service_bytes_recursive")
             .or_else(|| read(self.blkio.as_deref(), "blkio.throttle.io_service_bytes"));
         let nanos = |file| number(cpu, file).map(|nanos| nanos / 1_000);
+        let cpu_us = nanos("cpuacct.usage");
+        let parts = cpu_us.zip(nanos("cpuacct.usage_user")).zip(nanos("cpuacct.usage_sys"));
+        let parts = parts.map(|((all, user), system)| divide(all, user, system));
         Reading {
-            cpu_us: nanos("cpuacct.usage"),
-            user_us: nanos("cpuacct.usage_user"),
-            system_us: nanos("cpuacct.usage_sys"),
+            cpu_us,
+            user_us: parts.map(|(user, _)| user),
+            system_us: parts.map(|(_, system)| system),
             throttled_us: named(self.cpu.as_deref(), "cpu.stat", "throttled_time").map(|nanos| nanos / 1_000),
             memory: number(memory, "memory.usage_in_bytes"),
             peak_memory: number(memory, "memory.max_usage_in_bytes"),
@@ -161,6 +159,14 @@ fn named(folder: Option<&Path>, file: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim_ascii().parse().ok())
 }
 
+/// Divides CPU time that was counted exactly by two parts that were counted at the clock's ticks.
+fn divide(all: u64, user: u64, system: u64) -> (u64, u64) {
+    let both = u128::from(user) + u128::from(system);
+    // The part of a whole is not larger than it.
+    let user = u64::try_from(u128::from(all) * u128::from(user) / both.max(1)).unwrap_or(all);
+    (user, all - user)
+}
+
 /// Bytes over all devices, in lines of `MAJOR:MINOR Read BYTES`.
 fn moved(text: &str, direction: &str) -> u64 {
     let of = |line: &str| {
@@ -168,4 +174,94 @@ fn moved(text: &str, direction: &str) -> u64 {
         (words.next() == Some(direction)).then(|| words.next()?.parse::<u64>().ok()).flatten()
     };
     text.lines().filter_map(of).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cgroups in a folder, all in one, as joint hierarchies have them.
+    fn groups(files: &[(&str, &str)]) -> (tempfile::TempDir, Groups) {
+        let folder = tempfile::tempdir().unwrap();
+        for (file, text) in files {
+            fs::write(folder.path().join(file), text).unwrap();
+        }
+        let mut groups = Groups::default();
+        for controller in crate::execute::docker::cgroup::find::CONTROLLERS {
+            groups.put(controller, folder.path().to_owned());
+        }
+        (folder, groups)
+    }
+
+    #[test]
+    fn everything_is_read_in_acodes_units() {
+        let (_folder, groups) = groups(&[
+            ("memory.usage_in_bytes", "4096\n"),
+            ("memory.max_usage_in_bytes", "8192\n"),
+            ("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"),
+            ("cpuacct.usage", "29309240\n"),
+            ("cpuacct.usage_user", "12000000\n"),
+            ("cpuacct.usage_sys", "17309240\n"),
+            ("cpu.stat", "nr_periods 3\nnr_throttled 1\nthrottled_time 5000000\n"),
+            ("pids.current", "3\n"),
+            ("pids.peak", "5\n"),
+            ("pids.events", "max 4\n"),
+            (
+                "blkio.throttle.io_service_bytes",
+                "254:0 Read 4096\n254:0 Write 1\n8:0 Read 4\n254:0 Total 4097\nTotal 4101\n",
+            ),
+        ]);
+        let expected = Reading {
+            cpu_us: Some(29_309),
+            user_us: Some(12_000),
+            system_us: Some(17_309),
+            throttled_us: Some(5_000),
+            memory: Some(4_096),
+            peak_memory: Some(8_192),
+            pids: Some(3),
+            peak_pids: Some(5),
+            read_bytes: Some(4_100),
+            written_bytes: Some(1),
+            oom_kills: Some(2),
+            refused_pids: Some(4),
+        };
+        assert_eq!(groups.reading(), expected);
+    }
+
+    #[test]
+    fn a_limit_is_held_only_if_it_reads_as_it_was_asked_for() {
+        let wanted = Limits {
+            memory_mb: Some(64),
+            swap_mb: Some(0),
+            cpu_percent: Some(50),
+            cpu_weight: Some(50),
+            pids: Some(20),
+            io_read_bytes: Some(1 << 20),
+            ..Limits::default()
+        };
+        let (_folder, held) = groups(&[
+            ("memory.limit_in_bytes", "67108864\n"),
+            ("memory.memsw.limit_in_bytes", "67108864\n"),
+            ("cpu.cfs_quota_us", "50000\n"),
+            ("cpu.cfs_period_us", "100000\n"),
+            ("cpu.shares", "512\n"),
+            ("pids.max", "20\n"),
+            ("blkio.throttle.read_bps_device", "254:0 1048576\n"),
+        ]);
+        for key in ["memoryMb", "swapMb", "cpuPercent", "cpuWeight", "pids", "ioReadBytes"] {
+            assert!(held.limit(key, &wanted, Some("254:0")).unwrap().is_ok(), "{key}");
+        }
+        assert_eq!(held.limit("diskMb", &wanted, None), None);
+        let (_folder, loose) = groups(&[
+            ("memory.limit_in_bytes", "9223372036854771712\n"),
+            ("cpu.cfs_quota_us", "-1\n"),
+            ("cpu.cfs_period_us", "100000\n"),
+            ("cpu.shares", "1024\n"),
+            ("pids.max", "max\n"),
+            ("blkio.throttle.read_bps_device", "8:0 1048576\n"),
+        ]);
+        for key in ["memoryMb", "swapMb", "cpuPercent", "cpuWeight", "pids", "ioReadBytes"] {
+            assert!(loose.limit(key, &wanted, Some("254:0")).unwrap().is_err(), "{key}");
+        }
+    }
 }
