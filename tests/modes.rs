@@ -185,7 +185,8 @@ fn without_its_engine_a_docker_pool_falls_back_or_waits_as_configured() {
 fn a_pool_that_comes_up_without_its_engine_warns_and_one_that_hangs_is_not_waited_for() {
     let engine = MockEngine::new("down");
     let pool = Pool::prepare(Options::workers(1));
-    let acode = Acode::of(&pool).var("ACODE_DOCKER_PROGRAM", engine.program()).var("ACODE_DOCKER_IMAGE", "acode-test:1");
+    let acode =
+        Acode::of(&pool).var("ACODE_DOCKER_PROGRAM", engine.program()).var("ACODE_DOCKER_IMAGE", "acode-test:1");
     let start = ["worker", "start", "--detach", "--count", "2", "--mode", "process:1,docker:1"];
     let said = acode.says(&start).expect(0);
     assert!(said.err.contains("Docker is not available: ") && said.err.contains("Cannot connect"), "{said:?}");
