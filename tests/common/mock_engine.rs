@@ -2,6 +2,8 @@
 //!
 //! For what the pool makes of workers' words about the engine. What a real engine does is asked of a real one.
 
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
@@ -22,6 +24,9 @@ hangs) exec sleep 600 ;;
 esac
 case $1 in
 version) echo 29.9 ;;
+info)
+    echo '{"CgroupVersion":"2","CgroupDriver":"systemd","Driver":"overlay2","SecurityOptions":["name=rootless"],'
+    echo '"MemoryLimit":true,"CpuCfsQuota":false,"PidsLimit":true}' ;;
 run)
     shift
     while [ "$1" != -- ]; do
