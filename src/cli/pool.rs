@@ -4,7 +4,7 @@ use acode_worker::task::Isolation;
 
 use super::args::StartArgs;
 use super::render::{Out, plain};
-use super::{CliError, Context, Exit};
+use super::{CliError, Context, Exit, engine};
 use crate::config::{self, Config, Overrides};
 use crate::supervisor::{self, Launch, Started, Up};
 
@@ -14,6 +14,7 @@ use crate::supervisor::{self, Launch, Started, Up};
 /// The configuration is wrong, the state directory is held, or the pool cannot start.
 pub fn start(context: &Context, args: &StartArgs) -> Result<Exit, CliError> {
     let launch = launch(context, args)?;
+    let modes = launch.config.workers.mode.clone();
     tell_missing_image(&launch.config);
     let (name, json) = (launch.config.pool.name.clone(), context.json);
     if !args.detach {
@@ -34,6 +35,7 @@ pub fn start(context: &Context, args: &StartArgs) -> Result<Exit, CliError> {
     match started.map_err(CliError::Process)? {
         Started::Up(pool) => {
             announce(&name, pool.pid, json);
+            engine::tell_absence(context, &modes);
             Ok(Exit::Done)
         }
         Started::Ended(code) => Err(CliError::Told(code)),

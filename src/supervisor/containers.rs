@@ -31,18 +31,18 @@ impl Sweeps {
 impl Supervisor {
     /// Has a worker look for containers that nobody owns, if it is time.
     pub(super) fn sweep_containers(&mut self) {
-        if self.now_ns >= self.sweeps.next_ns {
+        if self.now_ns >= self.engines.sweeps.next_ns {
             let interval_ns = u64::try_from(self.config.docker.sweep_interval.as_nanos()).unwrap_or(u64::MAX);
-            self.sweeps.next_ns = self.now_ns.saturating_add(interval_ns);
-            self.sweeps.due |= self.has_docker_workers() || self.has_container_marks();
+            self.engines.sweeps.next_ns = self.now_ns.saturating_add(interval_ns);
+            self.engines.sweeps.due |= self.has_docker_workers() || self.has_container_marks();
         }
-        if !self.sweeps.due || self.is_stopping() {
+        if !self.engines.sweeps.due || self.is_stopping() {
             return;
         }
         if let Some(row) = self.sweeper() {
             tracing::debug!(row, "worker looks for containers that nobody owns");
-            self.sweeps.due = false;
-            self.sweeps.last = Some(row);
+            self.engines.sweeps.due = false;
+            self.engines.sweeps.last = Some(row);
             self.crew.order(row, &Order::Chore(Chore::Containers));
         }
     }
@@ -59,7 +59,7 @@ impl Supervisor {
     /// docker workers one of them, who can use the engine.
     fn sweeper(&mut self) -> Option<u16> {
         let docker = self.has_docker_workers();
-        let after = self.sweeps.last.map_or(0, |row| row.wrapping_add(1));
+        let after = self.engines.sweeps.last.map_or(0, |row| row.wrapping_add(1));
         let able = self.crew.iter().filter(|(row, hand)| {
             let lives = matches!(self.fleet.status(*row), Some(Status::Idle | Status::Busy));
             let knows = hand.mode.isolation == Isolation::Docker && !self.engines.is_down_for(*row);

@@ -11,6 +11,7 @@ use acode_worker::task::Isolation;
 use serde_json::json;
 
 use super::Supervisor;
+use super::containers::Sweeps;
 use super::modes::{Down, Served, asked_by, shares};
 use crate::config::Fallback;
 use crate::store::{EventKind, Op};
@@ -24,6 +25,8 @@ pub struct Engines {
     words: BTreeMap<u16, Word>,
     /// What follows from them, once one of them has said something.
     state: Option<State>,
+    /// When somebody looks for containers that nobody owns.
+    pub sweeps: Sweeps,
 }
 
 #[derive(Debug, Clone)]
@@ -57,7 +60,7 @@ impl Engines {
 
     /// There are no docker workers any more.
     pub fn forget(&mut self) {
-        *self = Self::default();
+        (self.words, self.state) = (BTreeMap::new(), None);
     }
 
     /// How it stands, if anybody has said so yet.

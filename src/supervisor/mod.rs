@@ -198,7 +198,6 @@ struct Supervisor {
     heard: Vec<Report>,
     starting: starting::Starting,
     engines: engine::Engines,
-    sweeps: containers::Sweeps,
     death_of: BTreeMap<u16, WaitStatus>,
     last_boot_failure: Option<String>,
 

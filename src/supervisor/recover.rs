@@ -22,7 +22,6 @@ use signal_hook_mio::v1_0::Signals;
 use super::backlog::Backlog;
 use super::checks::Checks;
 use super::clients::{Clients, listen};
-use super::containers::Sweeps;
 use super::crew::Crew;
 use super::decide::Fleet;
 use super::desk::{Desk, WINDOW};
@@ -97,7 +96,6 @@ pub(super) fn build(launch: Launch, nursery: Nursery, mut manager: Manager) -> R
         heard: Vec::new(),
         starting: Starting::default(),
         engines: Engines::default(),
-        sweeps: Sweeps::default(),
         death_of: BTreeMap::new(),
         last_boot_failure: None,
         ledger: Ledger::default(),

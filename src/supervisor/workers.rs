@@ -335,7 +335,7 @@ impl Supervisor {
             let _ = self.producer.clear(row);
             if hand.mode.isolation == Isolation::Docker {
                 // What it may have left belongs to nobody in the table from here on.
-                self.sweeps.hurry();
+                self.engines.sweeps.hurry();
                 self.forget_engine_word(row);
             }
             let status = self.death_of.remove(&row);
