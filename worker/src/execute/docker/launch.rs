@@ -4,6 +4,7 @@
 //! line. Deliberately absent: everything after the birth.
 
 use std::ffi::CString;
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -26,8 +27,8 @@ use crate::failpoint;
 use crate::room;
 use crate::sys::cgroup::Leaf;
 use crate::sys::clock;
-use crate::sys::spawn::{self, CStringArray, Child, Spawn};
-use crate::task::{Limits, Rlimits, Verdict};
+use crate::sys::spawn::{self, CStringArray, Child, Spawn, SpawnError};
+use crate::task::{Env, Limits, Rlimits, Verdict};
 
 /// Sees to it that nothing of an earlier attempt of this task is left in any container: to be called before an attempt,
 /// however it is kept apart.
@@ -80,14 +81,36 @@ pub fn start(tools: &mut Tools, attempt: &Attempt) -> Result<(Child, Outputs, Wr
     };
     let grace_ms = spec.grace_ms.unwrap_or(tools.settings.kill_grace_ms);
     let meter = Meter::new(tools, &limits);
-    let envp = {
-        let environment = variables.client_environment(&tools.settings.docker.environment);
-        environment_array(&tools.settings.docker, &environment)
-    };
-    let stdin = stdin.as_ref().map_or(tools.null.as_fd(), |f| f.as_fd());
+    let environment = variables.client_environment(&tools.settings.docker.environment);
+    match start_client(tools, stdin.as_ref(), &writers, &line, &environment) {
+        Ok(child) => {
+            failpoint!("docker.after-run");
+            let container = Container::new(tools, mark, meter, grace_ms, clock::monotonic_ns());
+            Ok((child, outputs, writers, watch, container))
+        }
+        Err(error) => {
+            mark.remove();
+            let program = &tools.settings.docker.program;
+            let why = format!("the docker client '{program}' cannot be run: {}", describe(&error.source));
+            tools.containers.availability.call_failed(&why);
+            Err(Verdict::EngineFailed { why })
+        }
+    }
+}
+
+/// Starts the client, in the worker's leaf and under nothing that holds a task.
+fn start_client(
+    tools: &mut Tools,
+    stdin: Option<&File>,
+    writers: &Writers,
+    line: &[String],
+    environment: &Env,
+) -> Result<Child, SpawnError> {
+    let envp = environment_array(&tools.settings.docker, environment);
     let programs = client_files(&tools.settings.docker);
     let programs: Vec<_> = programs.iter().map(CString::as_c_str).collect();
     let argv = argument_array(&tools.settings.docker.program, line.iter().skip(1).map(String::as_str));
+    let stdin = stdin.map_or(tools.null.as_fd(), AsFd::as_fd);
     let give_birth = |leaf: Option<&Leaf>| {
         spawn::spawn(&Spawn {
             programs: &programs,
@@ -102,20 +125,7 @@ pub fn start(tools: &mut Tools, attempt: &Attempt) -> Result<(Child, Outputs, Wr
             confinement: None,
         })
     };
-    match birth::into_leaf(&mut tools.leaves, give_birth) {
-        Ok(child) => {
-            failpoint!("docker.after-run");
-            let container = Container::new(tools, mark, meter, grace_ms, clock::monotonic_ns());
-            Ok((child, outputs, writers, watch, container))
-        }
-        Err(error) => {
-            mark.remove();
-            let program = &tools.settings.docker.program;
-            let why = format!("the docker client '{program}' cannot be run: {}", describe(&error.source));
-            tools.containers.availability.call_failed(&why);
-            Err(Verdict::EngineFailed { why })
-        }
-    }
+    birth::into_leaf(&mut tools.leaves, give_birth)
 }
 
 fn refuse(what: &str, error: &io::Error) -> Verdict {
