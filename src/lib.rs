@@ -5,6 +5,7 @@ pub mod config;
 pub mod doctor;
 pub mod local;
 pub mod records;
+pub mod repository;
 pub mod requests;
 pub mod rundir;
 pub mod store;

@@ -54,6 +54,7 @@ pub fn task(stored: store::TaskRecord, waiting: Option<Waiting>) -> TaskRecord {
         waiting,
         command: spec.command,
         cwd: spec.cwd,
+        worktree: spec.worktree,
         meta: spec.meta,
         key: stored.key,
         cause: stored.cause.map(|(dependency, root)| CauseRecord { dependency, root }),

@@ -1,5 +1,5 @@
 //! What lies in the state directory beside the queue and belongs to tasks: checkpoint directories, scratch directories
-//! that were kept, and copies of what submitters had on standard input. Finds those that no task needs any more.
+//! that were kept, marks of git worktrees, and copies of what submitters had on standard input. Finds those that no task needs any more.
 //!
 //! Asked by whoever owns the queue: after pruning, and when a pool starts. Deliberately absent: removing
 //! directories, which may take long and so is a worker's where there is one.
@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use acode_worker::failpoint;
 use acode_worker::room::{self, Kept};
-use acode_worker::task::{TaskId, TaskState};
+use acode_worker::task::{TaskId, TaskState, WorkerId};
 
 use crate::store::{FindError, Queue, StoreError};
 
@@ -72,6 +72,12 @@ fn surplus_of(
         }
     }
     Ok(surplus)
+}
+
+/// The names of marks of git worktrees whose workers are no more.
+pub fn idle_worktrees(folder: &Path, lives: impl Fn(WorkerId) -> bool) -> Vec<String> {
+    let marks = room::worktree::marks(folder).into_iter();
+    marks.filter(|(_, worker)| !worker.is_some_and(|(id, _)| lives(id))).map(|(name, _)| name).collect()
 }
 
 /// Removes the copies of standard input that no task reads, and that are too old for their task to be on its way.

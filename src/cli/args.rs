@@ -14,6 +14,7 @@ use clap::{Parser, Subcommand};
 use super::limit_args::LimitOptions;
 pub use super::task_args::{SubmitArgs, TaskOptions};
 use super::values::{self, GroupLimit, Place};
+use super::worktree_args::WorktreeOptions;
 use crate::config::Modes;
 use crate::wire::{Stamp, TaskRef};
 
@@ -261,6 +262,13 @@ Examples:
   acode task logs -f 42
   acode task logs --stderr 01K6A | less")]
     Logs(TaskLogsArgs),
+    /// Show what a task has changed in its git worktree, as a patch
+    #[command(after_help = "A patch is kept by --keep-changes, and after the ends that cleanup.worktrees names.
+
+Examples:
+  acode task diff 42 | git apply
+  acode task diff 42 --stat")]
+    Diff(DiffArgs),
     /// Tell why a task stands where it does
     Why {
         /// Its id, a beginning of it, its number, or its name
@@ -393,6 +401,19 @@ pub struct TaskLogsArgs {
     pub id: TaskRef,
 }
 
+/// `acode task diff`
+#[derive(Debug, clap::Args)]
+pub struct DiffArgs {
+    /// Of this attempt [default: the last one of which changes were kept]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub attempt: Option<u32>,
+    /// Only which files, and how much of them
+    #[arg(long)]
+    pub stat: bool,
+    /// Its id, a beginning of it, its number, or its name
+    pub id: TaskRef,
+}
+
 /// `acode logs`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "A line of standard output is shown as `name#number | line`, one of standard error as
@@ -469,7 +490,7 @@ pub struct RunArgs {
     #[arg(long)]
     pub no_progress: bool,
     /// A task file, YAML or JSON Lines; - is standard input
-    #[arg(value_name = "FILE", conflicts_with_all = ["command", "TaskOptions", "LimitOptions"])]
+    #[arg(value_name = "FILE", conflicts_with_all = ["command", "TaskOptions", "LimitOptions", "WorktreeOptions"])]
     pub file: Option<PathBuf>,
     /// About the command.
     #[command(flatten)]
@@ -477,6 +498,9 @@ pub struct RunArgs {
     /// What it may use.
     #[command(flatten)]
     pub limits: LimitOptions,
+    /// Its git worktree.
+    #[command(flatten)]
+    pub worktree: WorktreeOptions,
     /// The program and its arguments
     #[arg(last = true, required_unless_present = "file", value_name = "CMD")]
     pub command: Vec<String>,

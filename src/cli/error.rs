@@ -38,6 +38,12 @@ pub enum CliError {
     /// The task file is wrong.
     #[error(transparent)]
     TaskFile(#[from] TaskFileError),
+    /// There is no such repository, or no such commit.
+    #[error(transparent)]
+    Repository(#[from] crate::repository::RepositoryError),
+    /// What was asked for is not there.
+    #[error("{0}")]
+    Absent(String),
     /// What was typed makes no sense.
     #[error("{0}")]
     Usage(String),
@@ -106,7 +112,7 @@ impl CliError {
             Self::Client(ClientError::Call(error)) | Self::Call(error) => call_code(error),
             Self::Local(LocalError::Lock(LockError::Held { .. }))
             | Self::Pool(PoolError::Lock(LockError::Held { .. })) => 6,
-            Self::Config(_) | Self::TaskFile(_) | Self::Usage(_) | Self::File { .. } => 2,
+            Self::Config(_) | Self::TaskFile(_) | Self::Usage(_) | Self::File { .. } | Self::Repository(_) => 2,
             Self::Told(code) => *code,
             // A reader that has seen enough is no failure.
             Self::Stdout(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
@@ -120,6 +126,7 @@ impl CliError {
             )
             | Self::Local(LocalError::Dirs(_) | LocalError::Lock(LockError::Io { .. }) | LocalError::Store(_))
             | Self::Dirs(_)
+            | Self::Absent(_)
             | Self::Output(_)
             | Self::Pool(_)
             | Self::Process(_)
@@ -145,6 +152,8 @@ impl CliError {
             | Self::Config(_)
             | Self::TaskFile(_)
             | Self::Usage(_)
+            | Self::Repository(_)
+            | Self::Absent(_)
             | Self::File { .. }
             | Self::Output(_)
             | Self::Pool(_)

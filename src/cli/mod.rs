@@ -5,6 +5,7 @@
 //! knowledge of how a pool works.
 
 pub mod args;
+mod diff;
 mod doctor;
 mod door;
 mod error;
@@ -25,6 +26,7 @@ mod task;
 pub mod task_args;
 mod values;
 mod worker;
+mod worktree_args;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

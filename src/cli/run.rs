@@ -54,7 +54,7 @@ pub fn run(context: &Context, args: RunArgs) -> Result<Exit, CliError> {
             let inner = Context { dirs, own_state: None, vars: context.vars.clone(), json: context.json };
             hooked |= args.options.on_finish.is_some();
             let task: Result<Submission, CliError> =
-                submission::build(&inner, &mut door, args.options, &args.limits, args.command);
+                submission::build(&inner, &mut door, args.options, &args.limits, &args.worktree, args.command);
             door.submit_all(std::iter::once(task), RoomWait::Usual, |accepted| ids.extend_from_slice(accepted))?;
         }
     }

@@ -16,6 +16,7 @@ use acode_worker::task::{
 use super::args::TaskOptions;
 use super::door::Door;
 use super::limit_args::LimitOptions;
+use super::worktree_args::WorktreeOptions;
 use super::{CliError, Context};
 use crate::wire::request::Resolve;
 use crate::wire::{Stamp, TaskRef};
@@ -29,6 +30,7 @@ pub fn build(
     door: &mut Door,
     options: TaskOptions,
     limits: &LimitOptions,
+    worktree: &WorktreeOptions,
     command: Vec<String>,
 ) -> Result<Submission, CliError> {
     let (soft_timeout, retry) = (soft_timeout(&options), retries(&options));
@@ -41,9 +43,12 @@ pub fn build(
         let ids = resolve(door, names)?;
         dependencies.extend(ids.into_iter().map(|id| Dependency { on: Blocker::Id(id), when }));
     }
+    let worktree = worktree.worktree()?;
     let spec = TaskSpec {
         name: options.name,
-        command: program(command)?,
+        // A path that is not absolute is meant in the worktree, if there is one.
+        command: if worktree.is_some() { command } else { program(command)? },
+        worktree,
         cwd: options.cwd.as_deref().map(absolute).transpose()?,
         env: environment(context, &options.env)?,
         meta: options.meta.into_iter().collect(),

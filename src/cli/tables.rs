@@ -237,6 +237,10 @@ fn identity(task: &TaskRecord) -> String {
     if let Some(cwd) = &task.cwd {
         field("In", cwd);
     }
+    if let Some(worktree) = &task.worktree {
+        let reference = worktree.reference.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
+        field("Worktree", &format!("{} at {}{reference}", worktree.repo, worktree.commit));
+    }
     match task.suspended_at {
         Some(since) => field("State", &format!("{}, suspended since {since}", task.state)),
         None => field("State", task.state.name()),
@@ -349,6 +353,9 @@ fn aftermath(text: &mut String, last: &AttemptRecord) {
     }
     if let Some(kept) = &last.kept {
         line(text, "Kept", kept);
+    }
+    if let Some(size) = last.artifacts.as_ref().and_then(|artifacts| artifacts.patch_bytes) {
+        line(text, "Changes", &format!("a patch of {} (acode task diff)", bytes(size)));
     }
     match &last.sandbox {
         Some(serde_json::Value::Array(held)) => {

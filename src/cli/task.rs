@@ -10,7 +10,7 @@ use super::args::{ListArgs, SubmitArgs, TaskCommand};
 use super::door::{Door, Need, RoomWait};
 use super::progress::Board;
 use super::render::Out;
-use super::{CliError, Context, Exit, logs, order, submission, tables};
+use super::{CliError, Context, Exit, diff, logs, order, submission, tables};
 use crate::taskfile::{self, TaskFileError};
 use crate::wire::reply::Waited;
 use crate::wire::request::{Cancel, Continue, List, Prune, Retry, Show, Submit, Suspend, Wait, Why};
@@ -27,6 +27,7 @@ pub fn run(context: &Context, command: TaskCommand) -> Result<Exit, CliError> {
         TaskCommand::List(args) => list(context, &args),
         TaskCommand::Show { id } => show(context, id),
         TaskCommand::Logs(args) => logs::task(context, &args),
+        TaskCommand::Diff(args) => diff::run(context, &args),
         TaskCommand::Why { id } => why(context, id),
         TaskCommand::Cancel { ids, group: None, reason, now } => cancel(context, &ids, reason, now),
         TaskCommand::Cancel { ids: _, group: Some(group), reason, now } => cancel_group(context, group, reason, now),
@@ -54,7 +55,7 @@ fn submit(context: &Context, args: SubmitArgs) -> Result<Exit, CliError> {
         return submit_file(context, file, wait);
     }
     let mut door = Door::open(context, Need::NewQueue)?;
-    let task = submission::build(context, &mut door, args.options, &args.limits, args.command)?;
+    let task = submission::build(context, &mut door, args.options, &args.limits, &args.worktree, args.command)?;
     let submitted = door.call(&Submit { tasks: vec![task], wait_ms: wait.ms() })?;
     let mut printed = Ids::new(context);
     printed.add(&submitted.ids);

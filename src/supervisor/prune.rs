@@ -74,6 +74,8 @@ impl Supervisor {
         let idle = sweep::idle_checkpoints(&*self.store, &self.dirs.checkpoints())?;
         let cleanup = &self.config.cleanup;
         let surplus = sweep::surplus_kept(&*self.store, &self.dirs.kept(), cleanup.max_kept, cleanup.max_kept_age)?;
+        let worktrees =
+            sweep::idle_worktrees(&self.dirs.worktrees(), |id| self.crew.iter().any(|(_, hand)| hand.id == id));
         let somebody = self.crew.iter().map(|(row, _)| row).next();
         if let Some(row) = somebody {
             for number in idle {
@@ -81,6 +83,9 @@ impl Supervisor {
             }
             for name in surplus.into_iter().take(ORDERS_MAX) {
                 self.crew.order(row, &Order::Chore(Chore::Kept { name }));
+            }
+            for name in worktrees.into_iter().take(ORDERS_MAX) {
+                self.crew.order(row, &Order::Chore(Chore::Worktree { name }));
             }
         }
         sweep::remove_unread_copies(&*self.store, &self.dirs.stdin())

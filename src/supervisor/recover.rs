@@ -276,7 +276,22 @@ fn sweep(store: &Store, dirs: &Dirs, cleanup: &crate::config::Cleanup) -> Result
             tracing::warn!(%error, name, "a kept scratch directory cannot be removed");
         }
     }
+    release_worktrees(dirs);
     Ok(sweep::remove_unread_copies(store, &dirs.stdin())?)
+}
+
+/// Takes the git worktrees of the last supervisor's workers from their repositories; their files went with the rooms.
+fn release_worktrees(dirs: &Dirs) {
+    let (folder, locks) = (dirs.worktrees(), dirs.repository_locks());
+    for name in sweep::idle_worktrees(&folder, |_| false) {
+        failpoint!("recover.before-worktree");
+        // No worker lives that could hold a lock.
+        match acode_worker::room::worktree::release(&folder, &locks, &name, &mut || false) {
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, name, "a git worktree cannot be removed from its repository"),
+        }
+    }
+    let _ = acode_worker::room::empty_folder(&locks);
 }
 
 /// Records that attempts were interrupted, and that their tasks are pending; and that no worker lives.

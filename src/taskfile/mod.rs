@@ -14,6 +14,7 @@ mod moment;
 mod order;
 mod sandbox;
 mod schema;
+mod worktree;
 
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ pub use moment::{MomentError, parse_moment};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Chain, Cursor, Read};
 use std::path::Path;
+use std::rc::Rc;
 
 use acode_worker::task::Submission;
 
@@ -107,7 +109,7 @@ pub fn open(path: &Path) -> Result<Submissions<Box<dyn BufRead + Send>>, TaskFil
 /// # Errors
 /// As for [`open`].
 pub fn read<R: BufRead>(mut reader: R, name: &str, folder: &Path) -> Result<Submissions<R>, TaskFileError> {
-    let base = Base { folder: folder.to_owned() };
+    let base = Base { folder: folder.to_owned(), commits: Rc::default() };
     let (head, format) = sniff(&mut reader, name)?;
     let source = match format {
         Format::JsonLines => Source::Lines(Box::new(Lines::new(Cursor::new(head).chain(reader), name, base))),

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
 use acode_worker::task::{
@@ -13,11 +14,12 @@ use acode_worker::task::{
 };
 
 use super::duration::{DURATION_MAX, from_seconds};
-use super::{expand, limits, parse_duration, parse_moment, sandbox};
+use super::{expand, limits, parse_duration, parse_moment, sandbox, worktree};
+use crate::repository::Commits;
 use crate::tree::{At, Entry, Fault, FaultKind, Node, Scalar, ScalarKind, Value};
 
 /// The keys that `defaults` may have, which a task may have too.
-const SHARED: [&str; 23] = [
+const SHARED: [&str; 24] = [
     "priority",
     "timeout",
     "softTimeout",
@@ -39,6 +41,7 @@ const SHARED: [&str; 23] = [
     "rlimits",
     "limits",
     "sandbox",
+    "worktree",
     "onFinish",
     "jobserver",
 ];
@@ -54,6 +57,8 @@ const RETRIES_MAX: u64 = 1_000_000;
 pub(super) struct Base {
     /// The task file's folder, absolute.
     pub folder: PathBuf,
+    /// The commits that were found so far.
+    pub commits: Rc<Commits>,
 }
 
 /// A task that waits for others by name.
@@ -155,6 +160,7 @@ impl Draft {
             "env" => extend(&mut spec.env, node, "env")?,
             "meta" => extend(&mut spec.meta, node, "meta")?,
             "sandbox" => sandbox::read(&mut spec.sandbox, node)?,
+            "worktree" => worktree::read(&mut spec.worktree, node, base)?,
             "rlimits" => rlimits(&mut spec.rlimits, node)?,
             "limits" => limits::apply(&mut spec.limits, node)?,
             "jobserver" => spec.jobserver = node.as_bool("jobserver")?,
@@ -215,7 +221,9 @@ impl Draft {
             Some(Array::Range { .. }) | None => &[],
         };
         // A program without a slash is looked for in PATH, one with it is a path like the others.
-        let program = spec.command.first_mut().filter(|program| program.contains('/'));
+        // In a worktree a relative one is meant there.
+        let relative = spec.worktree.is_none();
+        let program = spec.command.first_mut().filter(|program| relative && program.contains('/'));
         let hook = spec.on_finish.first_mut().filter(|program| program.contains('/'));
         let paths =
             [("cwd", spec.cwd.as_mut()), ("stdin", spec.stdin.as_mut()), ("command", program), ("onFinish", hook)];

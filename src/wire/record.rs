@@ -6,6 +6,7 @@
 
 use acode_worker::task::{
     Artifacts, Env, HeldLimit, Isolation, OutputRef, Priority, TaskId, TaskState, TreeGuard, Verdict, WorkerId,
+    Worktree,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -212,6 +213,9 @@ pub struct TaskRecord {
     pub command: Vec<String>,
     /// Working directory, if one was asked for.
     pub cwd: Option<String>,
+    /// Its git worktree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worktree: Option<Worktree>,
     /// The submitter's own facts.
     pub meta: Env,
     /// What no other task that has not ended may have, if it was given such a key.

@@ -236,6 +236,7 @@ fn record(id: TaskId, task: &Submission, with_attempts: bool) -> TaskRecord {
         waiting: None,
         command: task.spec.command.clone(),
         cwd: task.spec.cwd.clone(),
+        worktree: None,
         meta: task.spec.meta.clone(),
         key: None,
         cause: None,

@@ -58,6 +58,7 @@ pub fn live(inherited: Inherited, user_namespace: Option<OwnedFd>) -> i32 {
             next_settings: None,
             stopping: false,
             chores: execute::Chores::default(),
+            worktrees: execute::Worktrees::default(),
             settings: birth.settings,
         },
         payload: Vec::new(),
@@ -120,6 +121,7 @@ impl Worker {
         self.tools.claimer.beat(clock::monotonic_ns());
         failpoint!("worker.before-ready");
         self.tools.line.report(&Report::Ready)?;
+        execute::clear_row(&mut self.tools);
         loop {
             self.take_orders()?;
             if let Some(settings) = self.tools.next_settings.take() {

@@ -33,7 +33,8 @@ impl Chores {
                 Chore::Kept { name } => {
                     let _ = room::remove_kept(&tools.settings.kept.folder, &name);
                 }
-                Chore::Containers | Chore::Worktree { .. } | Chore::Artifacts { .. } => {}
+                Chore::Worktree { name } => super::worktree::sweep(tools, &name),
+                Chore::Containers | Chore::Artifacts { .. } => {}
             }
             tools.claimer.beat(clock::monotonic_ns());
         }

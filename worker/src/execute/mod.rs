@@ -1,6 +1,7 @@
 //! One attempt of one task, from its assignment to its verdict. One file per isolation.
 
 mod birth;
+mod call;
 mod chores;
 mod keep;
 mod process;
@@ -10,9 +11,11 @@ mod settle;
 mod start;
 mod times;
 mod watch;
+mod worktree;
 
 pub use chores::Chores;
 pub use process::{Attempt, Tools, run};
 pub use program::WorkerFacts;
 pub use sandbox::Sandboxes;
 pub use settle::blank;
+pub use worktree::{Made, Worktrees, clear_row};

@@ -14,6 +14,7 @@ use super::settle::{blank, collect};
 use super::start::{Outputs, Writers, start};
 use super::times::{Due, Times};
 use super::watch::{Over, Watch};
+use super::worktree;
 use crate::claim::{Claimer, Ticket};
 use crate::failpoint;
 use crate::output::Writer;
@@ -71,6 +72,8 @@ pub struct Tools {
     pub stopping: bool,
     /// What is to be done when no task runs.
     pub chores: super::chores::Chores,
+    /// The running attempt's git worktree.
+    pub worktrees: super::worktree::Worktrees,
 }
 
 impl Tools {
@@ -186,7 +189,8 @@ pub fn run(tools: &mut Tools, attempt: &Attempt) -> Result<Finished, LineClosed>
     finished.usage.wall_us = (clock::monotonic_ns() - started_ns) / 1_000;
     finished.sandbox = tools.sandboxes.take_held();
     failpoint!("worker.before-cleanup");
-    collect(tools, attempt.task.spec.cleanup, &mut finished);
+    worktree::settle(tools, attempt, &mut finished);
+    collect(tools, worktree::cleanup(tools, &attempt.task.spec), &mut finished);
     failpoint!("worker.after-cleanup");
     Ok(finished)
 }

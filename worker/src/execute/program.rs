@@ -4,6 +4,7 @@
 use std::ffi::CString;
 use std::path::Path;
 
+use super::worktree::Made;
 use crate::room::Room;
 use crate::sys::rlimit::{RawLimit, Resource};
 use crate::sys::spawn::CStringArray;
@@ -33,6 +34,8 @@ pub struct Places<'p> {
     pub checkpoint: Option<&'p Path>,
     /// Where it may leave temporary files, if not at the usual place.
     pub temporary: Option<&'p Path>,
+    /// Its git worktree, if it asked for one.
+    pub worktree: Option<&'p Made>,
 }
 
 /// The files to try for `command[0]`, in order: itself if it has a slash, else one in each folder of the path.
@@ -92,6 +95,10 @@ pub fn environment(
     if let Some(checkpoint) = places.checkpoint {
         envp.push(&[b"ACODE_CHECKPOINT=", &path(checkpoint)]);
     }
+    if let Some(worktree) = places.worktree {
+        envp.push(&[b"ACODE_WORKTREE=", &path(worktree.place())]);
+        envp.push(&[b"ACODE_COMMIT=", worktree.commit().as_bytes()]);
+    }
     if let Some(temporary) = places.temporary.filter(|_| !own.contains_key("TMPDIR")) {
         envp.push(&[b"TMPDIR=", &path(temporary)]);
     }
@@ -122,8 +129,19 @@ pub fn raw_limits(limits: &Rlimits) -> Vec<RawLimit> {
 
 /// Names that only acode gives to a task.
 fn is_reserved(name: &str) -> bool {
-    const NAMES: [&str; 9] =
-        ["TASK_ID", "ATTEMPT", "WORKER_ID", "WORKER_SLOT", "SCRATCH", "PROGRESS", "RESULT", "ERROR", "CHECKPOINT"];
+    const NAMES: [&str; 11] = [
+        "TASK_ID",
+        "ATTEMPT",
+        "WORKER_ID",
+        "WORKER_SLOT",
+        "SCRATCH",
+        "PROGRESS",
+        "RESULT",
+        "ERROR",
+        "CHECKPOINT",
+        "WORKTREE",
+        "COMMIT",
+    ];
     name.strip_prefix("ACODE_").is_some_and(|rest| NAMES.contains(&rest) || rest.starts_with("META_"))
 }
 

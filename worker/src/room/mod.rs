@@ -17,6 +17,7 @@ mod kept;
 mod progress;
 mod scratch;
 mod tree;
+pub mod worktree;
 
 use std::io;
 use std::path::{Path, PathBuf};

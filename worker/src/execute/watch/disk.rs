@@ -73,12 +73,13 @@ impl Disk {
         let bytes = limits.disk_mb.map(|mb| mb.saturating_mul(1 << 20));
         let limit = DiskLimit { bytes, files: limits.disk_files };
         let action = limits.action.unwrap_or_default();
-        let cleanup = attempt.task.spec.cleanup.unwrap_or(tools.settings.cleanup);
+        let spec = &attempt.task.spec;
+        let cleanup = spec.cleanup.unwrap_or(tools.settings.cleanup);
         let wish = Wish {
             method: tools.settings.disk,
             limit,
             wall: action != OverLimitAction::Warn,
-            keeps: cleanup != Cleanup::Always,
+            keeps: cleanup != Cleanup::Always || spec.worktree.is_some(),
         };
         let held = tools.room.hold(&wish).map_err(|error| {
             let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
