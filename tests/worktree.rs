@@ -267,6 +267,8 @@ fn a_patch_holds_every_kind_of_change() {
     assert_eq!(pool.wait(id).state, TaskState::Completed, "{}", written(&pool, id).err());
     let copy = Repo { path: pool.file("copy") };
     repo.git(&["clone", "--quiet", ".", &copy.text()]);
+    let omitted = only_attempt(&pool.show(id)).artifacts.clone().and_then(|artifacts| artifacts.omitted);
+    assert_eq!(omitted, None);
     fs::write(pool.file("patch"), patch_bytes(&pool, id)).unwrap();
     copy.git(&["apply", "--index", &pool.path("patch")]);
     let result = Repo { path: pool.state_dir().join("kept").join(format!("{id}-1/result")) };
@@ -466,8 +468,8 @@ tasks:
     assert_eq!(acode.json(&["task", "show", "d"])["state"], "failed");
     assert_eq!(acode.ok(&["task", "logs", "e"]).lines().count(), 3);
     for (line, fault) in [
-        ("worktree: proj@nope", "tasks.yaml:2:31: worktree: 'nope' names no commit"),
-        ("worktree: {ref: main}", "tasks.yaml:2:31: worktree"),
+        ("worktree: proj@nope", "tasks.yaml:2:33: worktree: 'nope' names no commit"),
+        ("worktree: {ref: main}", "tasks.yaml:2:33: worktree"),
         ("worktree: {repo: proj, rev: x}", "unknown key"),
     ] {
         fs::write(pool.file("tasks.yaml"), format!("tasks:\n  - {{command: 'true', {line}}}\n")).unwrap();
@@ -476,7 +478,7 @@ tasks:
     }
     let lines = "{\"command\": [\"true\"], \"worktree\": \"proj\"}\n".repeat(50);
     fs::write(pool.file("tasks.jsonl"), lines).unwrap();
-    acode.says(&["run", "--count", "2", "--no-progress", "tasks.jsonl"]).expect(0);
+    Acode::without_state(&pool).says(&["run", "--count", "2", "--no-progress", "tasks.jsonl"]).expect(0);
     assert_nothing_left(&pool, &repo);
 }
 

@@ -102,8 +102,8 @@ impl Mark {
         match text(&administration.join("gitdir")).map(PathBuf::from) {
             // Any that has no reason of ours yet is no longer being made, for we have the lock.
             Some(place) if place == self.place.join(".git") => true,
-            // What the task has written over is ours by its name, but for somebody else's worktree of that name.
-            Some(place) => named && !place.exists(),
+            // What the task has moved or written over is ours by its name, but for somebody else's worktree of that name.
+            Some(place) => named && (self.place.parent().is_some_and(|own| place.starts_with(own)) || !place.exists()),
             None => named,
         }
     }

@@ -15,7 +15,7 @@ use crate::task::{Verdict, Worktree};
 /// How long making a worktree may take in all, in nanoseconds.
 const MAKE_NS: u64 = 600_000_000_000;
 /// What is configured while files are written: those of git-lfs stay pointers, with or without it.
-const POINTERS: [&str; 2] = ["filter.lfs.smudge=", "filter.lfs.process="];
+pub const POINTERS: [&str; 3] = ["filter.lfs.smudge=", "filter.lfs.clean=", "filter.lfs.process="];
 /// What a repository is called that has no name.
 const NAMELESS: &str = "worktree";
 /// The most places of objects beside the repository's own.
