@@ -254,7 +254,14 @@ fn every_failpoint_of_the_code_has_its_experiment() {
     }
     assert!(points.len() > 25, "{points:?}");
     // These need tasks of their own kind, and are passed in the tests of those.
-    const ELSEWHERE: [&str; 20] = [
+    const ELSEWHERE: [&str; 27] = [
+        "worktree.after-mark",
+        "worktree.after-add",
+        "worktree.after-checkout",
+        "worktree.before-patch",
+        "worktree.before-remove",
+        "worktree.after-remove",
+        "recover.before-worktree",
         "worker.after-project",
         "worker.after-quota",
         "worker.after-image",
@@ -285,6 +292,7 @@ fn every_failpoint_of_the_code_has_its_experiment() {
         include_str!("cleanup.rs"),
         include_str!("limits.rs"),
         include_str!("sandbox.rs"),
+        include_str!("worktree_faults.rs"),
     ];
     for point in ELSEWHERE {
         assert!(others.iter().any(|text| text.contains(&format!("\"{point}"))), "{point} has no experiment");

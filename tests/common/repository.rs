@@ -121,7 +121,12 @@ impl Repo {
             list.lines().filter_map(|line| line.strip_prefix("worktree ")).skip(1).map(str::to_owned).collect();
         let folder = Path::new(&self.git(&["rev-parse", "--absolute-git-dir"])).join("worktrees");
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-        left.extend(entries.map(|entry| entry.path().display().to_string()));
+        let contents = |folder: PathBuf| {
+            let names = fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+            let reason = fs::read_to_string(folder.join("locked")).unwrap_or_default();
+            format!("{}: {:?} ({})", folder.display(), names.collect::<Vec<_>>(), reason.trim())
+        };
+        left.extend(entries.map(|entry| contents(entry.path())));
         left
     }
 }

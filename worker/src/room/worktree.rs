@@ -29,8 +29,8 @@ const MARKS_MAX: usize = 100_000;
 const MARK: &str = "mark";
 /// The file of a mark with the name of the administrative directory, once that is known.
 const NAME: &str = "name";
-/// What git notes as the reason of a worktree's lock while it makes it.
-const UNFINISHED: &str = "initializing";
+/// What git notes as the reason of a worktree's lock before we do; the last is of a file that is not written yet.
+const UNFINISHED: [&str; 3] = ["initializing", "added with --lock", ""];
 /// Far longer than git takes from making an administrative directory to naming the worktree in it.
 const INSTANT: Duration = Duration::from_millis(500);
 /// More than a path takes, in bytes.
@@ -81,7 +81,7 @@ impl Mark {
     /// Why the worktree is locked: nobody but us is to take it away, as `git worktree prune` does in a container that does
     /// not show it.
     pub fn reason(&self) -> String {
-        format!("{REASON}{}", self.task)
+        format!("{REASON}{}", self.name())
     }
 
     /// The administrative directories that belong to the worktree: one, or none. To be called under the lock.
@@ -91,6 +91,15 @@ impl Mark {
         let named = |entry: &fs::DirEntry| entry.file_name().to_str().is_some_and(|own| name.as_deref() == Some(own));
         let ours = |entry: &fs::DirEntry| self.owns(&entry.path(), named(entry));
         folders.filter(ours).map(|entry| entry.path()).collect()
+    }
+
+    /// What an earlier worker of this row has left: whatever is registered at the same place. To be called under the lock,
+    /// before anything is made there.
+    pub fn predecessors(&self) -> Vec<PathBuf> {
+        let place = self.place.join(".git");
+        let folders =
+            fs::read_dir(self.common.join("worktrees")).into_iter().flatten().flatten().map(|entry| entry.path());
+        folders.filter(|folder| text(&folder.join("gitdir")).is_some_and(|other| Path::new(&other) == place)).collect()
     }
 
     fn owns(&self, administration: &Path, named: bool) -> bool {
@@ -191,12 +200,12 @@ pub fn unregister(administration: &Path) -> io::Result<()> {
     remove_tree(administration)
 }
 
-/// Removes what git has left that was killed between making an administrative directory and naming the worktree in it. To be
-/// called under the lock, so that no other worker's git is at that point; somebody else's git passes it in an instant.
-fn remove_unfinished(common: &Path) -> io::Result<()> {
-    let is_unfinished = |folder: &Path| {
-        !folder.join("gitdir").exists() && text(&folder.join("locked")).is_some_and(|reason| reason == UNFINISHED)
-    };
+/// Removes what git and we have left half made or half removed that were killed, which makes git fail for others too. To be
+/// called under the lock, so that no other worker is at that point; somebody else's git passes it in an instant.
+///
+/// # Errors
+/// Something cannot be removed.
+pub fn remove_unfinished(common: &Path) -> io::Result<()> {
     let folders = fs::read_dir(common.join("worktrees")).into_iter().flatten().flatten();
     let unfinished: Vec<PathBuf> = folders.map(|entry| entry.path()).filter(|folder| is_unfinished(folder)).collect();
     if unfinished.is_empty() {
@@ -204,9 +213,23 @@ fn remove_unfinished(common: &Path) -> io::Result<()> {
     }
     std::thread::sleep(INSTANT);
     for folder in unfinished.iter().filter(|folder| is_unfinished(folder)) {
-        remove_tree(folder)?;
+        unregister(folder)?;
     }
     Ok(())
+}
+
+/// Whether something is missing in an administrative directory that may be ours.
+fn is_unfinished(administration: &Path) -> bool {
+    const NEEDED: [&str; 3] = ["gitdir", "commondir", "HEAD"];
+    let is_there = |name: &str| text(&administration.join(name)).is_some_and(|text| !text.is_empty());
+    if NEEDED.into_iter().all(is_there) {
+        return false;
+    }
+    match text(&administration.join("locked")) {
+        Some(reason) => UNFINISHED.contains(&reason.as_str()) || reason.starts_with(REASON),
+        // Empty is how git begins, and how we end.
+        None => fs::read_dir(administration).is_ok_and(|mut entries| entries.next().is_none()),
+    }
 }
 
 /// The common directory of the repository with this git directory, without any link in its path.

@@ -1,5 +1,6 @@
 //! Making a worktree: find the repository, mark, add, check out.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -141,14 +142,15 @@ impl Maker<'_> {
     /// Has git add the worktree, without files; gives its administrative directory. Under the lock.
     fn register(&mut self, mark: &Mark, directory: &Path, place: &Path, commit: &str) -> Result<PathBuf, Fault> {
         // Whoever was killed in this row has had a worktree at the same place.
-        for stale in mark.administration(directory) {
+        for stale in mark.predecessors() {
             room::unregister(&stale).map_err(|error| self.refused(&error.to_string()))?;
         }
-        let place_text = place.as_os_str();
-        let arguments = ["worktree", "add", "--quiet", "--detach", "--no-checkout", "--lock"].map(std::ffi::OsStr::new);
-        let arguments = arguments.into_iter().chain([place_text, commit.as_ref()]);
-        let git = Git { places: places(&mark.common, None), ..Git::new(&mark.common, arguments) };
-        let answer = self.run(git)?;
+        let mut answer = self.run(add(mark, place, commit))?;
+        if !answer.is_success() {
+            // What a killed one has left half made, or is being changed by somebody without the lock, makes git fail once.
+            room::remove_unfinished(&mark.common).map_err(|error| self.refused(&error.to_string()))?;
+            answer = self.run(add(mark, place, commit))?;
+        }
         if !answer.is_success() {
             return Err(self.refused(&room::explain(&self.wish.repo, &answer.words)));
         }
@@ -222,6 +224,13 @@ impl Maker<'_> {
             }
         }
     }
+}
+
+/// The call that adds the worktree.
+fn add<'m>(mark: &'m Mark, place: &Path, commit: &str) -> Git<'m> {
+    let arguments = ["worktree", "add", "--quiet", "--detach", "--no-checkout", "--lock"].map(OsStr::new);
+    let arguments = arguments.into_iter().chain([place.as_os_str(), commit.as_ref()]);
+    Git { places: places(&mark.common, None), ..Git::new(&mark.common, arguments) }
 }
 
 /// The variables by which git knows a repository, and its worktree, without looking for them.
