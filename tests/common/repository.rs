@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 /// The configuration of those who commit.
@@ -119,7 +119,12 @@ impl Repo {
         let list = self.git(&["worktree", "list", "--porcelain"]);
         let mut left: Vec<String> =
             list.lines().filter_map(|line| line.strip_prefix("worktree ")).skip(1).map(str::to_owned).collect();
-        let folder = Path::new(&self.git(&["rev-parse", "--absolute-git-dir"])).join("worktrees");
+        let git_dir = PathBuf::from(self.git(&["rev-parse", "--absolute-git-dir"]));
+        let own = fs::read_dir(&git_dir).unwrap().flatten().map(|entry| entry.path());
+        left.extend(
+            own.filter(|path| path.extension().is_some_and(|end| end == "lock")).map(|path| path.display().to_string()),
+        );
+        let folder = git_dir.join("worktrees");
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
         let contents = |folder: PathBuf| {
             let names = fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.file_name());

@@ -320,6 +320,7 @@ mod tests {
         fs::write(folder.join("gitdir"), format!("{}\n", mark.place.join(".git").display())).unwrap();
         fs::write(folder.join("locked"), locked).unwrap();
         fs::write(folder.join("HEAD"), "x").unwrap();
+        fs::write(folder.join("commondir"), "../..\n").unwrap();
         folder
     }
 

@@ -163,12 +163,13 @@ impl Maker<'_> {
         Ok(administration)
     }
 
-    /// Writes the commit's files.
+    /// Writes the commit's files. Not by `git reset` or `git checkout`, which take locks in the repository itself that would stay
+    /// there if they were killed.
     fn check_out(&mut self, administration: &Path, place: &Path, commit: &str) -> Result<(), Fault> {
         let git = Git {
             configuration: &POINTERS,
             places: places(administration, Some(place)),
-            ..Git::new(place, ["reset", "--quiet", "--hard", commit])
+            ..Git::new(place, ["read-tree", "--reset", "-u", commit])
         };
         let answer = self.run(git)?;
         match answer.is_success() {

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | mark | `room::worktree`: by it whoever comes later removes what a killed worker has left |
 //! | add | `git worktree add`, under the repository's lock, without files |
-//! | check out | `git reset --hard` in the worktree, without the lock: workers do this side by side |
+//! | check out | `git read-tree -u` in the worktree, without the lock: workers do this side by side |
 //! | changes | what differs from the commit, by an index and an object store of our own (`patch`) |
 //! | remove | the administrative directory, under the lock, without git; the files go, or are kept, with the room |
 //!
