@@ -32,7 +32,7 @@ impl Repo {
         let repo = Self::empty(path);
         fs::create_dir(repo.file("sub")).unwrap();
         for number in 0..20 {
-            repo.write(&format!("sub/file-{number}"), &format!("content {number}\n"));
+            repo.write(&format!("sub/file-{number}"), format!("content {number}\n"));
         }
         repo.write("build.sh", "#!/bin/sh\necho built in \"$PWD\"\n");
         repo.write(".gitignore", "ignored\n");
