@@ -33,7 +33,10 @@ impl Chores {
                 Chore::Kept { name } => {
                     let _ = room::remove_kept(&tools.settings.kept.folder, &name);
                 }
-                Chore::Containers | Chore::Worktree { .. } | Chore::Artifacts { .. } => {}
+                Chore::Artifacts { name } => {
+                    let _ = room::remove_artifacts(&tools.settings.artifacts.folder, &name);
+                }
+                Chore::Containers | Chore::Worktree { .. } => {}
             }
             tools.claimer.beat(clock::monotonic_ns());
         }

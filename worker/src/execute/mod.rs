@@ -1,5 +1,6 @@
 //! One attempt of one task, from its assignment to its verdict. One file per isolation.
 
+mod artifacts;
 mod birth;
 mod chores;
 mod keep;

@@ -186,7 +186,7 @@ pub fn run(tools: &mut Tools, attempt: &Attempt) -> Result<Finished, LineClosed>
     finished.usage.wall_us = (clock::monotonic_ns() - started_ns) / 1_000;
     finished.sandbox = tools.sandboxes.take_held();
     failpoint!("worker.before-cleanup");
-    collect(tools, attempt.task.spec.cleanup, &mut finished);
+    collect(tools, &attempt.task.spec, &mut finished);
     failpoint!("worker.after-cleanup");
     Ok(finished)
 }

@@ -78,7 +78,7 @@ impl Disk {
             method: tools.settings.disk,
             limit,
             wall: action != OverLimitAction::Warn,
-            keeps: cleanup != Cleanup::Always,
+            keeps: cleanup != Cleanup::Always || !attempt.task.spec.artifacts.is_empty(),
         };
         let held = tools.room.hold(&wish).map_err(|error| {
             let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
