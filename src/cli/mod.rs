@@ -5,6 +5,7 @@
 //! knowledge of how a pool works.
 
 pub mod args;
+mod container_args;
 mod doctor;
 mod door;
 mod error;

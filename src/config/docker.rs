@@ -89,3 +89,9 @@ impl Default for Artifacts {
         Self { max_bytes: 1 << 30, max_files: 10_000 }
     }
 }
+
+/// Whether a text names a program: a path must be absolute, for nobody could say where it begins.
+pub(super) fn is_program(text: &str) -> bool {
+    let is_plain = !text.is_empty() && !text.starts_with('-') && !text.contains('\0');
+    is_plain && (text.starts_with('/') || !text.contains('/'))
+}
