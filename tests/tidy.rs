@@ -26,6 +26,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("src/wire", &["worker::task", "worker::sys"]),
     ("src/records", &["store", "wire", "worker::task"]),
     ("src/requests", &["records", "store", "wire", "worker::task", "worker::sys"]),
+    ("src/artifacts", &["worker::task", "worker::sys", "worker::room"]),
     ("src/sweep", &["store", "worker::task", "worker::room"]),
     (
         "src/local",
@@ -58,6 +59,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "src/cli",
         &[
             "api",
+            "artifacts",
             "supervisor",
             "local",
             "requests",

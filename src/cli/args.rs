@@ -11,6 +11,7 @@ use acode_worker::task::TaskState;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
+use super::artifact_args::{ArtifactsArgs, FetchArgs};
 use super::container_args::ContainerOptions;
 use super::limit_args::LimitOptions;
 pub use super::task_args::{SubmitArgs, TaskOptions};
@@ -262,6 +263,16 @@ Examples:
   acode task logs -f 42
   acode task logs --stderr 01K6A | less")]
     Logs(TaskLogsArgs),
+    /// List the files that a task has left (--artifact)
+    Artifacts(ArtifactsArgs),
+    /// Copy the files that a task has left
+    #[command(after_help = "Of an array: those of each member, into a directory of its number.
+
+Examples:
+  acode task fetch 42 ./results
+  acode task fetch 42 ./results 'out/**/*.png'
+  acode task fetch 42 - report.json | jq .")]
+    Fetch(FetchArgs),
     /// Tell why a task stands where it does
     Why {
         /// Its id, a beginning of it, its number, or its name

@@ -4,6 +4,7 @@
 
 use std::io;
 
+use crate::artifacts::ArtifactError;
 use crate::config::ConfigError;
 use crate::local::LocalError;
 use crate::rundir::{DirError, LockError};
@@ -53,6 +54,9 @@ pub enum CliError {
     /// The journal cannot be read.
     #[error(transparent)]
     Output(#[from] acode_worker::output::OutputError),
+    /// Artefacts cannot be had.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
     /// The pool did not start, or ended other than by being told to.
     #[error(transparent)]
     Pool(#[from] PoolError),
@@ -121,6 +125,7 @@ impl CliError {
             | Self::Local(LocalError::Dirs(_) | LocalError::Lock(LockError::Io { .. }) | LocalError::Store(_))
             | Self::Dirs(_)
             | Self::Output(_)
+            | Self::Artifact(_)
             | Self::Pool(_)
             | Self::Process(_)
             | Self::Stdout(_)
@@ -139,6 +144,7 @@ impl CliError {
             | Self::Pool(PoolError::Lock(LockError::Held { .. })) => {
                 Some("use that pool, or stop it with: acode worker stop")
             }
+            Self::Artifact(error) => artifact_remedy(error),
             Self::Client(_)
             | Self::Local(_)
             | Self::Dirs(_)
@@ -186,6 +192,15 @@ fn call_code(error: &CallError) -> u8 {
         | CallError::SlowReader { .. }
         | CallError::Internal { .. }
         | CallError::Unknown { .. } => 1,
+    }
+}
+
+fn artifact_remedy(error: &ArtifactError) -> Option<&'static str> {
+    match error {
+        ArtifactError::None { .. } => Some("files are kept of tasks that are submitted with --artifact GLOB"),
+        ArtifactError::NoMatch { .. } => Some("see them with: acode task artifacts"),
+        ArtifactError::Exists { .. } => Some("--force overwrites"),
+        ArtifactError::Gone { .. } | ArtifactError::Blocked { .. } | ArtifactError::Io { .. } => None,
     }
 }
 

@@ -44,11 +44,15 @@ pub fn run(context: &Context, args: RunArgs) -> Result<Exit, CliError> {
     let pool = started.map_err(CliError::Process)?.map_err(CliError::Told)?;
     let mut door = Door::Pool(Client::connect(&pool.socket())?);
     let mut ids = Vec::new();
+    let mut leaves = !args.options.artifacts.is_empty();
     let single = file.is_none();
     match &file {
         Some(file) => {
             let asks = |task: &Submission| !task.spec.on_finish.is_empty();
-            let tasks = file.read()?.inspect(|task| hooked |= task.as_ref().is_ok_and(asks));
+            let tasks = file.read()?.inspect(|task| {
+                hooked |= task.as_ref().is_ok_and(asks);
+                leaves |= task.as_ref().is_ok_and(|task| !task.spec.artifacts.is_empty());
+            });
             door.submit_all(tasks, RoomWait::Usual, |accepted| ids.extend_from_slice(accepted))?;
         }
         None => {
@@ -62,6 +66,9 @@ pub fn run(context: &Context, args: RunArgs) -> Result<Exit, CliError> {
     if ids.is_empty() {
         eprintln!("acode: there is no task in the file");
         return Ok(Exit::Done);
+    }
+    if leaves && context.own_state.is_none() {
+        eprintln!("acode: artefacts go with this pool when it ends: --state-dir DIR keeps them");
     }
     let paused = door.call(&Status {})?.status.pool.paused;
     let notice = paused.map(|paused| format!("no task is started for now: {}", plain(&paused.why)));

@@ -72,6 +72,7 @@ pub fn build(
         rlimits: limits.rlimits(),
         sandbox: options.sandbox,
         cleanup: options.cleanup,
+        artifacts: options.artifacts,
         ..TaskSpec::default()
     };
     spec.validate().map_err(|error| CliError::Usage(error.to_string()))?;

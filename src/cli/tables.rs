@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use acode_worker::task::Artifacts;
+
 use crate::wire::types::{
     AttemptRecord, CheckRecord, GroupRecord, PoolState, ScalingMode, StatusRecord, TaskRecord, WorkerRecord,
 };
@@ -342,6 +344,14 @@ fn used(usage: &UsageRecord) -> String {
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
+/// What was kept of an attempt's files.
+fn left(artifacts: &Artifacts) -> String {
+    let patch = artifacts.patch_bytes.map(|size| format!(", a patch of {}", bytes(size))).unwrap_or_default();
+    let omitted = artifacts.omitted.as_deref().map(|what| format!("; not kept: {what}")).unwrap_or_default();
+    let word = if artifacts.files == 1 { "file" } else { "files" };
+    format!("{} {word}, {}{patch}{omitted}", artifacts.files, bytes(artifacts.bytes))
+}
+
 /// What there is to say about the last attempt beyond its row in the table.
 fn aftermath(text: &mut String, last: &AttemptRecord) {
     if let Some(usage) = &last.usage {
@@ -349,6 +359,9 @@ fn aftermath(text: &mut String, last: &AttemptRecord) {
     }
     if let Some(kept) = &last.kept {
         line(text, "Kept", kept);
+    }
+    if let Some(artifacts) = &last.artifacts {
+        line(text, "Artefacts", &left(artifacts));
     }
     match &last.sandbox {
         Some(serde_json::Value::Array(held)) => {

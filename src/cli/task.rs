@@ -11,7 +11,7 @@ use super::args::{ListArgs, SubmitArgs, TaskCommand};
 use super::door::{Door, Need, RoomWait};
 use super::progress::Board;
 use super::render::Out;
-use super::{CliError, Context, Exit, logs, order, submission, tables};
+use super::{CliError, Context, Exit, artifacts, logs, order, submission, tables};
 use crate::taskfile::{self, TaskFileError};
 use crate::wire::reply::Waited;
 use crate::wire::request::{Cancel, Continue, List, Prune, Retry, Show, Submit, Suspend, Wait, Why};
@@ -28,6 +28,8 @@ pub fn run(context: &Context, command: TaskCommand) -> Result<Exit, CliError> {
         TaskCommand::List(args) => list(context, &args),
         TaskCommand::Show { id } => show(context, id),
         TaskCommand::Logs(args) => logs::task(context, &args),
+        TaskCommand::Artifacts(args) => artifacts::list(context, &args),
+        TaskCommand::Fetch(args) => artifacts::fetch(context, &args),
         TaskCommand::Why { id } => why(context, id),
         TaskCommand::Cancel { ids, group: None, reason, now } => cancel(context, &ids, reason, now),
         TaskCommand::Cancel { ids: _, group: Some(group), reason, now } => cancel_group(context, group, reason, now),

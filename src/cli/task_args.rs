@@ -91,6 +91,9 @@ pub struct TaskOptions {
     /// Remove its scratch directory after these ends only, and else keep it
     #[arg(long, value_name = "WHEN", value_parser = cleanup_parser())]
     pub cleanup: Option<Cleanup>,
+    /// Keep the files that it leaves and that this means, as in out/**/*.png; may be given several times
+    #[arg(long = "artifact", value_name = "GLOB")]
+    pub artifacts: Vec<String>,
     /// Start it so much later at the earliest
     #[arg(long, value_name = "D", value_parser = values::duration)]
     pub delay: Option<Duration>,

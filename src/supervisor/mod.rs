@@ -4,6 +4,7 @@
 //! have its say; the other files are the supervisor's hands. What is here puts it together, in the order in which
 //! things must come into being: the nursery before anything else, the lock before the queue, the socket last.
 
+mod artifacts;
 mod attempts;
 mod backlog;
 mod checks;
@@ -212,6 +213,7 @@ struct Supervisor {
     ageing: order::Ageing,
     next_tick_ns: u64,
     next_prune_ns: u64,
+    artifact_sweep: artifacts::ArtifactSweep,
 
     pauses: pause::Pauses,
     backlog: backlog::Backlog,

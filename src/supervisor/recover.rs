@@ -46,6 +46,8 @@ use crate::sweep;
 const STRAGGLER_SLACK: Duration = Duration::from_secs(1);
 /// How long they are waited for after they were killed.
 const STRAGGLER_KILL: Duration = Duration::from_secs(5);
+/// The most folders of artefacts that are looked at before the pool is up.
+const ARTIFACTS_MAX: usize = 10_000;
 /// The signals that the supervisor follows.
 const SIGNALS: [i32; 9] = [
     libc::SIGTERM,
@@ -107,6 +109,7 @@ pub(super) fn build(launch: Launch, nursery: Nursery, mut manager: Manager) -> R
         ageing: super::order::Ageing::default(),
         next_tick_ns: 0,
         next_prune_ns: 0,
+        artifact_sweep: super::artifacts::ArtifactSweep::default(),
         pauses: Pauses::new(store.pause()?, config.backpressure),
         backlog: Backlog::default(),
         jobserver: Jobserver::new(dirs.jobserver(), &config),
@@ -274,6 +277,14 @@ fn sweep(store: &Store, dirs: &Dirs, cleanup: &crate::config::Cleanup) -> Result
     for name in sweep::surplus_kept(store, &dirs.kept(), cleanup.max_kept, cleanup.max_kept_age)? {
         if let Err(error) = acode_worker::room::remove_kept(&dirs.kept(), &name) {
             tracing::warn!(%error, name, "a kept scratch directory cannot be removed");
+        }
+    }
+    // Nobody gathers artefacts now. There may be many, and later sweeps see to those that are left.
+    let mut stored = acode_worker::room::stored_artifacts(&dirs.artifacts());
+    stored.truncate(ARTIFACTS_MAX);
+    for one in sweep::surplus_artifacts(store, &stored, false)? {
+        if let Err(error) = acode_worker::room::remove_artifacts(&dirs.artifacts(), &one.name()) {
+            tracing::warn!(%error, name = one.name(), "artefacts cannot be removed");
         }
     }
     Ok(sweep::remove_unread_copies(store, &dirs.stdin())?)

@@ -13,11 +13,11 @@ use acode_worker::task::{
 };
 
 use super::duration::{DURATION_MAX, from_seconds};
-use super::{docker, expand, limits, parse_duration, parse_moment, sandbox};
+use super::{artifacts, docker, expand, limits, parse_duration, parse_moment, sandbox};
 use crate::tree::{At, Entry, Fault, FaultKind, Node, Scalar, ScalarKind, Value};
 
 /// The keys that `defaults` may have, which a task may have too.
-const SHARED: [&str; 25] = [
+const SHARED: [&str; 26] = [
     "priority",
     "timeout",
     "softTimeout",
@@ -26,6 +26,7 @@ const SHARED: [&str; 25] = [
     "retries",
     "checkpoint",
     "cleanup",
+    "artifacts",
     "delay",
     "notBefore",
     "expires",
@@ -143,6 +144,7 @@ impl Draft {
                 }
             }
             "checkpoint" => spec.checkpoint = node.as_bool("checkpoint")?,
+            "artifacts" => spec.artifacts = artifacts::read(node)?,
             "cleanup" => spec.cleanup = if is_none(node) { None } else { Some(cleanup(node)?) },
             "grace" => spec.grace_ms = optional_millis(node, "grace")?,
             "retries" => spec.retry = Some(retries(node, spec.retry.unwrap_or_default())?),
@@ -243,6 +245,7 @@ impl Draft {
                 SpecError::RelativePath { field, .. } => field,
                 SpecError::OutOfRange { field, .. } if field.starts_with("softTimeout") => "softTimeout",
                 SpecError::OutOfRange { field, .. } if field.starts_with("limits") => "limits",
+                SpecError::OutOfRange { field: "artifacts", .. } => "artifacts",
                 SpecError::OutOfRange { field, .. } if field.starts_with("docker") => "docker",
                 SpecError::Exclusive { one: "sandbox", .. } => "sandbox",
                 SpecError::Exclusive { other: "docker", .. } => "docker",
@@ -260,8 +263,12 @@ fn check(spec: &TaskSpec) -> Result<(), SpecError> {
     const WORST: usize = 6;
     const KEYS: usize = 4096;
     spec.validate()?;
-    let texts =
-        spec.command.iter().chain(&spec.on_finish).chain([&spec.name, &spec.cwd, &spec.stdin].into_iter().flatten());
+    let texts = spec
+        .command
+        .iter()
+        .chain(&spec.on_finish)
+        .chain([&spec.name, &spec.cwd, &spec.stdin].into_iter().flatten())
+        .chain(&spec.artifacts);
     let pairs = spec.env.iter().chain(&spec.meta).map(|(key, value)| key.len() + value.len() + 1);
     let rough: usize = texts.map(|text| text.len() + 1).chain(pairs).sum();
     if rough * WORST + KEYS <= TaskSpec::MAX_BYTES {
