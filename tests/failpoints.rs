@@ -254,7 +254,12 @@ fn every_failpoint_of_the_code_has_its_experiment() {
     }
     assert!(points.len() > 25, "{points:?}");
     // These need tasks of their own kind, and are passed in the tests of those.
-    const ELSEWHERE: [&str; 20] = [
+    const ELSEWHERE: [&str; 25] = [
+        "artifacts.before-copy",
+        "artifacts.within-copy",
+        "artifacts.before-rename",
+        "artifacts.after-rename",
+        "artifacts.before-removal",
         "worker.after-project",
         "worker.after-quota",
         "worker.after-image",
@@ -278,6 +283,7 @@ fn every_failpoint_of_the_code_has_its_experiment() {
         "worker.sandbox-means",
     ];
     let others = [
+        include_str!("artifacts.rs"),
         include_str!("checkpoint.rs"),
         include_str!("suspend.rs"),
         include_str!("retries.rs"),
