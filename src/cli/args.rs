@@ -125,6 +125,7 @@ running tasks finish, a second INT or QUIT does not; HUP reads the configuration
 
 Examples:
   acode worker start --detach --count 8
+  acode worker start --detach --mode process:4,docker:2
   acode worker start --config ./acode.yaml --state-dir ./state"
     )]
     Start(StartArgs),
@@ -204,7 +205,7 @@ pub struct StartArgs {
     /// Let the number of workers follow the load, with so many at the most
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max: Option<u32>,
-    /// How tasks are kept apart
+    /// How tasks are kept apart: process, docker, or both as in process:4,docker:2 [default: workers.mode]
     #[arg(long, value_name = "MODE")]
     pub mode: Option<Modes>,
     /// Return as soon as the pool accepts work, and leave it running
@@ -245,6 +246,7 @@ Examples:
   acode task submit --name nightly --timeout 1h --retries 2 -- ./backup.sh
   acode task submit --array 1-100 -- ./render --frame {item}
   acode task submit --after 01K6A -- ./report.sh
+  acode task submit --image debian:12 --mount /srv/data:ro -- sha256sum /srv/data/in
   acode task submit --key nightly --if-exists existing --on-finish 'notify-send backup' -- ./backup.sh
   generate-jobs | acode task submit --file -"
     )]

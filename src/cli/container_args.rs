@@ -36,7 +36,7 @@ pub struct ContainerOptions {
     /// When the image is pulled [default: docker.pull]
     #[arg(long, value_name = "WHEN", value_parser = pull_parser())]
     pub pull: Option<Pull>,
-    /// A further option of docker run, as in --docker-arg=--shm-size=1g, within docker.allowedArgs; may be given several times
+    /// A further option of docker run with its value behind a =, within docker.allowedArgs; may be given several times
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     pub docker_arg: Vec<String>,
 }

@@ -7,6 +7,7 @@
 pub mod args;
 mod artifact_args;
 mod artifacts;
+mod container;
 mod container_args;
 mod doctor;
 mod door;

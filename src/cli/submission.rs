@@ -41,15 +41,14 @@ pub fn build(
     }
     let cwd = options.cwd.as_deref().map(|cwd| working_directory(cwd, container)).transpose()?;
     let (soft_timeout, retry) = (soft_timeout(&options), retries(&options));
-    let mut dependencies = Vec::new();
-    for (names, when) in [
-        (options.after, DependencyKind::Succeeded),
-        (options.after_any, DependencyKind::Ended),
-        (options.after_failed, DependencyKind::Failed),
-    ] {
-        let ids = resolve(door, names)?;
-        dependencies.extend(ids.into_iter().map(|id| Dependency { on: Blocker::Id(id), when }));
-    }
+    let dependencies = dependencies(
+        door,
+        [
+            (options.after, DependencyKind::Succeeded),
+            (options.after_any, DependencyKind::Ended),
+            (options.after_failed, DependencyKind::Failed),
+        ],
+    )?;
     let spec = TaskSpec {
         name: options.name,
         // In a container it is the container's, wherever it was typed.
@@ -78,13 +77,7 @@ pub fn build(
     spec.validate().map_err(|error| CliError::Usage(error.to_string()))?;
     let array = options.array.map(|(first, last)| Array::Range { first, count: (last - first).saturating_add(1) });
     let key = options.key.map(|text| Key { text, if_exists: options.if_exists.unwrap_or_default() });
-    let group = match (options.group, options.limit_group) {
-        (_, Some((name, max))) => Some(GroupWish { name, max: Some(max) }),
-        (name, None) => name.map(|name| GroupWish { name, max: None }),
-    };
-    if let Some(group) = &group {
-        group.validate().map_err(CliError::Usage)?;
-    }
+    let group = group(options.group, options.limit_group)?;
     Ok(Submission {
         spec,
         array,
@@ -96,6 +89,25 @@ pub fn build(
         dependencies,
         key,
     })
+}
+
+fn dependencies(door: &mut Door, wishes: [(Vec<TaskRef>, DependencyKind); 3]) -> Result<Vec<Dependency>, CliError> {
+    let mut dependencies = Vec::new();
+    for (names, when) in wishes {
+        let ids = resolve(door, names)?;
+        dependencies.extend(ids.into_iter().map(|id| Dependency { on: Blocker::Id(id), when }));
+    }
+    Ok(dependencies)
+}
+
+/// `--group` or `--limit-group`.
+fn group(name: Option<String>, limited: Option<(String, u32)>) -> Result<Option<GroupWish>, CliError> {
+    let group = match (name, limited) {
+        (_, Some((name, max))) => Some(GroupWish { name, max: Some(max) }),
+        (name, None) => name.map(|name| GroupWish { name, max: None }),
+    };
+    group.as_ref().map_or(Ok(()), GroupWish::validate).map_err(CliError::Usage)?;
+    Ok(group)
 }
 
 fn micros(stamp: Stamp) -> u64 {

@@ -2,13 +2,14 @@
 
 use std::fmt::Write;
 
-use acode_worker::task::Artifacts;
+use acode_worker::task::{Artifacts, Isolation};
 
 use crate::wire::types::{
     AttemptRecord, CheckRecord, GroupRecord, PoolState, ScalingMode, StatusRecord, TaskRecord, WorkerRecord,
 };
 use crate::wire::{LiveRecord, Rung, Stamp, UsageRecord};
 
+use super::container;
 use super::doctor::limits;
 use super::render::{Align, Table, bytes, plain, span};
 
@@ -129,6 +130,9 @@ pub fn checks(workers: &[CheckRecord]) -> Table {
     table
 }
 
+/// The column of what tasks ask for, which is there only if one does.
+const ISOLATION: &str = "ISOLATION";
+
 /// `acode task list`
 pub fn tasks(tasks: &[TaskRecord], now: Stamp) -> Table {
     let mut table = Table::new([
@@ -138,6 +142,7 @@ pub fn tasks(tasks: &[TaskRecord], now: Stamp) -> Table {
         ("STATE", Align::Left),
         ("PROGRESS", Align::Right),
         ("PRIORITY", Align::Left),
+        (ISOLATION, Align::Left),
         ("AGE", Align::Right),
         ("TOOK", Align::Right),
         ("RESULT", Align::Left),
@@ -150,10 +155,14 @@ pub fn tasks(tasks: &[TaskRecord], now: Stamp) -> Table {
             task.state.to_string(),
             percent(task).map_or_else(|| "-".to_owned(), |percent| format!("{percent}%")),
             task.priority.to_string(),
+            task.isolation.map_or_else(|| "-".to_owned(), |isolation| isolation.to_string()),
             ago(Some(task.submitted_at), now),
             took(task.started_at, task.finished_at),
             outcome(task),
         ]);
+    }
+    if tasks.iter().all(|task| task.isolation.is_none()) {
+        table.leave_out(ISOLATION);
     }
     table
 }
@@ -238,6 +247,12 @@ fn identity(task: &TaskRecord) -> String {
     field("Command", &command(&task.command));
     if let Some(cwd) = &task.cwd {
         field("In", cwd);
+    }
+    if let Some(isolation) = task.isolation {
+        field("Isolation", isolation.name());
+    }
+    if let Some(container) = task.docker.as_ref().map(container::words).filter(|words| !words.is_empty()) {
+        field("Container", &container);
     }
     match task.suspended_at {
         Some(since) => field("State", &format!("{}, suspended since {since}", task.state)),
@@ -375,6 +390,7 @@ fn aftermath(text: &mut String, last: &AttemptRecord) {
 }
 
 fn attempts(attempts: &[AttemptRecord]) -> Table {
+    let mixed = attempts.iter().any(|attempt| attempt.isolation == Some(Isolation::Docker));
     let mut table = Table::new([
         ("ATTEMPT", Align::Right),
         ("WORKER", Align::Left),
@@ -388,7 +404,8 @@ fn attempts(attempts: &[AttemptRecord]) -> Table {
         let verdict = attempt.verdict.as_deref().unwrap_or("running");
         let usage = attempt.usage;
         let leaked = attempt.leaked.then(|| "left processes running".to_owned());
-        let notes: Vec<String> = [attempt.reason.clone(), leaked].into_iter().flatten().collect();
+        let place = container::place(attempt, mixed).map(str::to_owned);
+        let notes: Vec<String> = [attempt.reason.clone(), place, leaked].into_iter().flatten().collect();
         table.row([
             attempt.number.to_string(),
             attempt.worker.to_string(),

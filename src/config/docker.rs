@@ -30,7 +30,7 @@ pub struct Docker {
     pub allowed_args: Vec<String>,
     /// Whether containers can write to their image's files, in a layer that is lost at their end.
     pub writable_root: bool,
-    /// The size of `/tmp` in MiB.
+    /// The size of `/tmp` in MiB; with 0 there is none but the image's.
     pub tmpfs_mb: u64,
     /// What becomes of tasks that do not ask for a container while the engine is unavailable.
     pub fallback: Fallback,

@@ -205,7 +205,7 @@ fn wrong_values_of_containers_are_refused_with_what_is_allowed() {
     insta::assert_snapshot!(error("docker: {allowedMounts: [/srv/..]}\n"), @"acode.yaml:1:26: docker.allowedMounts is /srv/..: a list of absolute paths is expected");
     insta::assert_snapshot!(error("docker: {args: [--shm-size=1g, --rm]}\n"), @"acode.yaml:1:32: docker.args is --rm: a list, each a long option of docker run with its value behind a '=', as in --shm-size=1g, that does not name, detach, restart or remove the container, is expected");
     insta::assert_snapshot!(error("docker: {allowedArgs: [-v]}\n"), @"acode.yaml:1:24: docker.allowedArgs is -v: a list, each a long option of docker run with its value behind a '=', as in --shm-size=1g, that does not name, detach, restart or remove the container, is expected");
-    insta::assert_snapshot!(error("docker: {tmpfsMb: 0}\n"), @"acode.yaml:1:19: docker.tmpfsMb is 0: 1 to 1073741824 is expected");
+    insta::assert_snapshot!(error("docker: {tmpfsMb: 1073741825}\n"), @"acode.yaml:1:19: docker.tmpfsMb is 1073741825: 0 to 1073741824 is expected");
     insta::assert_snapshot!(error("docker: {fallback: maybe}\n"), @"acode.yaml:1:20: docker.fallback is maybe: process or refuse is expected");
     insta::assert_snapshot!(error("docker: {callTimeoutSeconds: 0}\n"), @"acode.yaml:1:30: docker.callTimeoutSeconds is 0: 1 to 3600 is expected");
     insta::assert_snapshot!(error("docker: {sweepIntervalSeconds: 86401}\n"), @"acode.yaml:1:32: docker.sweepIntervalSeconds is 86401: 1 to 86400 is expected");

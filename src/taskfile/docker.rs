@@ -17,14 +17,9 @@ pub enum MountTextError {
     /// It has not the form.
     #[error("SOURCE[:/TARGET][:ro] is expected, without commas, quotes and further colons")]
     Form,
-    /// Its source climbs and cannot be found.
-    #[error("{} cannot be found: {source}", path.display())]
-    Source {
-        /// The source.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
+    /// Its source goes up, and where that leads cannot be told.
+    #[error("its source cannot be found: {0}")]
+    Source(String),
     /// Its source is not UTF-8 text when it is absolute.
     #[error("the folder that it starts from is not UTF-8 text")]
     NotText,
@@ -45,11 +40,8 @@ pub fn parse_mount(text: &str, folder: &Path) -> Result<Mount, MountTextError> {
     let climbs = source.split('/').any(|part| part == "..");
     let whole: PathBuf = folder.join(source).components().collect();
     // What is above a link is not what stands before it in the path, so only the file system can tell.
-    let whole = if climbs {
-        whole.canonicalize().map_err(|error| MountTextError::Source { path: PathBuf::from(source), source: error })?
-    } else {
-        whole
-    };
+    let whole =
+        if climbs { whole.canonicalize().map_err(|error| MountTextError::Source(error.to_string()))? } else { whole };
     let whole = whole.into_os_string().into_string().map_err(|_| MountTextError::NotText)?;
     format!("{whole}{rest}").parse().map_err(|_| MountTextError::Form)
 }
@@ -75,7 +67,7 @@ pub(super) fn read(docker: &mut Option<Docker>, node: &Node<'_>, folder: &Path) 
         let name = || match node.is_null() {
             true => Ok(None),
             false if Docker::is_name(node.as_text(&path)?) => Ok(Some(node.as_text(&path)?.to_owned())),
-            false => Err(node.refused(&path, "a name without spaces that does not begin with a dash")),
+            false => Err(node.refused(&path, Docker::NAME)),
         };
         match key.as_ref() {
             "image" => own.image = name()?,

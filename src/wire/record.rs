@@ -5,7 +5,7 @@
 //! microseconds. Deliberately absent: how they look as text (`cli/render.rs`).
 
 use acode_worker::task::{
-    Artifacts, Env, HeldLimit, Isolation, OutputRef, Priority, TaskId, TaskState, TreeGuard, Verdict, WorkerId,
+    Artifacts, Docker, Env, HeldLimit, Isolation, OutputRef, Priority, TaskId, TaskState, TreeGuard, Verdict, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -212,6 +212,12 @@ pub struct TaskRecord {
     pub command: Vec<String>,
     /// Working directory, if one was asked for.
     pub cwd: Option<String>,
+    /// How it is to be kept apart, if it says so; else as the pool does it.
+    #[serde(default)]
+    pub isolation: Option<Isolation>,
+    /// Its container, where it differs from the pool's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub docker: Option<Docker>,
     /// The submitter's own facts.
     pub meta: Env,
     /// What no other task that has not ended may have, if it was given such a key.

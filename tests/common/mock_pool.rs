@@ -236,6 +236,8 @@ fn record(id: TaskId, task: &Submission, with_attempts: bool) -> TaskRecord {
         waiting: None,
         command: task.spec.command.clone(),
         cwd: task.spec.cwd.clone(),
+        isolation: task.spec.isolation,
+        docker: task.spec.docker.clone(),
         meta: task.spec.meta.clone(),
         key: None,
         cause: None,

@@ -122,19 +122,28 @@ impl Docker {
     pub const ARGUMENT: &'static str = "a long option of docker run with its value behind a '=', as in --shm-size=1g, \
          that does not name, detach, restart or remove the container,";
     /// The options without which no container would be found again, or its output or end be learnt.
-    const RESERVED: [&'static str; 11] = [
+    const RESERVED: [&'static str; 17] = [
         "attach",
         "cidfile",
         "detach",
         "detach-keys",
+        "help",
+        "init",
         "interactive",
         "label-file",
+        "log-driver",
         "name",
+        "replace",
         "restart",
         "rm",
+        "rmi",
         "sig-proxy",
+        "stop-timeout",
         "tty",
     ];
+
+    /// What a value of an option must be, in words.
+    pub const NAME: &'static str = "a name without spaces that does not begin with a dash";
 
     /// Whether this can be a value of an option: a text that begins with a dash would be an option itself.
     pub fn is_name(text: &str) -> bool {
@@ -164,7 +173,7 @@ impl Docker {
         for (field, text) in texts {
             if text.as_deref().is_some_and(|text| !Self::is_name(text)) {
                 let value = text.as_deref().unwrap_or_default().escape_debug().to_string();
-                return Err(SpecError::OutOfRange { field, value: format!("'{value}'"), expected: "a name" });
+                return Err(SpecError::OutOfRange { field, value: format!("'{value}'"), expected: Self::NAME });
             }
         }
         if self.entrypoint.iter().chain(&self.args).any(|text| text.contains('\0')) {
