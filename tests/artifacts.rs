@@ -282,6 +282,18 @@ fn members_of_an_array_are_told_apart() {
 }
 
 #[test]
+fn a_pool_for_one_command_keeps_them_in_a_state_directory_and_else_says_that_they_go() {
+    let pool = Pool::prepare(Options::workers(1));
+    let run = ["run", "--artifact", "n", "--", "sh", "-c", "echo it >n"];
+    let said = Acode::without_state(&pool).says(&run).expect(0);
+    assert!(said.err.contains("--state-dir"), "{said:?}");
+    let acode = Acode::of(&pool);
+    let said = acode.says(&run).expect(0);
+    assert!(!said.err.contains("--state-dir"), "{said:?}");
+    assert_eq!(acode.ok(&["task", "fetch", "1", "-"]), "it");
+}
+
+#[test]
 fn what_cannot_be_had_is_an_error_of_its_own() {
     let pool = Pool::start(Options::workers(1));
     let acode = Acode::of(&pool);
