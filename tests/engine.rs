@@ -227,6 +227,9 @@ fn an_engine_leaves_nothing_when_its_test_panics() {
 #[test]
 #[ignore = "run by the test of what a killed process leaves"]
 fn an_engine_of_a_process_that_is_killed() {
+    if std::env::var_os("ACODE_TEST_VICTIM").is_none() {
+        return;
+    }
     let Some(engine) = Engine::start() else { return };
     let id = sleeper(&engine, &[]);
     println!("engine {} {}", engine.folder().display(), pid_of(&engine, &id));
@@ -240,7 +243,7 @@ fn what_a_killed_process_leaves_is_swept_by_the_next_engine() {
     drop(engine);
     let mut victim = Command::new(std::env::current_exe().unwrap());
     victim.args(["--ignored", "--exact", "an_engine_of_a_process_that_is_killed", "--nocapture"]);
-    let mut victim = victim.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut victim = victim.env("ACODE_TEST_VICTIM", "1").stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(victim.stdout.take().unwrap()).lines().map_while(Result::ok);
     let told = lines.find_map(|line| line.split_once("engine ").map(|(_, told)| told.to_owned())).unwrap();
     let (folder, pid) = told.split_once(' ').unwrap();

@@ -445,18 +445,14 @@ pub fn remains(folder: &Path) -> Vec<String> {
     left
 }
 
-/// Daemons, shims and whatever else shows the folder in its command line or bears its mark, and all processes in its
-/// containers.
+/// Daemons, shims and what they start, which all inherit the mark, and all processes in its containers.
 fn processes(folder: &Path) -> Vec<i32> {
-    let (inside, mark) = (format!("{}/", folder.display()), format!("{MARK}={}\0", folder.display()));
+    let mark = format!("{MARK}={}\0", folder.display());
     let mut found = BTreeSet::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        let holds = |name: &str, text: &str| {
-            let held = fs::read(entry.path().join(name)).unwrap_or_default();
-            held.windows(text.len()).any(|window| window == text.as_bytes())
-        };
-        if holds("cmdline", &inside) || holds("environ", &mark) {
+        let environ = fs::read(entry.path().join("environ")).unwrap_or_default();
+        if environ.windows(mark.len()).any(|window| window == mark.as_bytes()) {
             found.insert(pid);
         }
     }

@@ -3,6 +3,10 @@
 //!
 //! [`Engine::start`] makes a private one in under a second, in which a test may do as it likes; [`Engine::of_system`] is
 //! the engine as administrators have it, for one test at a time. Both give `None`, and say why, where there can be none.
+//!
+//!     let Some(engine) = Engine::start() else { return };
+//!     let pool = Pool::start(engine.options(Options::workers(2)));
+//!
 //! Deliberately absent: how the private one lives and dies (`daemon.rs`).
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
@@ -227,7 +231,10 @@ impl Engine {
         match &mut self.0 {
             Kind::Private(daemon) => daemon.restart().unwrap(),
             Kind::System { .. } => {
-                ctl(&["reset-failed", "containerd.service", "docker.service", "docker.socket"]);
+                // It may have been started, or have died, more often than systemd lets pass. A unit that is not loaded yet
+                // has nothing to be forgotten.
+                let forget = ["reset-failed", "containerd.service", "docker.service", "docker.socket"];
+                let _ = Command::new("systemctl").args(forget).output();
                 ctl(&["start", "containerd.service", "docker.socket", "docker.service"]);
                 wait_until("the system's engine answers", || self.answers());
             }
