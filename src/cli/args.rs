@@ -11,6 +11,7 @@ use acode_worker::task::TaskState;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
+use super::container_args::ContainerOptions;
 use super::limit_args::LimitOptions;
 pub use super::task_args::{SubmitArgs, TaskOptions};
 use super::values::{self, GroupLimit, Place};
@@ -469,7 +470,7 @@ pub struct RunArgs {
     #[arg(long)]
     pub no_progress: bool,
     /// A task file, YAML or JSON Lines; - is standard input
-    #[arg(value_name = "FILE", conflicts_with_all = ["command", "TaskOptions", "LimitOptions"])]
+    #[arg(value_name = "FILE", conflicts_with_all = ["command", "TaskOptions", "LimitOptions", "ContainerOptions"])]
     pub file: Option<PathBuf>,
     /// About the command.
     #[command(flatten)]
@@ -477,6 +478,9 @@ pub struct RunArgs {
     /// What it may use.
     #[command(flatten)]
     pub limits: LimitOptions,
+    /// Where it runs.
+    #[command(flatten)]
+    pub container: ContainerOptions,
     /// The program and its arguments
     #[arg(last = true, required_unless_present = "file", value_name = "CMD")]
     pub command: Vec<String>,

@@ -5,6 +5,8 @@
 //! knowledge of how a pool works.
 
 pub mod args;
+mod container;
+mod container_args;
 mod doctor;
 mod door;
 mod error;

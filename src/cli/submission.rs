@@ -14,6 +14,7 @@ use acode_worker::task::{
 };
 
 use super::args::TaskOptions;
+use super::container_args::ContainerOptions;
 use super::door::Door;
 use super::limit_args::LimitOptions;
 use super::{CliError, Context};
@@ -29,8 +30,16 @@ pub fn build(
     door: &mut Door,
     options: TaskOptions,
     limits: &LimitOptions,
+    container: &ContainerOptions,
     command: Vec<String>,
 ) -> Result<Submission, CliError> {
+    let docker = container.docker()?;
+    if container.asks_for_container() && options.sandbox.is_some() {
+        let words =
+            "--sandbox is for processes: what a container can reach, --network, --mount and --container-user say";
+        return Err(CliError::Usage(words.to_owned()));
+    }
+    let cwd = options.cwd.as_deref().map(|cwd| working_directory(cwd, container)).transpose()?;
     let (soft_timeout, retry) = (soft_timeout(&options), retries(&options));
     let mut dependencies = Vec::new();
     for (names, when) in [
@@ -43,8 +52,11 @@ pub fn build(
     }
     let spec = TaskSpec {
         name: options.name,
-        command: program(command)?,
-        cwd: options.cwd.as_deref().map(absolute).transpose()?,
+        // In a container it is the container's, wherever it was typed.
+        command: if container.asks_for_container() { command } else { program(command)? },
+        cwd,
+        isolation: container.isolation,
+        docker,
         env: environment(context, &options.env)?,
         meta: options.meta.into_iter().collect(),
         stdin: options.stdin.as_deref().map(|path| stdin(context, path)).transpose()?,
@@ -130,6 +142,15 @@ fn program(mut command: Vec<String>) -> Result<Vec<String>, CliError> {
         *program = absolute(Path::new(program))?;
     }
     Ok(command)
+}
+
+/// A directory from here; in a container one of the container's.
+fn working_directory(cwd: &Path, container: &ContainerOptions) -> Result<String, CliError> {
+    if container.asks_for_container() && !cwd.is_absolute() {
+        let words = format!("--cwd {}: it is a path in the container, so it must be absolute", cwd.display());
+        return Err(CliError::Usage(words));
+    }
+    absolute(cwd)
 }
 
 fn absolute(path: &Path) -> Result<String, CliError> {

@@ -2,11 +2,14 @@
 
 use std::fmt::Write;
 
+use acode_worker::task::Isolation;
+
 use crate::wire::types::{
     AttemptRecord, CheckRecord, GroupRecord, PoolState, ScalingMode, StatusRecord, TaskRecord, WorkerRecord,
 };
 use crate::wire::{LiveRecord, Rung, Stamp, UsageRecord};
 
+use super::container;
 use super::doctor::limits;
 use super::render::{Align, Table, bytes, plain, span};
 
@@ -237,6 +240,12 @@ fn identity(task: &TaskRecord) -> String {
     if let Some(cwd) = &task.cwd {
         field("In", cwd);
     }
+    if let Some(isolation) = task.isolation {
+        field("Isolation", isolation.name());
+    }
+    if let Some(container) = task.docker.as_ref().map(container::words).filter(|words| !words.is_empty()) {
+        field("Container", &container);
+    }
     match task.suspended_at {
         Some(since) => field("State", &format!("{}, suspended since {since}", task.state)),
         None => field("State", task.state.name()),
@@ -362,6 +371,7 @@ fn aftermath(text: &mut String, last: &AttemptRecord) {
 }
 
 fn attempts(attempts: &[AttemptRecord]) -> Table {
+    let mixed = attempts.iter().any(|attempt| attempt.isolation == Some(Isolation::Docker));
     let mut table = Table::new([
         ("ATTEMPT", Align::Right),
         ("WORKER", Align::Left),
@@ -375,7 +385,8 @@ fn attempts(attempts: &[AttemptRecord]) -> Table {
         let verdict = attempt.verdict.as_deref().unwrap_or("running");
         let usage = attempt.usage;
         let leaked = attempt.leaked.then(|| "left processes running".to_owned());
-        let notes: Vec<String> = [attempt.reason.clone(), leaked].into_iter().flatten().collect();
+        let place = container::place(attempt, mixed).map(str::to_owned);
+        let notes: Vec<String> = [attempt.reason.clone(), place, leaked].into_iter().flatten().collect();
         table.row([
             attempt.number.to_string(),
             attempt.worker.to_string(),

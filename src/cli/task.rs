@@ -1,10 +1,11 @@
 //! `acode task`: the queue and what is in it.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufReader, IsTerminal, Seek};
 use std::path::Path;
 
-use acode_worker::task::{Submission, TaskId};
+use acode_worker::task::{Class, Submission, TaskId};
 
 use super::args::{ListArgs, SubmitArgs, TaskCommand};
 use super::door::{Door, Need, RoomWait};
@@ -54,7 +55,7 @@ fn submit(context: &Context, args: SubmitArgs) -> Result<Exit, CliError> {
         return submit_file(context, file, wait);
     }
     let mut door = Door::open(context, Need::NewQueue)?;
-    let task = submission::build(context, &mut door, args.options, &args.limits, args.command)?;
+    let task = submission::build(context, &mut door, args.options, &args.limits, &args.container, args.command)?;
     let submitted = door.call(&Submit { tasks: vec![task], wait_ms: wait.ms() })?;
     let mut printed = Ids::new(context);
     printed.add(&submitted.ids);
@@ -77,6 +78,7 @@ pub struct CheckedFile {
     file: File,
     name: String,
     folder: std::path::PathBuf,
+    classes: Vec<Class>,
 }
 
 impl CheckedFile {
@@ -92,16 +94,25 @@ impl CheckedFile {
             // What comes once is kept, to be read twice.
             let mut file = tempfile::tempfile().map_err(unreadable)?;
             io::copy(&mut io::stdin().lock(), &mut file).map_err(unreadable)?;
-            Self { file, name, folder: here }
+            Self { file, name, folder: here, classes: Vec::new() }
         } else {
             let file = File::open(path).map_err(unreadable)?;
             let folder = here.join(path).parent().map_or(here, Path::to_path_buf);
-            Self { file, name, folder }
+            Self { file, name, folder, classes: Vec::new() }
         };
+        let mut classes = BTreeSet::new();
         for task in checked.read()? {
-            task?;
+            let spec = task?.spec;
+            classes.insert(spec.class());
+            // A hook is a task of its own, which does not say anything.
+            classes.extend((!spec.on_finish.is_empty()).then_some(Class::Any));
         }
-        Ok(checked)
+        Ok(Self { classes: classes.into_iter().collect(), ..checked })
+    }
+
+    /// The classes of its tasks and of their hooks.
+    pub fn classes(&self) -> &[Class] {
+        &self.classes
     }
 
     /// Its tasks, from the beginning.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use acode_worker::task::{Cleanup, ExitCodes, IfExists, Priority, Sandbox, TaskSignal};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
+use super::container_args::ContainerOptions;
 use super::limit_args::LimitOptions;
 use super::values;
 use crate::wire::{Stamp, TaskRef};
@@ -14,7 +15,7 @@ use crate::wire::{Stamp, TaskRef};
 #[derive(Debug, clap::Args)]
 pub struct SubmitArgs {
     /// Queue the tasks of this file, YAML or JSON Lines; - is standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["command", "TaskOptions", "LimitOptions"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["command", "TaskOptions", "LimitOptions", "ContainerOptions"])]
     pub file: Option<PathBuf>,
     /// Do not wait while the queue is nearly full: fail with exit code 5
     #[arg(long, conflicts_with = "wait_for_room")]
@@ -28,6 +29,9 @@ pub struct SubmitArgs {
     /// What it may use. Beside the other options and not within: clap makes no group of what has a group in it.
     #[command(flatten)]
     pub limits: LimitOptions,
+    /// Where it runs.
+    #[command(flatten)]
+    pub container: ContainerOptions,
     /// The program and its arguments
     #[arg(trailing_var_arg = true, required_unless_present = "file", value_name = "CMD")]
     pub command: Vec<String>,

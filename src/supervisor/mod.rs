@@ -10,11 +10,13 @@ mod checks;
 mod checkup;
 mod clients;
 mod commit;
+mod containers;
 mod control;
 mod crew;
 mod decide;
 mod desk;
 mod dispatch;
+mod engine;
 mod exposition;
 mod fill;
 mod followers;
@@ -27,6 +29,7 @@ mod ledger;
 mod limits;
 mod log;
 mod metrics;
+mod modes;
 mod notify;
 mod observe;
 mod order;
@@ -194,6 +197,8 @@ struct Supervisor {
     holding: limits::Holding,
     heard: Vec<Report>,
     starting: starting::Starting,
+    engines: engine::Engines,
+    sweeps: containers::Sweeps,
     death_of: BTreeMap<u16, WaitStatus>,
     last_boot_failure: Option<String>,
 
@@ -252,6 +257,7 @@ pub fn serve(launch: Launch, ready: impl FnOnce(Up)) -> Result<(), PoolError> {
     acode_worker::sys::process::forbid_looks_inside()
         .map_err(PoolError::system("the supervisor cannot be closed to looks inside"))?;
     let mut supervisor = recover::build(launch, nursery, manager)?;
+    supervisor.serve_classes();
     supervisor.load_groups()?;
     supervisor.register().map_err(PoolError::system("the event loop cannot be set up"))?;
     supervisor.serve_metrics()?;
@@ -293,7 +299,7 @@ impl Supervisor {
         self.store.set_hooks(settings::hooks(&config));
         let rows = self.producer.region().geometry().workers;
         self.fleet.set_rules(settings::rules(&config, rows));
-        self.scaler.set_rules(scaling::Rules::of(&config.workers.scaling, rows));
+        self.scaler.set_rules(scaling::Rules::of(&config.workers, rows));
         self.clients.set_max(config.control.max_connections as usize);
         self.log.set_level(config.log.level);
         self.pauses.set_limits(config.backpressure);
@@ -308,6 +314,8 @@ impl Supervisor {
         let rows: Vec<u16> = self.crew.iter().map(|(row, _)| row).collect();
         let order = acode_worker::wire::Order::Configure(Box::new(self.settings.clone()));
         rows.into_iter().for_each(|row| self.crew.order(row, &order));
+        self.serve_classes();
+        self.decide(decide::Event::Modes(self.config.workers.mode.clone()));
         self.look_at_machine();
     }
 

@@ -215,6 +215,7 @@ impl Supervisor {
         }
         self.observer.scrape.expire(self.now_ns);
         self.end_overdue_starts();
+        self.sweep_containers();
         self.wake_delayed();
         self.tell_metrics();
         self.expire_overdue();

@@ -14,7 +14,7 @@ use acode_worker::claim::{Geometry, Producer, Region};
 use acode_worker::failpoint;
 use acode_worker::nursery::Nursery;
 use acode_worker::sys::{cgroup, clock, process, stray};
-use acode_worker::task::{Isolation, OutputRef, TreeGuard, Usage, Verdict, WorkerId};
+use acode_worker::task::{Class, Isolation, OutputRef, TaskId, TreeGuard, Usage, Verdict, WorkerId};
 use mio::Events;
 use nix::libc;
 use signal_hook_mio::v1_0::Signals;
@@ -22,9 +22,11 @@ use signal_hook_mio::v1_0::Signals;
 use super::backlog::Backlog;
 use super::checks::Checks;
 use super::clients::{Clients, listen};
+use super::containers::Sweeps;
 use super::crew::Crew;
 use super::decide::Fleet;
 use super::desk::{Desk, WINDOW};
+use super::engine::Engines;
 use super::jobserver::Jobserver;
 use super::ledger::Ledger;
 use super::limits::Holding;
@@ -37,7 +39,7 @@ use super::resources::Meter;
 use super::scaling::{self, Scaler};
 use super::starting::Starting;
 use super::streams::Streams;
-use super::{Launch, MAX_ROWS, PoolError, Supervisor, settings};
+use super::{Launch, MAX_ROWS, PoolError, Supervisor, modes, settings};
 use crate::rundir::{Dirs, InstanceLock, WorkersLock};
 use crate::store::{AttemptEnd, AttemptNotes, EventKind, Next, Op, Queue, Store, StoreError};
 use crate::sweep;
@@ -71,7 +73,7 @@ pub(super) fn build(launch: Launch, nursery: Nursery, mut manager: Manager) -> R
 
     let (rows, region) = make_table(&config)?;
     let (now_ns, started_us) = (clock::monotonic_ns(), clock::unix_us());
-    let by_load = scaling::Rules::of(&config.workers.scaling, rows);
+    let by_load = scaling::Rules::of(&config.workers, rows);
     let supervisor = Supervisor {
         id: WorkerId::generate((started_us / 1_000) as u64).map_err(PoolError::system("no random id"))?,
         boot_id,
@@ -94,6 +96,8 @@ pub(super) fn build(launch: Launch, nursery: Nursery, mut manager: Manager) -> R
         holding,
         heard: Vec::new(),
         starting: Starting::default(),
+        engines: Engines::default(),
+        sweeps: Sweeps::default(),
         death_of: BTreeMap::new(),
         last_boot_failure: None,
         ledger: Ledger::default(),
@@ -133,7 +137,7 @@ pub(super) fn build(launch: Launch, nursery: Nursery, mut manager: Manager) -> R
 /// No worker yet, and the number of them to begin with.
 fn first_fleet(config: &crate::config::Config, rows: u16, by_load: &scaling::Rules, now_ms: u64) -> Fleet {
     let count = u16::try_from(config.workers.count).unwrap_or(u16::MAX).clamp(1, rows);
-    Fleet::new(settings::rules(config, rows), by_load.begin_with(count), now_ms)
+    Fleet::new(settings::rules(config, rows), by_load.begin_with(count), config.workers.mode.clone(), now_ms)
 }
 
 /// Starts the log, in the background to a file, under a service manager to its journal; and tells that manager that the
@@ -195,7 +199,7 @@ fn recover(
     clear_left_overs(dirs, holding.base().as_deref(), &dirs.state.join("cgroup"))?;
     holding.build(nursery, config)?;
     failpoint!("recover.before-put-back");
-    put_back_interrupted(&mut store, crate::requests::now_us())?;
+    put_back_interrupted(&mut store, config.workers.mode.default_mode(), crate::requests::now_us())?;
     failpoint!("recover.after-put-back");
     sweep(&store, dirs, &config.cleanup)?;
     Ok((store, holding))
@@ -279,9 +283,11 @@ fn sweep(store: &Store, dirs: &Dirs, cleanup: &crate::config::Cleanup) -> Result
     Ok(sweep::remove_unread_copies(store, &dirs.stdin())?)
 }
 
-/// Records that attempts were interrupted, and that their tasks are pending; and that no worker lives.
-pub(super) fn put_back_interrupted(store: &mut dyn Queue, now_us: u64) -> Result<(), StoreError> {
+/// Records that attempts were interrupted, and that their tasks are pending; and that no worker lives. `default` is the mode
+/// of workers that take tasks which do not say.
+pub(super) fn put_back_interrupted(store: &mut dyn Queue, default: Isolation, now_us: u64) -> Result<(), StoreError> {
     let mut ops = vec![Op::PoolEvent { kind: EventKind::PoolStarted, at_us: now_us, data: None }];
+    let workers = store.live_workers()?;
     for task in store.interrupted()? {
         tracing::warn!(task = %task.id, attempt = task.attempts, "attempt was interrupted: task put back");
         ops.push(Op::Finished(Box::new(AttemptEnd {
@@ -289,7 +295,7 @@ pub(super) fn put_back_interrupted(store: &mut dyn Queue, now_us: u64) -> Result
             attempt: task.attempts,
             worker: WorkerId::from_u128(0),
             verdict: Verdict::WorkerLost,
-            isolation: Isolation::Process,
+            isolation: modes::of_lost(task_class(store, task.id)?, default, workers.iter().map(|worker| &*worker.mode)),
             guard: TreeGuard::Subreaper,
             usage: Usage::default(),
             output: OutputRef::default(),
@@ -303,7 +309,7 @@ pub(super) fn put_back_interrupted(store: &mut dyn Queue, now_us: u64) -> Result
             next: Next::Requeue,
         })));
     }
-    for worker in store.live_workers()? {
+    for worker in workers {
         ops.push(Op::WorkerStopped {
             id: worker.id,
             at_us: now_us,
@@ -314,4 +320,8 @@ pub(super) fn put_back_interrupted(store: &mut dyn Queue, now_us: u64) -> Result
     }
     store.apply(&ops)?;
     Ok(())
+}
+
+fn task_class(store: &dyn Queue, id: TaskId) -> Result<Class, StoreError> {
+    Ok(store.get(id)?.map_or(Class::Any, |stored| stored.class))
 }

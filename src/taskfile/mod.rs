@@ -5,6 +5,7 @@
 //! memory. Whatever is wrong is told with file, line and column. Deliberately absent: submitting; a caller that
 //! streams must take back what it has sent when a later line is broken.
 
+mod docker;
 mod duration;
 mod error;
 mod expand;
@@ -18,6 +19,7 @@ mod schema;
 #[cfg(test)]
 mod tests;
 
+pub use docker::{MountTextError, parse_mount};
 pub use duration::{DURATION_MAX, DurationError, parse_duration};
 pub use error::TaskFileError;
 pub use expand::{ITEMS_MAX, LINES_FILE_MAX, split_command};

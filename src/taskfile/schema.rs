@@ -8,16 +8,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use acode_worker::task::{
-    Array, Cleanup, DependencyKind, Env, ExitCodes, GroupWish, IfExists, Key, Priority, Retries, Rlimits, SoftTimeout,
-    SpecError, Submission, TaskSignal, TaskSpec,
+    Array, Class, Cleanup, DependencyKind, Env, ExitCodes, GroupWish, IfExists, Key, Priority, Retries, Rlimits,
+    SoftTimeout, SpecError, Submission, TaskSignal, TaskSpec,
 };
 
 use super::duration::{DURATION_MAX, from_seconds};
-use super::{expand, limits, parse_duration, parse_moment, sandbox};
+use super::{docker, expand, limits, parse_duration, parse_moment, sandbox};
 use crate::tree::{At, Entry, Fault, FaultKind, Node, Scalar, ScalarKind, Value};
 
 /// The keys that `defaults` may have, which a task may have too.
-const SHARED: [&str; 23] = [
+const SHARED: [&str; 25] = [
     "priority",
     "timeout",
     "softTimeout",
@@ -41,6 +41,8 @@ const SHARED: [&str; 23] = [
     "sandbox",
     "onFinish",
     "jobserver",
+    "isolation",
+    "docker",
 ];
 /// The keys that only a task may have.
 const OWN: [&str; 10] =
@@ -111,6 +113,7 @@ pub(super) fn task(node: &Node<'_>, defaults: &Draft, base: &Base) -> Result<Dra
     for entry in node.entries("the task")? {
         draft.apply(entry, base)?;
     }
+    docker::leave_out(&mut draft.submission.spec, node.entries("the task")?);
     draft.finish(node, base)?;
     Ok(draft)
 }
@@ -155,6 +158,8 @@ impl Draft {
             "env" => extend(&mut spec.env, node, "env")?,
             "meta" => extend(&mut spec.meta, node, "meta")?,
             "sandbox" => sandbox::read(&mut spec.sandbox, node)?,
+            "isolation" => spec.isolation = docker::isolation(node)?,
+            "docker" => docker::read(&mut spec.docker, node, &base.folder)?,
             "rlimits" => rlimits(&mut spec.rlimits, node)?,
             "limits" => limits::apply(&mut spec.limits, node)?,
             "jobserver" => spec.jobserver = node.as_bool("jobserver")?,
@@ -214,8 +219,13 @@ impl Draft {
             Some(Array::Items(items)) => items.as_slice(),
             Some(Array::Range { .. }) | None => &[],
         };
-        // A program without a slash is looked for in PATH, one with it is a path like the others.
-        let program = spec.command.first_mut().filter(|program| program.contains('/'));
+        let contained = spec.class() == Class::Docker;
+        if contained {
+            docker::check_cwd(&mut spec.cwd, items).map_err(|words| Fault::other(value_at("cwd"), words))?;
+        }
+        // A program without a slash is looked for in PATH, one with it is a path like the others; in a container it is
+        // the container's.
+        let program = spec.command.first_mut().filter(|program| program.contains('/') && !contained);
         let hook = spec.on_finish.first_mut().filter(|program| program.contains('/'));
         let paths =
             [("cwd", spec.cwd.as_mut()), ("stdin", spec.stdin.as_mut()), ("command", program), ("onFinish", hook)];
@@ -233,6 +243,9 @@ impl Draft {
                 SpecError::RelativePath { field, .. } => field,
                 SpecError::OutOfRange { field, .. } if field.starts_with("softTimeout") => "softTimeout",
                 SpecError::OutOfRange { field, .. } if field.starts_with("limits") => "limits",
+                SpecError::OutOfRange { field, .. } if field.starts_with("docker") => "docker",
+                SpecError::Exclusive { one: "sandbox", .. } => "sandbox",
+                SpecError::Exclusive { other: "docker", .. } => "docker",
                 SpecError::Exclusive { .. } => "retries",
                 SpecError::BadEnvName(_) | SpecError::OutOfRange { .. } | SpecError::TooLarge { .. } => "",
             };

@@ -278,6 +278,7 @@ fn status() -> StatusRecord {
         cgroup: None,
         resources: Resources { cpu_percent: 45.0, memory_bytes: 1_200_000_000 },
         queue: QueueRecord { accepting: true, problem: None, limit: 10_000_000, backpressure: None },
+        docker: None,
         metrics_listen: Some("127.0.0.1:9464".into()),
     }
 }

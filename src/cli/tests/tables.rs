@@ -138,6 +138,40 @@ fn a_task_is_shown_with_its_attempts() {
 }
 
 #[test]
+fn a_task_in_a_container_is_shown_with_what_it_asked_for_and_where_each_attempt_ran() {
+    let mut value = task_value();
+    value["isolation"] = json!("docker");
+    value["docker"] = json!({
+        "image": "debian:12", "entrypoint": "", "network": "bridge", "user": "1000:1000", "pull": "missing",
+        "mounts": [{"source": "/data", "target": "/in", "readOnly": true}], "args": ["--shm-size=1g"],
+    });
+    let second = value["attempts"][0].clone();
+    value["attempts"][0]["isolation"] = json!("docker");
+    value["attempts"].as_array_mut().unwrap().push(second);
+    value["attempts"][1]["number"] = json!(2);
+    value["attempts"][1]["leaked"] = json!(false);
+    let text = task(&serde_json::from_value(value).unwrap(), false);
+    let lines = text.lines().filter(|line| line.starts_with(['I', 'C', ' ']) || line.contains("ATTEMPT"));
+    insta::assert_snapshot!(lines.collect::<Vec<_>>().join("\n"), @r"
+    Command    /bin/sh -c 'it'\''s $x'
+    In         /srv
+    Isolation  docker
+    Container  image debian:12, entry point none, network bridge, user 1000:1000, pull missing, mount /data:/in:ro, --shm-size=1g
+    ATTEMPT  WORKER                      RESULT  TOOK  CPU  MEMORY  NOTE
+          1  01M3250V000000000000000000  exit 3  1.5s  2ms   2.0MB  in a container; left processes running
+          2  01M3250V000000000000000000  exit 3  1.5s  2ms   2.0MB  as a process
+    ");
+}
+
+#[test]
+fn a_task_that_only_leaves_the_isolation_to_the_pool_says_nothing_about_it() {
+    let task_record: TaskRecord = serde_json::from_value(task_value()).unwrap();
+    assert!(!task(&task_record, false).contains("Isolation"));
+    let json = serde_json::to_value(&task_record).unwrap();
+    assert_eq!((&json["isolation"], json.get("docker")), (&Value::Null, None));
+}
+
+#[test]
 fn progress_is_shown_with_its_message_and_drawn_only_where_it_is_seen() {
     let mut value = task_value();
     value["progress"] = json!({"percent": 40, "message": "unpacking"});

@@ -3,6 +3,7 @@
 //!
 //! Whatever cannot be removed now is found again by the next sweep of the queue's owner.
 
+use super::docker;
 use super::process::Tools;
 use crate::room;
 use crate::sys::clock;
@@ -33,7 +34,8 @@ impl Chores {
                 Chore::Kept { name } => {
                     let _ = room::remove_kept(&tools.settings.kept.folder, &name);
                 }
-                Chore::Containers | Chore::Worktree { .. } | Chore::Artifacts { .. } => {}
+                Chore::Containers => docker::sweep(tools),
+                Chore::Worktree { .. } | Chore::Artifacts { .. } => {}
             }
             tools.claimer.beat(clock::monotonic_ns());
         }

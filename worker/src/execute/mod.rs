@@ -2,7 +2,9 @@
 
 mod birth;
 mod chores;
+mod docker;
 mod keep;
+mod phase;
 mod process;
 mod program;
 mod sandbox;
@@ -12,6 +14,7 @@ mod times;
 mod watch;
 
 pub use chores::Chores;
+pub use docker::{Containers, Moment, attend, nap_ms, remove_ended};
 pub use process::{Attempt, Tools, run};
 pub use program::WorkerFacts;
 pub use sandbox::Sandboxes;

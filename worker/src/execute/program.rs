@@ -33,6 +33,8 @@ pub struct Places<'p> {
     pub checkpoint: Option<&'p Path>,
     /// Where it may leave temporary files, if not at the usual place.
     pub temporary: Option<&'p Path>,
+    /// What it finds in its environment before anything is said.
+    pub base: &'p Env,
 }
 
 /// The files to try for `command[0]`, in order: itself if it has a slash, else one in each folder of the path.
@@ -66,7 +68,7 @@ pub fn environment(
     let room = places.room;
     use std::os::unix::ffi::OsStrExt;
     envp.clear();
-    let (base, own) = (&settings.environment, &task.spec.env);
+    let (base, own) = (places.base, &task.spec.env);
     let makes = |name: &str| task.spec.jobserver && MAKE_FLAGS.contains(&name);
     for (name, value) in base.iter().filter(|(name, _)| !own.contains_key(*name)).chain(own) {
         let moved = places.temporary.is_some() && name == "TMPDIR" && !own.contains_key(name);

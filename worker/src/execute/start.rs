@@ -57,7 +57,12 @@ pub fn start(tools: &mut Tools, attempt: &Attempt) -> Result<(Child, Outputs, Wr
     let watch = Watch::begin(tools, attempt)?;
     let plan = sandbox::plan(tools, attempt, checkpoint.as_deref(), &writers)?;
     let temporary = plan.temporary(tools.room.scratch());
-    let places = program::Places { room: &tools.room, checkpoint: checkpoint.as_deref(), temporary };
+    let places = program::Places {
+        room: &tools.room,
+        checkpoint: checkpoint.as_deref(),
+        temporary,
+        base: &tools.settings.environment,
+    };
     program::environment(&tools.settings, &attempt.task, &tools.facts, places, &mut tools.envp);
     let rlimits = watch.bound(spec.rlimits.or(tools.settings.rlimits).scaled(attempt.task.memory_scale));
     let (stdin, rlimits) = (stdin.as_ref().map_or(tools.null.as_fd(), |f| f.as_fd()), program::raw_limits(&rlimits));
@@ -85,13 +90,14 @@ pub fn start(tools: &mut Tools, attempt: &Attempt) -> Result<(Child, Outputs, Wr
     }
 }
 
-fn make_pipes() -> io::Result<(Outputs, Writers)> {
+/// The pipes of a task's output.
+pub fn make_pipes() -> io::Result<(Outputs, Writers)> {
     let (out, out_writer) = pipe::pipe()?;
     let (err, err_writer) = pipe::pipe()?;
     Ok(([(Stream::Stdout, out), (Stream::Stderr, err)], [out_writer, err_writer]))
 }
 
 /// The kernel's word without Rust's '(os error N)'.
-fn describe(error: &io::Error) -> String {
+pub fn describe(error: &io::Error) -> String {
     error.raw_os_error().map_or_else(|| error.to_string(), |n| nix::errno::Errno::from_raw(n).desc().to_owned())
 }
