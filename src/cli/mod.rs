@@ -9,6 +9,7 @@ mod container;
 mod container_args;
 mod doctor;
 mod door;
+mod engine;
 mod error;
 mod events;
 mod foreground;

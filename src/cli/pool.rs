@@ -2,7 +2,7 @@
 
 use super::args::StartArgs;
 use super::render::{Out, plain};
-use super::{CliError, Context, Exit};
+use super::{CliError, Context, Exit, engine};
 use crate::config::{self, Overrides};
 use crate::supervisor::{self, Launch, Started, Up};
 
@@ -12,6 +12,7 @@ use crate::supervisor::{self, Launch, Started, Up};
 /// The configuration is wrong, the state directory is held, or the pool cannot start.
 pub fn start(context: &Context, args: &StartArgs) -> Result<Exit, CliError> {
     let launch = launch(context, args)?;
+    let modes = launch.config.workers.mode.clone();
     let (name, json) = (launch.config.pool.name.clone(), context.json);
     if !args.detach {
         supervisor::serve(launch, |up| {
@@ -31,6 +32,7 @@ pub fn start(context: &Context, args: &StartArgs) -> Result<Exit, CliError> {
     match started.map_err(CliError::Process)? {
         Started::Up(pool) => {
             announce(&name, pool.pid, json);
+            engine::tell_absence(context, &modes);
             Ok(Exit::Done)
         }
         Started::Ended(code) => Err(CliError::Told(code)),

@@ -9,15 +9,18 @@ use crate::wire::types::{
 };
 use crate::wire::{LiveRecord, Rung, Stamp, UsageRecord};
 
-use super::container;
 use super::doctor::limits;
 use super::render::{Align, Table, bytes, plain, span};
+use super::{container, engine};
 
 /// `acode worker status`: the form that the specification of the worker pool shows.
 pub fn status(status: &StatusRecord, workers: &[WorkerRecord]) -> String {
     let mut text = String::from("Worker Pool Status\n==================\n");
     // Writing to a String cannot fail.
-    let _ = writeln!(text, "Mode: {}", status.pool.mode);
+    let _ = writeln!(text, "Mode: {}", engine::mode(status));
+    if let Some(docker) = &status.docker {
+        let _ = writeln!(text, "Docker: {}", engine::words(docker));
+    }
     if status.pool.state != PoolState::Running {
         let _ = match &status.pool.paused {
             Some(paused) => writeln!(text, "State: {} ({})", status.pool.state, plain(&paused.why)),
@@ -34,9 +37,11 @@ pub fn status(status: &StatusRecord, workers: &[WorkerRecord]) -> String {
         ScalingMode::Off => Ok(()),
     };
     for worker in workers {
+        // Where all are of one mode it is said above.
+        let mode = if engine::is_mixed(status) { format!(", {}", plain(&worker.mode)) } else { String::new() };
         let _ = match worker.current_task {
-            Some(task) => writeln!(text, "  - worker-{}: {} (task {task})", worker.id, worker.status),
-            None => writeln!(text, "  - worker-{}: {}", worker.id, worker.status),
+            Some(task) => writeln!(text, "  - worker-{}: {}{mode} (task {task})", worker.id, worker.status),
+            None => writeln!(text, "  - worker-{}: {}{mode}", worker.id, worker.status),
         };
         if let Some(now) = &worker.usage_now {
             let _ = writeln!(text, "      {}", using(now));

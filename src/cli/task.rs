@@ -11,7 +11,7 @@ use super::args::{ListArgs, SubmitArgs, TaskCommand};
 use super::door::{Door, Need, RoomWait};
 use super::progress::Board;
 use super::render::Out;
-use super::{CliError, Context, Exit, logs, order, submission, tables};
+use super::{CliError, Context, Exit, engine, logs, order, submission, tables};
 use crate::taskfile::{self, TaskFileError};
 use crate::wire::reply::Waited;
 use crate::wire::request::{Cancel, Continue, List, Prune, Retry, Show, Submit, Suspend, Wait, Why};
@@ -56,10 +56,13 @@ fn submit(context: &Context, args: SubmitArgs) -> Result<Exit, CliError> {
     }
     let mut door = Door::open(context, Need::NewQueue)?;
     let task = submission::build(context, &mut door, args.options, &args.limits, &args.container, args.command)?;
+    let class = task.spec.class();
     let submitted = door.call(&Submit { tasks: vec![task], wait_ms: wait.ms() })?;
     let mut printed = Ids::new(context);
     printed.add(&submitted.ids);
-    printed.finish()
+    let told = printed.finish();
+    engine::tell_unserved(&mut door, [class]);
+    told
 }
 
 fn submit_file(context: &Context, file: &Path, wait: RoomWait) -> Result<Exit, CliError> {
@@ -70,6 +73,7 @@ fn submit_file(context: &Context, file: &Path, wait: RoomWait) -> Result<Exit, C
     // What was accepted is told even if not all was.
     let told = printed.finish();
     submitted?;
+    engine::tell_unserved(&mut door, tasks.classes().iter().copied());
     told
 }
 

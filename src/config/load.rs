@@ -356,13 +356,7 @@ fn finish(loaded: &mut Loaded, cpus: u32) -> Result<(), ConfigError> {
     let codes = (retry.on_codes.iter().count() as u128, retry.except_codes.is_empty());
     let (beat, silence) = (workers.heartbeat_interval.as_millis(), workers.heartbeat_timeout.as_millis());
     // Each rule: whether it holds, the key that it is about with its value, the other key, and what is expected.
-    let modes = workers.mode.total().unwrap_or(workers.count);
     let rules = [
-        (
-            workers.count == modes,
-            ("workers.count", workers.count.to_string(), "workers.mode"),
-            format!("the sum of the numbers in workers.mode ({}), {modes},", workers.mode),
-        ),
         (
             workers.count <= workers.max_count,
             ("workers.count", workers.count.to_string(), "workers.maxCount"),

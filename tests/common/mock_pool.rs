@@ -239,6 +239,8 @@ fn record(id: TaskId, task: &Submission, with_attempts: bool) -> TaskRecord {
         meta: task.spec.meta.clone(),
         key: None,
         cause: None,
+        isolation: None,
+        docker: None,
         hook_of: None,
         array: None,
         member: None,

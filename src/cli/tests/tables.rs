@@ -69,6 +69,41 @@ fn the_status_has_the_form_of_the_specification() {
 }
 
 #[test]
+fn the_status_of_a_mixed_pool_tells_modes_and_the_engine() {
+    let mut record: StatusRecord = serde_json::from_value(json!({
+        "schema": 1,
+        "pool": {"name": "default", "id": "x", "pid": 1, "state": "running", "mode": "mixed",
+                 "started_at": "2026-09-21T14:13:20.000000Z", "version": "0.1.0"},
+        "workers": {"active": 2, "starting": 0, "idle": 2, "busy": 0, "unhealthy": 0, "stopping": 0, "target": 2,
+                    "min": 1, "max": 256, "modes": {"process": 1, "docker": 1}},
+        "tasks": {"pending": 3, "running": 0},
+        "resources": {"cpu_percent": 0.0, "memory_bytes": 1_200_000_000_u64},
+        "docker": {"available": false, "since": "2026-09-21T14:13:21.000000Z",
+                   "why": "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is it running?\n",
+                   "fallback": "process"},
+        "queue": {"accepting": true, "problem": null},
+    }))
+    .unwrap();
+    let workers = [worker(1, "idle", None), WorkerRecord { mode: "docker".into(), ..worker(2, "idle", None) }];
+    insta::assert_snapshot!(status(&record, &workers), @r#"
+    Worker Pool Status
+    ==================
+    Mode: mixed (process 1, docker 1)
+    Docker: unavailable since 2026-09-21T14:13:21.000000Z (Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is it running?): tasks that ask for a container wait, all others run as processes
+    Active: 2
+      - worker-01M3250V000000000000000001: idle, process
+      - worker-01M3250V000000000000000002: idle, docker
+
+    Queue: 3 pending, 0 running
+    Resources: CPU 0%, Memory 1.2GB
+    "#);
+    if let Some(docker) = &mut record.docker {
+        (docker.available, docker.why, docker.since) = (None, None, None);
+        assert_eq!(engine::words(docker), "no worker has found out yet");
+    }
+}
+
+#[test]
 fn workers_are_listed() {
     insta::assert_snapshot!(workers(&[worker(1, "busy", Some(7)), worker(2, "idle", None)], now()), @r#"
     ID                           PID  STATUS  MODE     TASK                        AGE  HEARTBEAT  DONE  FAILED
