@@ -398,7 +398,7 @@ impl Run<'_> {
     fn kill(&mut self) {
         match &mut self.container {
             None => tree::kill_all(self.tools.leaf()),
-            Some(container) => container.kill(self.tools, self.reaper.leader_end.is_none(), clock::monotonic_ns()),
+            Some(container) => container.kill(self.tools, self.reaper.leader_end, clock::monotonic_ns()),
         }
     }
 

@@ -63,7 +63,10 @@ impl Container {
         client: Option<Ended>,
     ) -> Concluded {
         let id = self.mark.container();
-        tools.containers.sees_cgroups |= self.meter.has_found();
+        if self.meter.has_found() {
+            tools.containers.sees_cgroups = true;
+            tools.containers.home = self.meter.home().map(str::to_owned);
+        }
         if by_us.is_none() && client == Some(Ended::Exited(0)) {
             tools.containers.availability.call_ok();
             return self.close(tools, attempt, id, Rest::Ended, Verdict::Exited { code: 0 });

@@ -9,8 +9,11 @@ use super::super::process::Tools;
 use super::errand::Errands;
 use super::marks::Mark;
 use super::meter::Meter;
+use super::name::Client;
+use super::whereabouts::Whereabouts;
 use crate::output::Stream;
-use crate::sys::tree;
+use crate::sys::process;
+use crate::sys::tree::{self, Ended};
 
 /// The time between two looks for the container, in nanoseconds: short enough for what ends at once.
 const LOOK_NS: u64 = 10_000_000;
@@ -20,6 +23,10 @@ const LOOK_LATE_NS: u64 = 100_000_000;
 const LATE_NS: u64 = 3_000_000_000;
 /// How long the client may outlive its container that was killed behind the engine's back, in nanoseconds.
 const CLIENT_NS: u64 = 2_000_000_000;
+/// How long podman may take to tidy up after a container that has ended, in nanoseconds.
+const KEEPER_NS: u64 = 5_000_000_000;
+/// What does so: the container's keeper, and the client that the keeper starts when the container has ended.
+const KEEPERS: [&str; 2] = ["conmon", "podman"];
 /// The most of the end of the client's standard error that is kept, in bytes.
 const WORDS_MAX: usize = 4096;
 
@@ -29,6 +36,10 @@ pub struct Container {
     pub(super) mark: Mark,
     pub(super) meter: Meter,
     errands: Errands,
+    whereabouts: Whereabouts,
+    client: Client,
+    /// Until when what a dead client has left may end by itself.
+    rest_until_ns: Option<u64>,
     /// Milliseconds that a call may take which should return at once.
     limit_ms: u64,
     grace_ms: u64,
@@ -73,6 +84,9 @@ impl Container {
             mark,
             meter,
             errands: Errands::default(),
+            client: Client::of(&settings.program),
+            rest_until_ns: None,
+            whereabouts: Whereabouts::new(tools.containers.sees_cgroups),
             limit_ms: settings.call_timeout_ms,
             grace_ms,
             birth: Birth::Awaited { until_ns: now_ns.saturating_add(start_ns) },
@@ -111,12 +125,13 @@ impl Container {
             Birth::Awaited { .. } => self.look_ns,
             Birth::Seen => u64::MAX,
         };
-        errands.min(self.meter.next_ns()).min(birth)
+        errands.min(self.meter.next_ns()).min(birth).min(self.whereabouts.next_ns())
     }
 
     /// Looks at what is due.
     pub fn look(&mut self, tools: &Tools, now_ns: u64) -> Found {
         self.errands.tend(tools, now_ns);
+        self.look_for_cgroup(tools, now_ns);
         self.meter.look(tools, now_ns);
         let Birth::Awaited { until_ns } = self.birth else { return Found::Nothing };
         if now_ns < self.look_ns {
@@ -140,6 +155,22 @@ impl Container {
         }
     }
 
+    /// Where its cgroup is in none of the places that are known, the engine is asked.
+    fn look_for_cgroup(&mut self, tools: &Tools, now_ns: u64) {
+        if self.whereabouts.is_settled() {
+            return;
+        }
+        let Some(id) = self.mark.container() else { return self.whereabouts.wait(now_ns) };
+        if self.meter.has_found() {
+            return self.whereabouts.settle();
+        }
+        if let Some(pid) = self.whereabouts.look(tools, &mut self.errands, &id, self.limit_ms, now_ns)
+            && self.meter.finds_by_pid(&id, pid)
+        {
+            self.whereabouts.settle();
+        }
+    }
+
     /// Asks it to end, and has the engine kill it after the grace. False if there is nothing to ask yet.
     pub fn ask_to_end(&mut self, tools: &Tools) -> bool {
         let Some(id) = self.mark.container() else { return false };
@@ -151,10 +182,12 @@ impl Container {
     }
 
     /// Kills it: by the engine first, then by its cgroup, and at last its client. To be repeated until nothing is left.
-    pub fn kill(&mut self, tools: &Tools, client_runs: bool, now_ns: u64) {
-        let Some(id) = self.mark.container().filter(|_| client_runs) else {
-            return tree::kill_all(tools.leaf());
-        };
+    /// `client` is how the client has ended, if it has.
+    pub fn kill(&mut self, tools: &Tools, client: Option<Ended>, now_ns: u64) {
+        if let Some(client) = client {
+            return self.kill_rest(tools, client, now_ns);
+        }
+        let Some(id) = self.mark.container() else { return tree::kill_all(tools.leaf()) };
         let limit_ns = self.limit_ms.saturating_mul(1_000_000);
         let since_ns = *self.killed_ns.get_or_insert_with(|| {
             self.errands.give_up();
@@ -172,6 +205,30 @@ impl Container {
             self.meter.kill();
         }
         if passed_ns > limit_ns.saturating_add(CLIENT_NS) || is_in_vain {
+            tree::kill_all(tools.leaf());
+        }
+    }
+
+    /// Ends what a dead client has left behind. Beside errands that is nothing of docker's, whose engine has the
+    /// containers. Podman has no engine: each container has a keeper, which falls to us with the client's end, and the
+    /// container with it. It writes down how the container ended, and sees to it that it is tidied up.
+    fn kill_rest(&mut self, tools: &Tools, client: Ended, now_ns: u64) {
+        let until_ns = match (self.rest_until_ns, self.client, client) {
+            (Some(until_ns), _, _) => until_ns,
+            (None, Client::Docker, _) => now_ns,
+            // One that was killed has left a container that runs.
+            (None, Client::Podman, Ended::Signalled { .. }) if !self.asked_to_end => {
+                if self.paused {
+                    self.pause(tools, false);
+                }
+                let limit_ms = self.limit_ms.saturating_add(self.grace_seconds().saturating_mul(1_000));
+                let is_asked = self.ask_to_end(tools);
+                if is_asked { now_ns.saturating_add(limit_ms.saturating_mul(1_000_000)) } else { now_ns }
+            }
+            (None, Client::Podman, Ended::Signalled { .. } | Ended::Exited(_)) => now_ns.saturating_add(KEEPER_NS),
+        };
+        self.rest_until_ns = Some(until_ns);
+        if now_ns >= until_ns || !keeper_lives() {
             tree::kill_all(tools.leaf());
         }
     }
@@ -200,4 +257,10 @@ impl Container {
     pub(super) fn was_asked_to_end(&self) -> bool {
         self.asked_to_end
     }
+}
+
+/// Whether a container of podman's is being looked after by one of our descendants.
+fn keeper_lives() -> bool {
+    let is_keeper = |pid: i32| process::name(pid).is_some_and(|name| KEEPERS.contains(&name.as_str()));
+    tree::descendants().into_iter().any(is_keeper)
 }

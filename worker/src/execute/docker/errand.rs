@@ -1,8 +1,8 @@
 //! Calls of the docker client beside the one that runs a container: stop, kill, pause, resume, a signal.
 //!
 //! They are children of the attempt, born into its leaf, one after the other in the order in which they were asked for. What
-//! comes of one shows in the container, and nobody waits for it; one that hangs is killed at its deadline. Deliberately
-//! absent: calls whose answer matters (`engine`).
+//! comes of one shows in the container, and nobody waits for it; one that hangs is killed at its deadline. One of them may
+//! ask a question, whose answer is there when it is there. Deliberately absent: calls whose success matters (`engine`).
 
 use std::collections::VecDeque;
 use std::ffi::CString;
@@ -14,7 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::super::process::Tools;
 use super::engine::{argument_array, client_files, environment_array};
 use crate::sys::spawn::{self, Child, Spawn};
-use crate::sys::{clock, process};
+use crate::sys::{clock, pipe, process};
 use crate::task::Env;
 
 /// How often a call under way is looked at when another one waits for its end, in nanoseconds.
@@ -22,31 +22,56 @@ const LOOK_NS: u64 = 5_000_000;
 /// The most calls that wait. Somebody who suspends and resumes faster than the engine can follow is not waited for.
 const WAITING_MAX: usize = 64;
 
+/// The longest answer that is read, in bytes. A pipe holds as much, so nobody has to read meanwhile.
+const ANSWER_MAX: usize = 4096;
+
 /// The calls of one attempt.
 #[derive(Debug, Default)]
 pub struct Errands {
     waiting: VecDeque<Errand>,
     under_way: Option<UnderWay>,
+    answer: Option<String>,
 }
 
 #[derive(Debug)]
 struct Errand {
     arguments: Vec<String>,
     limit_ns: u64,
+    asks: bool,
 }
 
 #[derive(Debug)]
 struct UnderWay {
     child: Child,
     deadline_ns: u64,
+    /// Where it answers, if it was asked something.
+    answer: Option<OwnedFd>,
 }
 
 impl Errands {
     /// Asks for one more call, that may take `limit_ms` milliseconds.
     pub fn send<const N: usize>(&mut self, tools: &Tools, arguments: [&str; N], limit_ms: u64) {
+        // What is only a question holds nothing up.
+        if let Some(question) = self.under_way.as_ref().filter(|under_way| under_way.answer.is_some()) {
+            kill(&question.child);
+        }
+        self.add(tools, arguments, limit_ms, false);
+    }
+
+    /// Asks for a call whose output is wanted: [`Self::take_answer`].
+    pub fn ask<const N: usize>(&mut self, tools: &Tools, arguments: [&str; N], limit_ms: u64) {
+        self.add(tools, arguments, limit_ms, true);
+    }
+
+    /// What the last question was answered by, once; empty if it failed.
+    pub fn take_answer(&mut self) -> Option<String> {
+        self.answer.take()
+    }
+
+    fn add<const N: usize>(&mut self, tools: &Tools, arguments: [&str; N], limit_ms: u64, asks: bool) {
         if self.waiting.len() < WAITING_MAX {
             let arguments = arguments.map(str::to_owned).to_vec();
-            self.waiting.push_back(Errand { arguments, limit_ns: limit_ms.saturating_mul(1_000_000) });
+            self.waiting.push_back(Errand { arguments, limit_ns: limit_ms.saturating_mul(1_000_000), asks });
         }
         self.tend(tools, clock::monotonic_ns());
     }
@@ -73,12 +98,15 @@ impl Errands {
                 }
                 return;
             }
-            self.under_way = None;
+            if let Some(done) = self.under_way.take().and_then(|under_way| under_way.answer) {
+                self.answer = Some(read_answer(&done));
+            }
         }
         while let Some(errand) = self.waiting.pop_front() {
             // A client that cannot be run does not run the next time either; the deadlines of the attempt see to that.
-            if let Ok(child) = start(tools, &errand.arguments) {
-                self.under_way = Some(UnderWay { child, deadline_ns: now_ns.saturating_add(errand.limit_ns) });
+            if let Ok((child, answer)) = start(tools, &errand) {
+                let deadline_ns = now_ns.saturating_add(errand.limit_ns);
+                self.under_way = Some(UnderWay { child, deadline_ns, answer });
                 return;
             }
         }
@@ -88,7 +116,8 @@ impl Errands {
     pub fn next_ns(&self, now_ns: u64) -> Option<u64> {
         let under_way = self.under_way.as_ref()?;
         let soon = now_ns.saturating_add(LOOK_NS);
-        Some(if self.waiting.is_empty() { under_way.deadline_ns.max(soon) } else { soon })
+        let is_urgent = !self.waiting.is_empty() || under_way.answer.is_some();
+        Some(if !is_urgent { under_way.deadline_ns.max(soon) } else { soon })
     }
 }
 
@@ -104,21 +133,39 @@ fn kill(child: &Child) {
     }
 }
 
-fn start(tools: &Tools, arguments: &[String]) -> io::Result<Child> {
+/// What an errand that has ended left in its pipe.
+fn read_answer(fd: &OwnedFd) -> String {
+    let mut text = vec![0; ANSWER_MAX];
+    let length = nix::unistd::read(fd, &mut text).unwrap_or(0);
+    text.truncate(length);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+fn start(tools: &Tools, errand: &Errand) -> io::Result<(Child, Option<OwnedFd>)> {
+    let (answer, writer) = match errand.asks {
+        true => {
+            let (reader, writer) = pipe::pipe()?;
+            // Whoever the client leaves behind may hold the other end.
+            pipe::set_nonblocking(&reader)?;
+            (Some(reader), Some(writer))
+        }
+        false => (None, None),
+    };
+    let output = writer.as_ref().map_or(tools.null.as_fd(), AsFd::as_fd);
     let settings = &tools.settings.docker;
     let programs = client_files(settings);
     let programs: Vec<_> = programs.iter().map(CString::as_c_str).collect();
     let spawn = Spawn {
         programs: &programs,
-        argv: &argument_array(&settings.program, arguments.iter().map(String::as_str)),
+        argv: &argument_array(&settings.program, errand.arguments.iter().map(String::as_str)),
         envp: &environment_array(settings, &Env::new()),
         cwd: c"/",
-        stdio: [tools.null.as_fd(); 3],
+        stdio: [tools.null.as_fd(), output, tools.null.as_fd()],
         cgroup: tools.leaf().map(AsFd::as_fd),
         rlimits: &[],
         umask: 0o077,
         confinement: None,
         heeds_quota: false,
     };
-    spawn::spawn(&spawn).map_err(|error| error.source)
+    spawn::spawn(&spawn).map(|child| (child, answer)).map_err(|error| error.source)
 }

@@ -16,12 +16,14 @@ const NOT_EXECUTABLE: i32 = 126;
 const NOT_FOUND: i32 = 127;
 /// What the client exits with when it loses the engine while it is attached. The most common code of failing tasks too.
 const LOST: i32 = 1;
+/// What podman's init (catatonit) exits with when it cannot execute the program.
+const INIT_FAILED: i32 = 1;
 /// A process ended by SIGKILL, as a shell, an init and an engine tell it.
 const KILLED: i32 = 137;
 /// What engines write down when nobody has seen the end.
 const UNSEEN: i32 = 255;
 /// What the client says when it was not the task's fault, in small letters.
-const ENGINE_WORDS: [&str; 16] = [
+const ENGINE_WORDS: [&str; 17] = [
     "cannot connect to the docker daemon",
     "cannot connect to podman",
     "unable to connect to podman",
@@ -38,6 +40,8 @@ const ENGINE_WORDS: [&str; 16] = [
     "is already in use by container",
     "cannot allocate memory",
     "containerd.sock",
+    // Podman's init, which is a package of its own.
+    "container-init binary not found",
 ];
 
 /// What is known of the container.
@@ -163,6 +167,11 @@ fn of_finished(state: &ContainerState, client: Ended, evidence: &Evidence<'_>) -
     match (evidence.words.speaker, code) {
         (Speaker::Init, NOT_EXECUTABLE) => Decision::NeverStarted { cause: Cause::NotExecutable, why: why() },
         (Speaker::Init, NOT_FOUND) => Decision::NeverStarted { cause: Cause::NotFound, why: why() },
+        // Podman's init has one code for all, and ends its words with the kernel's.
+        (Speaker::Init, INIT_FAILED) if why().ends_with("No such file or directory") => {
+            Decision::NeverStarted { cause: Cause::NotFound, why: why() }
+        }
+        (Speaker::Init, INIT_FAILED) => Decision::NeverStarted { cause: Cause::NotExecutable, why: why() },
         (Speaker::Init | Speaker::Client | Speaker::Nobody, _) => Decision::Verdict(Verdict::Exited { code }),
     }
 }

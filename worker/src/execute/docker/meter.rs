@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use super::super::process::Tools;
 use super::super::watch::Settled;
-use super::cgroup::{ContainerCgroup, Hint, Reading};
+use super::cgroup::{ContainerCgroup, Hint, Reading, home_of};
 use super::name::ContainerId;
 use crate::sys::clock;
-use crate::task::{HeldLimit, Hold, Limits, Usage};
+use crate::task::{HeldLimit, Hold, Limits, Usage, Verdict};
 
 /// The time between the first two looks, in nanoseconds; it doubles with each further one.
 const LOOK_NS: u64 = 10_000_000;
@@ -30,6 +30,8 @@ pub struct Meter {
     limits: Limits,
     rooms: PathBuf,
     cgroup: Option<ContainerCgroup>,
+    /// Below which folder the engine puts them, if that is none of the usual ones.
+    home: Option<String>,
     held: Vec<HeldLimit>,
     limit_looks: u32,
     reading: Reading,
@@ -44,6 +46,7 @@ impl Meter {
             limits: *limits,
             rooms: tools.settings.rooms.clone(),
             cgroup: None,
+            home: tools.containers.home.clone(),
             held: Vec::new(),
             limit_looks: LIMIT_LOOKS,
             reading: Reading::default(),
@@ -56,8 +59,29 @@ impl Meter {
     pub fn finds(&mut self, id: &str) -> bool {
         let Ok(id) = id.parse::<ContainerId>() else { return false };
         if self.cgroup.is_none() {
-            self.cgroup = ContainerCgroup::find(&id, Hint::default());
+            let parent = self.home.as_deref().unwrap_or_default();
+            self.cgroup = ContainerCgroup::find(&id, Hint { pid: None, parent });
         }
+        self.begins_to_look()
+    }
+
+    /// The same, by the pid of the container's first process.
+    pub fn finds_by_pid(&mut self, id: &str, pid: i32) -> bool {
+        let Ok(id) = id.parse::<ContainerId>() else { return false };
+        let Some(home) = home_of(&id, pid) else { return false };
+        if self.cgroup.is_none() {
+            self.cgroup = ContainerCgroup::find(&id, Hint { pid: Some(pid), parent: &home });
+            self.home = Some(home);
+        }
+        self.begins_to_look()
+    }
+
+    /// Where the engine puts the cgroups of its containers, if that is known and unusual.
+    pub fn home(&self) -> Option<&str> {
+        self.home.as_deref()
+    }
+
+    fn begins_to_look(&mut self) -> bool {
         let runs = self.cgroup.as_ref().is_some_and(ContainerCgroup::is_populated);
         if runs && self.look_ns == u64::MAX {
             self.look_ns = 0;
@@ -125,6 +149,10 @@ impl Meter {
             tools.claimer.uses(0, 0, 0);
         }
         self.read();
+        if settled.verdict == Verdict::OutOfMemory {
+            // Where that was the end of it all, the cgroup is gone before anybody can look.
+            self.reading.oom_kills = self.reading.oom_kills.max(Some(1));
+        }
         settled.usage = Usage { peak_disk_bytes: settled.usage.peak_disk_bytes, ..Usage::default() };
         self.reading.settle(&mut settled.usage);
         if self.held.is_empty() {

@@ -32,6 +32,7 @@ mod mounts;
 mod name;
 mod refused;
 mod removal;
+mod whereabouts;
 mod words;
 
 pub use availability::{attend, isolation_of};
@@ -54,6 +55,8 @@ pub struct Containers {
     name_taken: bool,
     /// Whether the cgroup of any container was found up to now.
     sees_cgroups: bool,
+    /// Where the engine puts them, if not in one of the usual places.
+    home: Option<String>,
 }
 
 /// How soon a worker looks again whether it is in the table, in milliseconds.

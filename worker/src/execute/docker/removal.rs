@@ -8,6 +8,7 @@
 use super::super::process::Tools;
 use super::engine::{CallError, call};
 use super::marks;
+use super::name::Client;
 use crate::failpoint;
 use crate::sys::clock;
 use crate::task::{TaskId, WorkerId};
@@ -115,7 +116,13 @@ fn remove_marked(tools: &mut Tools, batch: Vec<(TaskId, String)>) -> Vec<(TaskId
 /// # Errors
 /// Of several, the first that could not be removed; the others may be gone.
 pub fn remove(tools: &mut Tools, ids: &[&str]) -> Result<(), CallError> {
-    let arguments: Vec<&str> = ["rm", "--force", "--volumes"].into_iter().chain(ids.iter().copied()).collect();
+    // Podman would give what runs its time to end first, one after the other.
+    let at_once: &[&str] = match Client::of(&tools.settings.docker.program) {
+        Client::Docker => &[],
+        Client::Podman => &["--time=0"],
+    };
+    let words = ["rm", "--force", "--volumes"].into_iter().chain(at_once.iter().copied());
+    let arguments: Vec<&str> = words.chain(ids.iter().copied()).collect();
     let limit_ms = tools.settings.docker.call_timeout_ms;
     match call(tools, &arguments, limit_ms) {
         Err(error) if ids.len() == 1 && error.means_gone() => Ok(()),
@@ -174,7 +181,12 @@ fn list(tools: &mut Tools, task: Option<TaskId>) -> Result<Listing, CallError> {
     if let Some(filter) = &of_task {
         arguments.extend(["--filter", filter]);
     }
-    arguments.extend(["--format", "{{.ID}} {{.Label \"acode.worker\"}} {{.Label \"acode.task\"}}"]);
+    // Podman before 5 does not know the one, and docker not the other: there labels are one text.
+    let format = match Client::of(&tools.settings.docker.program) {
+        Client::Docker => "{{.ID}} {{.Label \"acode.worker\"}} {{.Label \"acode.task\"}}",
+        Client::Podman => "{{.ID}} {{index .Labels \"acode.worker\"}} {{index .Labels \"acode.task\"}}",
+    };
+    arguments.extend(["--format", format]);
     let limit_ms = tools.settings.docker.call_timeout_ms;
     let text = call(tools, &arguments, limit_ms)?;
     Ok(read_listing(&text))

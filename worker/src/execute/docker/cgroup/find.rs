@@ -113,6 +113,20 @@ impl Mounts {
     }
 }
 
+/// Below which folder of its hierarchies the cgroup of a container is, by what its first process says; the place is
+/// the same for all containers of an engine, as a rule.
+pub fn home_of(id: &ContainerId, pid: i32) -> Option<String> {
+    home_in(id, &fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)
+}
+
+fn home_in(id: &ContainerId, text: &str) -> Option<String> {
+    let paths = text.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    paths.filter_map(|path| path.split_once(id.as_str())).find_map(|(before, _)| {
+        let (home, _) = before.rsplit_once('/')?;
+        Some(home.trim_matches('/').to_owned()).filter(|home| !home.split('/').any(|part| part == ".."))
+    })
+}
+
 /// The path that a `/proc/<pid>/cgroup` names for a controller of v1, or for v2.
 fn membership<'t>(text: &'t str, controller: Option<&str>) -> &'t str {
     let path = text.lines().find_map(|line| {
@@ -143,12 +157,13 @@ fn candidates(mount: &Path, own: &Path, id: &ContainerId, parent: &str) -> Vec<P
 }
 
 /// What a container's cgroup is called below the place that its engine uses.
-fn names(id: &ContainerId) -> [String; 5] {
+fn names(id: &ContainerId) -> [String; 6] {
     [
         format!("docker-{id}.scope"),
         format!("docker/{id}"),
         format!("libpod-{id}.scope"),
         format!("libpod_parent/libpod-{id}"),
+        format!("libpod-{id}"),
         id.to_string(),
     ]
 }
@@ -171,4 +186,19 @@ fn given_parent(parent: &str) -> Option<PathBuf> {
     };
     let ends = stem.match_indices('-').map(|(at, _)| at).chain([stem.len()]);
     Some(ends.map(|end| format!("{}.slice", &stem[..end])).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_home_is_what_stands_before_the_containers_own_part() {
+        let id: ContainerId = "0123456789abcdef".repeat(4).parse().unwrap();
+        let of = |text: &str| home_in(&id, &text.replace("ID", id.as_str()));
+        assert_eq!(of("4:memory:/ae-x/ID\n0::/elsewhere\n").as_deref(), Some("ae-x"));
+        assert_eq!(of("0::/a.slice/a-b.slice/libpod-ID.scope/container").as_deref(), Some("a.slice/a-b.slice"));
+        assert_eq!(of("0::/docker-ID.scope").as_deref(), Some(""));
+        assert_eq!(of("4:memory:/../x/ID\n0::/user.slice\n"), None);
+    }
 }

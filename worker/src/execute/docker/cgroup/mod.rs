@@ -13,7 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-pub use find::Hint;
+pub use find::{Hint, home_of};
 pub use reading::Reading;
 
 use self::v1::Groups;
