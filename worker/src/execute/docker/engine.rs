@@ -71,6 +71,12 @@ impl CallError {
         self.means_gone() || self.says_one_of(&WORDS)
     }
 
+    /// Whether podman waited in vain for a process to go that it had killed: one whose keeper is dead stays until somebody
+    /// reaps it. The second time podman finds it dead.
+    pub fn means_unreaped(&self) -> bool {
+        self.says_one_of(&["did not die within timeout"])
+    }
+
     fn says_one_of(&self, all: &[&str]) -> bool {
         match self {
             Self::Refused { words, .. } => {

@@ -112,9 +112,17 @@ impl Inspected {
     /// # Errors
     /// A line is not the JSON of a container.
     pub fn read(text: &str) -> Result<Vec<Self>, InspectError> {
-        // Without any container the client prints an empty list before it says so.
-        let lines = text.lines().map(str::trim_ascii).filter(|line| !line.is_empty() && *line != "[]");
-        let all = lines.map(serde_json::from_str).collect::<Result<Vec<Self>, _>>()?;
+        // Podman prints one list over many lines, whatever is asked for; and without any container docker prints an empty
+        // one before it says so.
+        let all = match text.trim_ascii_start().starts_with('[') {
+            true => {
+                serde_json::Deserializer::from_str(text).into_iter::<Vec<Self>>().next().unwrap_or(Ok(Vec::new()))?
+            }
+            false => {
+                let lines = text.lines().map(str::trim_ascii).filter(|line| !line.is_empty());
+                lines.map(serde_json::from_str).collect::<Result<Vec<Self>, _>>()?
+            }
+        };
         if all.iter().any(|container| container.id.is_empty()) {
             return Err(InspectError::NoId);
         }
@@ -137,5 +145,23 @@ impl ContainerState {
     /// Whether something of it still runs, or will again without anybody asking for it.
     pub fn is_running(&self) -> bool {
         self.running || self.paused || self.restarting || matches!(self.status.as_str(), "running" | "stopping")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_docker_and_a_list_of_podman_are_read() {
+        let docker = "{\"Id\":\"a\",\"State\":{\"ExitCode\":3}}\n{\"Id\":\"b\"}\n";
+        let podman = "[\n {\"Id\": \"a\",\n \"State\": {\"ExitCode\": 3}\n },\n {\"Id\": \"b\", \"Config\": {\"Labels\": null}}\n]\n";
+        for text in [docker, podman] {
+            let all = Inspected::read(text).unwrap();
+            assert_eq!(all.iter().map(|one| one.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+            assert_eq!(all[0].state.exit_code, 3);
+        }
+        assert!(Inspected::read("[]\n").unwrap().is_empty() && Inspected::read("").unwrap().is_empty());
+        assert!(Inspected::read("[{}]").is_err() && Inspected::read("{}").is_err() && Inspected::read("[{").is_err());
     }
 }

@@ -124,7 +124,11 @@ pub fn remove(tools: &mut Tools, ids: &[&str]) -> Result<(), CallError> {
     let words = ["rm", "--force", "--volumes"].into_iter().chain(at_once.iter().copied());
     let arguments: Vec<&str> = words.chain(ids.iter().copied()).collect();
     let limit_ms = tools.settings.docker.call_timeout_ms;
-    match call(tools, &arguments, limit_ms) {
+    let mut told = call(tools, &arguments, limit_ms);
+    if told.as_ref().is_err_and(CallError::means_unreaped) {
+        told = call(tools, &arguments, limit_ms);
+    }
+    match told {
         Err(error) if ids.len() == 1 && error.means_gone() => Ok(()),
         told => told.map(drop),
     }
