@@ -98,7 +98,6 @@ fn what_cannot_be_started_is_told_from_what_ends_with_the_same_code() {
         only_attempt(&task).reason.clone().unwrap_or_default()
     };
     assert!(refused(command(&["/no/such/program"])).contains("No such file"));
-    // Podman makes /etc/passwd anew, and executable.
     assert!(refused(command(&["/home"])).contains("ermission denied"));
     let image = Some("no-such-image:1".to_owned());
     let why = refused(TaskSpec { docker: Some(Docker { image, ..Docker::default() }), ..command(&["true"]) });

@@ -23,7 +23,7 @@ const KILLED: i32 = 137;
 /// What engines write down when nobody has seen the end.
 const UNSEEN: i32 = 255;
 /// What the client says when it was not the task's fault, in small letters.
-const ENGINE_WORDS: [&str; 17] = [
+const ENGINE_WORDS: [&str; 18] = [
     "cannot connect to the docker daemon",
     "cannot connect to podman",
     "unable to connect to podman",
@@ -42,6 +42,8 @@ const ENGINE_WORDS: [&str; 17] = [
     "containerd.sock",
     // Podman's init, which is a package of its own.
     "container-init binary not found",
+    // And what it says without root where nobody may gain privileges.
+    "cannot set up namespace",
 ];
 
 /// What is known of the container.

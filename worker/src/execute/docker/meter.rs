@@ -30,6 +30,9 @@ pub struct Meter {
     limits: Limits,
     rooms: PathBuf,
     cgroup: Option<ContainerCgroup>,
+    id: Option<ContainerId>,
+    /// So many looks more search it anew: runtimes join one hierarchy of v1 after the other.
+    searches: u32,
     /// Below which folder the engine puts them, if that is none of the usual ones.
     home: Option<String>,
     held: Vec<HeldLimit>,
@@ -46,6 +49,8 @@ impl Meter {
             limits: *limits,
             rooms: tools.settings.rooms.clone(),
             cgroup: None,
+            id: None,
+            searches: LIMIT_LOOKS,
             home: tools.containers.home.clone(),
             held: Vec::new(),
             limit_looks: LIMIT_LOOKS,
@@ -61,6 +66,7 @@ impl Meter {
         if self.cgroup.is_none() {
             let parent = self.home.as_deref().unwrap_or_default();
             self.cgroup = ContainerCgroup::find(&id, Hint { pid: None, parent });
+            self.id = Some(id);
         }
         self.begins_to_look()
     }
@@ -72,6 +78,7 @@ impl Meter {
         if self.cgroup.is_none() {
             self.cgroup = ContainerCgroup::find(&id, Hint { pid: Some(pid), parent: &home });
             self.home = Some(home);
+            self.id = Some(id);
         }
         self.begins_to_look()
     }
@@ -114,6 +121,11 @@ impl Meter {
     }
 
     fn read(&mut self) {
+        if let Some(id) = self.id.as_ref().filter(|_| self.searches > 0 && self.cgroup.is_some()) {
+            self.searches -= 1;
+            let parent = self.home.as_deref().unwrap_or_default();
+            self.cgroup = ContainerCgroup::find(id, Hint { pid: None, parent }).or(self.cgroup.take());
+        }
         let Some(cgroup) = &self.cgroup else { return };
         self.reading = self.reading.then(cgroup.reading());
         let all_held = !self.held.is_empty() && self.held.iter().all(|held| held.hold == Hold::Enforced);
