@@ -30,7 +30,7 @@ fn usage_and_limits_are_told_wherever_the_engine_puts_its_cgroups() {
     assert!(cancel(&pool, id));
     let task = pool.wait(id);
     let attempt = only_attempt(&task);
-    let usage = attempt.usage.clone().unwrap();
+    let usage = attempt.usage.unwrap();
     assert!(usage.user_us + usage.system_us > 100_000, "{usage:?}");
     assert!(usage.peak_memory_bytes.is_some_and(|bytes| (20_000_000..67_108_865).contains(&bytes)), "{usage:?}");
     for (wanted, file) in [("memoryMb", "memory."), ("pids", "pids.max")] {
@@ -45,7 +45,7 @@ fn usage_and_limits_are_told_wherever_the_engine_puts_its_cgroups() {
     for _ in 0..3 {
         let task = ended(&pool, TaskSpec { limits, ..shell("sleep 0.7", &[]) });
         assert_eq!(task.state, TaskState::Completed, "{task:?}");
-        assert!(only_attempt(&task).usage.clone().is_some_and(|usage| usage.peak_memory_bytes.is_some()), "{task:?}");
+        assert!(only_attempt(&task).usage.is_some_and(|usage| usage.peak_memory_bytes.is_some()), "{task:?}");
     }
     assert_eq!(cli.calls_of("inspect").len(), asked, "{:?}", cli.calls());
     // A child that dies for want of memory is counted, though the task goes on.
@@ -53,12 +53,12 @@ fn usage_and_limits_are_told_wherever_the_engine_puts_its_cgroups() {
     let task = ended(&pool, TaskSpec { limits, ..shell(script, &[]) });
     let attempt = only_attempt(&task);
     assert_eq!(task.state, TaskState::Completed, "{task:?}");
-    assert!(attempt.usage.clone().is_some_and(|usage| usage.oom_kills.is_some_and(|kills| kills > 0)), "{attempt:?}");
+    assert!(attempt.usage.is_some_and(|usage| usage.oom_kills.is_some_and(|kills| kills > 0)), "{attempt:?}");
     let task = ended(&pool, TaskSpec { limits, ..shell("exec tail /dev/zero", &[]) });
     // It may come again with more memory, as the pool is configured.
     let attempt = task.attempts.iter().flatten().last().unwrap();
     assert_eq!(verdict(&task), "out-of-memory", "{task:?}");
-    assert!(attempt.usage.clone().is_some_and(|usage| usage.oom_kills.is_some_and(|kills| kills > 0)), "{attempt:?}");
+    assert!(attempt.usage.is_some_and(|usage| usage.oom_kills.is_some_and(|kills| kills > 0)), "{attempt:?}");
     assert!(attempt.limits.iter().any(|held| held.limit == "memoryMb" && held.exceeded), "{:?}", attempt.limits);
     assert_nothing_left(&engine, pool);
 }

@@ -151,7 +151,7 @@ fn limits_are_held_and_want_of_memory_is_told() {
         let is_held = attempt.limits.iter().any(|held| held.limit == wanted && held.hold == Hold::Enforced);
         assert!(is_held, "{wanted}: {:?}", attempt.limits);
     }
-    let usage = attempt.usage.clone().unwrap();
+    let usage = attempt.usage.unwrap();
     assert!(usage.user_us + usage.system_us > 50_000, "{usage:?}");
     assert!(usage.peak_memory_bytes.is_some_and(|bytes| bytes > 100_000), "{usage:?}");
     let task = ended(

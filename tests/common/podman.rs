@@ -85,9 +85,9 @@ impl Podman {
         }
         let mut import = self.command(&["import", "-", IMAGE]);
         let mut import = import.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let sent = import.stdin.take().ok_or("no pipe")?.write_all(tar);
+        let sent = import.stdin.take().map(|mut stdin| stdin.write_all(tar));
         let import = import.wait_with_output().map_err(|e| e.to_string())?;
-        if !import.status.success() || sent.is_err() {
+        if !import.status.success() || !matches!(sent, Some(Ok(()))) {
             return Err(String::from_utf8_lossy(&import.stderr).into_owned());
         }
         let parent = format!("--cgroup-parent={}", self.cgroup_parent());
