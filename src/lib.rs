@@ -1,10 +1,12 @@
 //! acode: a durable task queue and pre-fork worker pool for one Linux server.
 
+mod artifacts;
 pub mod cli;
 pub mod config;
 pub mod doctor;
 pub mod local;
 pub mod records;
+pub mod repository;
 pub mod requests;
 pub mod rundir;
 pub mod store;

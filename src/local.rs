@@ -327,6 +327,10 @@ impl Local {
         for name in sweep::surplus_kept(&self.store, &self.dirs.kept(), u32::MAX, None)? {
             let _ = acode_worker::room::remove_kept(&self.dirs.kept(), &name);
         }
+        let artifacts = self.dirs.artifacts();
+        for one in sweep::surplus_artifacts(&self.store, &acode_worker::room::stored_artifacts(&artifacts), false)? {
+            let _ = acode_worker::room::remove_artifacts(&artifacts, &one.name());
+        }
         sweep::remove_unread_copies(&self.store, &self.dirs.stdin())?;
         json(&reply::Pruned { tasks, log_bytes })
     }

@@ -1,5 +1,6 @@
 //! What lies in the state directory beside the queue and belongs to tasks: checkpoint directories, scratch directories
-//! that were kept, and copies of what submitters had on standard input. Finds those that no task needs any more.
+//! that were kept, artefacts, marks of git worktrees, and copies of what submitters had on standard input. Finds those
+//! that no task needs any more.
 //!
 //! Asked by whoever owns the queue: after pruning, and when a pool starts. Deliberately absent: removing
 //! directories, which may take long and so is a worker's where there is one.
@@ -10,8 +11,8 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use acode_worker::failpoint;
-use acode_worker::room::{self, Kept};
-use acode_worker::task::{TaskId, TaskState};
+use acode_worker::room::{self, Kept, StoredArtifacts};
+use acode_worker::task::{TaskId, TaskState, WorkerId};
 
 use crate::store::{FindError, Queue, StoreError};
 
@@ -74,6 +75,54 @@ fn surplus_of(
     Ok(surplus)
 }
 
+/// Those of these artefacts whose tasks are gone, and what was gathered by workers that died meanwhile. `stored` is in the
+/// order of tasks; `is_live` says whether there may be workers that gather.
+///
+/// # Errors
+/// The queue cannot be read.
+pub fn surplus_artifacts(
+    store: &dyn Queue,
+    stored: &[StoredArtifacts],
+    is_live: bool,
+) -> Result<Vec<StoredArtifacts>, StoreError> {
+    surplus_drafts(stored, is_live, |id| {
+        let task = store.get(id)?;
+        Ok(task.map(|task| if task.state.is_final() { u32::MAX } else { task.attempts }))
+    })
+}
+
+/// `attempts` gives how many attempts of a task are known of, all if it has ended, and nothing if it is gone.
+fn surplus_drafts(
+    stored: &[StoredArtifacts],
+    is_live: bool,
+    attempts: impl Fn(TaskId) -> Result<Option<u32>, StoreError>,
+) -> Result<Vec<StoredArtifacts>, StoreError> {
+    let mut surplus = Vec::new();
+    let mut last: Option<(TaskId, Option<u32>)> = None;
+    for one in stored {
+        let known = match last {
+            Some((task, known)) if task == one.task => known,
+            Some(_) | None => attempts(one.task)?,
+        };
+        last = Some((one.task, known));
+        let is_needed = match known {
+            None => false,
+            // The attempt that runs may be one that the queue does not know of yet, but no earlier one.
+            Some(known) => !one.is_draft || (is_live && one.attempt >= known),
+        };
+        if !is_needed {
+            surplus.push(*one);
+        }
+    }
+    Ok(surplus)
+}
+
+/// The names of marks of git worktrees whose workers are no more.
+pub fn idle_worktrees(folder: &Path, lives: impl Fn(WorkerId) -> bool) -> Vec<String> {
+    let marks = room::worktree::marks(folder).into_iter();
+    marks.filter(|(_, worker)| !worker.is_some_and(|(id, _)| lives(id))).map(|(name, _)| name).collect()
+}
+
 /// Removes the copies of standard input that no task reads, and that are too old for their task to be on its way.
 ///
 /// # Errors
@@ -114,5 +163,26 @@ mod tests {
         assert_eq!(surplus(10, Some(60)), ["2", "5"]);
         assert_eq!(surplus(2, None), ["2", "4", "5"]);
         assert_eq!(surplus(0, Some(0)), ["1", "2", "3", "4", "5"]);
+    }
+
+    #[test]
+    fn artefacts_go_with_their_task_and_drafts_with_their_attempt() {
+        let stored = |seq, attempt, is_draft| StoredArtifacts { task: TaskId::new(1, 1, seq), attempt, is_draft };
+        let (gone, running, ended) = (1, 2, 3);
+        let all = [
+            stored(gone, 1, false),
+            stored(gone, 2, true),
+            stored(running, 1, false),
+            stored(running, 1, true),
+            stored(running, 2, true),
+            stored(running, 3, true),
+            stored(ended, 1, false),
+            stored(ended, 1, true),
+        ];
+        let attempts = |id: TaskId| Ok([None, Some(2), Some(u32::MAX)][id.seq() as usize - 1]);
+        let live = surplus_drafts(&all, true, attempts).unwrap();
+        assert_eq!(live, [all[0], all[1], all[3], all[7]]);
+        let still = surplus_drafts(&all, false, attempts).unwrap();
+        assert_eq!(still, [all[0], all[1], all[3], all[4], all[5], all[7]]);
     }
 }

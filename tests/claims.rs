@@ -20,8 +20,9 @@ fn eight_workers_run_two_thousand_tasks_exactly_once() {
     // A line of less than a page is appended by one write, so lines do not mix.
     let spec = shell(r#"echo $ACODE_TASK_ID $ACODE_WORKER_ID >>"$1""#, &[&pool.path("ran")]);
     let ids = pool.submit_all((0..2_000).map(|_| entry(spec.clone())).collect());
-    let ended = pool.wait_all();
-    assert_eq!((ended.counts.completed, ended.unsuccessful.len()), (2_000, 0));
+    // The first may have ended before anybody waits, and does not count for that.
+    assert_eq!(pool.wait_all().unsuccessful.len(), 0);
+    assert_eq!(pool.status().tasks.completed, 2_000);
     let lines = pool.lines("ran");
     assert_eq!(lines.len(), 2_000, "none is run twice");
     let ran: BTreeSet<&str> = lines.iter().filter_map(|line| line.split(' ').next()).collect();

@@ -349,7 +349,7 @@ fn every_help_goes_to_standard_output_and_says_something() {
 }
 
 /// Every command there is.
-const COMMANDS: [&str; 26] = [
+const COMMANDS: [&str; 28] = [
     "",
     "worker",
     "worker start",
@@ -365,6 +365,8 @@ const COMMANDS: [&str; 26] = [
     "task list",
     "task show",
     "task logs",
+    "task artifacts",
+    "task fetch",
     "task why",
     "task cancel",
     "task retry",

@@ -3,12 +3,15 @@
 #[path = "common/command.rs"]
 mod command;
 mod common;
+#[path = "common/mock_engine.rs"]
+mod mock_engine;
 
 use std::fs;
 use std::time::Instant;
 
 use command::Acode;
 use common::{Options, PATIENCE, Pool};
+use mock_engine::MockEngine;
 use serde_json::Value;
 
 /// What every host is looked at for.
@@ -126,4 +129,30 @@ fn a_broken_configuration_is_no_diagnosis() {
     fs::write(&file, "workers:\n  limit: 3\n").unwrap();
     let said = Acode::of(&pool).says(&["doctor", "--config", file.to_str().unwrap()]).expect(2);
     assert!(said.out.is_empty() && said.err.contains("limit"), "{said:?}");
+}
+
+#[test]
+fn docker_is_told_with_what_its_engine_holds_or_why_it_does_not_answer() {
+    let (pool, engine) = (Pool::prepare(Options::workers(1)), MockEngine::new("up"));
+    let acode = Acode::of(&pool).var("ACODE_DOCKER_PROGRAM", engine.program());
+    let finding = |acode: &Acode| {
+        let document = report(&acode.says(&["--json", "doctor"]).out);
+        document["checks"].as_array().unwrap().iter().find(|check| check["check"] == "docker").unwrap().clone()
+    };
+    let docker = finding(&acode);
+    let found = "engine 29.9, rootless, cgroup v2 by systemd, storage overlay2: not held are limits of cpu";
+    assert_eq!((docker["verdict"].as_str(), docker["found"].as_str()), (Some("note"), Some(found)));
+    assert!(docker["remedy"].as_str().unwrap().contains("Delegate="), "{docker}");
+    engine.becomes("down");
+    let docker = finding(&acode);
+    assert!(docker["found"].as_str().unwrap().ends_with(": Cannot connect to the engine"), "{docker}");
+    assert_eq!(docker["verdict"], "note", "nothing needs it");
+    let acode = acode.var("ACODE_WORKERS_MODE", "docker");
+    assert_eq!(finding(&acode)["verdict"], "bad", "now the configuration does");
+    engine.becomes("hangs");
+    let began = Instant::now();
+    assert!(finding(&acode)["found"].as_str().unwrap().starts_with("the engine did not answer within"));
+    assert!(began.elapsed() < PATIENCE);
+    let acode = acode.var("ACODE_DOCKER_PROGRAM", "no-such-client");
+    assert!(finding(&acode)["found"].as_str().unwrap().starts_with("no client: no-such-client"));
 }

@@ -254,7 +254,28 @@ fn every_failpoint_of_the_code_has_its_experiment() {
     }
     assert!(points.len() > 25, "{points:?}");
     // These need tasks of their own kind, and are passed in the tests of those.
-    const ELSEWHERE: [&str; 20] = [
+    const ELSEWHERE: [&str; 40] = [
+        "artifacts.before-copy",
+        "artifacts.within-copy",
+        "artifacts.before-rename",
+        "artifacts.after-rename",
+        "artifacts.before-removal",
+        // These need an engine.
+        "docker.after-mark",
+        "docker.after-run",
+        "docker.before-inspect",
+        "docker.after-stop",
+        "docker.before-remove",
+        "docker.after-remove",
+        "docker.before-unmark",
+        "docker.before-sweep",
+        "worktree.after-mark",
+        "worktree.after-add",
+        "worktree.after-checkout",
+        "worktree.before-patch",
+        "worktree.before-remove",
+        "worktree.after-remove",
+        "recover.before-worktree",
         "worker.after-project",
         "worker.after-quota",
         "worker.after-image",
@@ -278,6 +299,8 @@ fn every_failpoint_of_the_code_has_its_experiment() {
         "worker.sandbox-means",
     ];
     let others = [
+        include_str!("artifacts.rs"),
+        include_str!("docker_faults.rs"),
         include_str!("checkpoint.rs"),
         include_str!("suspend.rs"),
         include_str!("retries.rs"),
@@ -285,6 +308,7 @@ fn every_failpoint_of_the_code_has_its_experiment() {
         include_str!("cleanup.rs"),
         include_str!("limits.rs"),
         include_str!("sandbox.rs"),
+        include_str!("worktree_faults.rs"),
     ];
     for point in ELSEWHERE {
         assert!(others.iter().any(|text| text.contains(&format!("\"{point}"))), "{point} has no experiment");

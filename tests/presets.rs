@@ -1,4 +1,4 @@
-//! The two presets of the manual: configurations that can be copied, and that a pool starts from.
+//! The presets of the manual: configurations that can be copied, and that a pool starts from.
 //!
 //! Deliberately absent: what their keys do, which has tests of its own (`scaling.rs`, `recycling.rs`).
 
@@ -34,4 +34,20 @@ fn a_pool_starts_from_each_preset_of_the_manual() {
         assert_eq!(acode.json(&["task", "show", &id])["state"], "completed", "{name}");
         acode.ok(&["worker", "stop"]);
     }
+}
+
+#[test]
+fn a_pool_starts_from_the_mixed_one_of_the_manual() {
+    let pool = Pool::prepare(Options::default());
+    std::fs::write(pool.file("preset.yaml"), preset("a mixed pool")).unwrap();
+    let acode = Acode::of(&pool);
+    acode.ok(&["worker", "start", "--detach", "--config", &pool.path("preset.yaml")]);
+    let status = acode.json(&["worker", "status"]);
+    assert_eq!((&status["workers"]["target"], &status["workers"]["scaling"]), (&6.into(), &"off".into()));
+    // The mode named first takes what does not say anything, whether or not there is an engine.
+    let id = acode.ok(&["task", "submit", "--", "true"]);
+    acode.ok(&["task", "wait", &id]);
+    let task = acode.json(&["task", "show", &id]);
+    assert_eq!((&task["state"], &task["attempts"][0]["isolation"]), (&"completed".into(), &"process".into()));
+    acode.ok(&["worker", "stop"]);
 }

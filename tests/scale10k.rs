@@ -41,7 +41,7 @@ fn a_hundred_workers_are_up_in_under_a_second() {
         tries.push(began.elapsed());
         assert!(up, "{:?}", pool.status().workers);
         pool.submit_all((0..500).map(|_| entry(command(&["true"]))).collect());
-        assert_eq!(pool.wait_all().counts.completed, 500);
+        assert_eq!(pool.wait_all().counts.unsuccessful(), 0);
         tries.last().is_some_and(|took| *took < Duration::from_secs(1))
     });
     assert!(quick, "{tries:?}");

@@ -5,6 +5,9 @@
 //! machine misses targets that are none of its fault.
 
 mod against;
+#[path = "../../tests/common/daemon.rs"]
+mod daemon;
+mod docker;
 mod graph;
 mod idle;
 mod latency;
@@ -33,8 +36,8 @@ impl Size {
     }
 }
 
-const POINTS: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
-const USAGE: &str = "usage: scripts/bench [a b c d e f g h i j k l] [--quick] [--json] [--against BINARY]";
+const POINTS: [&str; 13] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m"];
+const USAGE: &str = "usage: scripts/bench [a b c d e f g h i j k l m] [--quick] [--json] [--against BINARY]";
 
 fn main() -> Outcome {
     let mut args: Vec<String> = std::env::args().skip(1).collect();
@@ -70,7 +73,8 @@ fn main() -> Outcome {
             "i" => pressure::followers(size)?,
             "j" => pressure::full_queue(size)?,
             "k" => graph::graphs(size)?,
-            _ => leaf::leaf()?,
+            "l" => leaf::leaf()?,
+            _ => docker::containers(size)?,
         });
     }
     let text = if has("--json") { table::json(&figures) + "\n" } else { table::render(&figures) };

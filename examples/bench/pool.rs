@@ -43,13 +43,24 @@ impl Pool {
 
     /// Starts one from this binary, by this configuration.
     pub fn start_as(binary: &Path, workers: usize, yaml: &str) -> Outcome<Self> {
+        Self::start_with(binary, workers, yaml, &[], &[])
+    }
+
+    /// The same, with these options and this in its environment.
+    pub fn start_with(
+        binary: &Path,
+        workers: usize,
+        yaml: &str,
+        options: &[&str],
+        vars: &[(String, String)],
+    ) -> Outcome<Self> {
         let folder = tempfile::tempdir_in(folder())?;
         let config = folder.path().join("acode.yaml");
         std::fs::write(&config, yaml)?;
         let began = Instant::now();
         let log = std::fs::File::create(folder.path().join("stderr"))?;
         let mut command = Command::new(binary);
-        command.args(["worker", "start", "--count", &workers.to_string()]);
+        command.args(["worker", "start", "--count", &workers.to_string()]).args(options).envs(vars.iter().cloned());
         command.arg("--state-dir").arg(folder.path().join("state")).arg("--config").arg(config);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
         let mut pool = Self { child, folder, up: Duration::ZERO };

@@ -11,9 +11,12 @@ use acode_worker::task::TaskState;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
+use super::artifact_args::{ArtifactsArgs, FetchArgs};
+use super::container_args::ContainerOptions;
 use super::limit_args::LimitOptions;
 pub use super::task_args::{SubmitArgs, TaskOptions};
 use super::values::{self, GroupLimit, Place};
+use super::worktree_args::WorktreeOptions;
 use crate::config::Modes;
 use crate::wire::{Stamp, TaskRef};
 
@@ -123,6 +126,7 @@ running tasks finish, a second INT or QUIT does not; HUP reads the configuration
 
 Examples:
   acode worker start --detach --count 8
+  acode worker start --detach --mode process:4,docker:2
   acode worker start --config ./acode.yaml --state-dir ./state"
     )]
     Start(StartArgs),
@@ -202,7 +206,7 @@ pub struct StartArgs {
     /// Let the number of workers follow the load, with so many at the most
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max: Option<u32>,
-    /// How tasks are kept apart
+    /// How tasks are kept apart: process, docker, or both as in process:4,docker:2 [default: workers.mode]
     #[arg(long, value_name = "MODE")]
     pub mode: Option<Modes>,
     /// Return as soon as the pool accepts work, and leave it running
@@ -243,6 +247,7 @@ Examples:
   acode task submit --name nightly --timeout 1h --retries 2 -- ./backup.sh
   acode task submit --array 1-100 -- ./render --frame {item}
   acode task submit --after 01K6A -- ./report.sh
+  acode task submit --image debian:12 --mount /srv/data:ro -- sha256sum /srv/data/in
   acode task submit --key nightly --if-exists existing --on-finish 'notify-send backup' -- ./backup.sh
   generate-jobs | acode task submit --file -"
     )]
@@ -261,6 +266,23 @@ Examples:
   acode task logs -f 42
   acode task logs --stderr 01K6A | less")]
     Logs(TaskLogsArgs),
+    /// List the files that a task has left (--artifact)
+    Artifacts(ArtifactsArgs),
+    /// Copy the files that a task has left
+    #[command(after_help = "Of an array: those of each member, into a directory of its number.
+
+Examples:
+  acode task fetch 42 ./results
+  acode task fetch 42 ./results 'out/**/*.png'
+  acode task fetch 42 - report.json | jq .")]
+    Fetch(FetchArgs),
+    /// Show what a task has changed in its git worktree, as a patch
+    #[command(after_help = "A patch is kept by --keep-changes, and after the ends that cleanup.worktrees names.
+
+Examples:
+  acode task diff 42 | git apply
+  acode task diff 42 --stat")]
+    Diff(DiffArgs),
     /// Tell why a task stands where it does
     Why {
         /// Its id, a beginning of it, its number, or its name
@@ -393,6 +415,19 @@ pub struct TaskLogsArgs {
     pub id: TaskRef,
 }
 
+/// `acode task diff`
+#[derive(Debug, clap::Args)]
+pub struct DiffArgs {
+    /// Of this attempt [default: the last one of which changes were kept]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub attempt: Option<u32>,
+    /// Only which files, and how much of them
+    #[arg(long)]
+    pub stat: bool,
+    /// Its id, a beginning of it, its number, or its name
+    pub id: TaskRef,
+}
+
 /// `acode logs`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "A line of standard output is shown as `name#number | line`, one of standard error as
@@ -469,7 +504,7 @@ pub struct RunArgs {
     #[arg(long)]
     pub no_progress: bool,
     /// A task file, YAML or JSON Lines; - is standard input
-    #[arg(value_name = "FILE", conflicts_with_all = ["command", "TaskOptions", "LimitOptions"])]
+    #[arg(value_name = "FILE", conflicts_with_all = ["command", "TaskOptions", "LimitOptions", "ContainerOptions", "WorktreeOptions"])]
     pub file: Option<PathBuf>,
     /// About the command.
     #[command(flatten)]
@@ -477,6 +512,12 @@ pub struct RunArgs {
     /// What it may use.
     #[command(flatten)]
     pub limits: LimitOptions,
+    /// Where it runs.
+    #[command(flatten)]
+    pub container: ContainerOptions,
+    /// Its git worktree.
+    #[command(flatten)]
+    pub worktree: WorktreeOptions,
     /// The program and its arguments
     #[arg(last = true, required_unless_present = "file", value_name = "CMD")]
     pub command: Vec<String>,

@@ -4,6 +4,7 @@
 
 use std::io;
 
+use crate::artifacts::ArtifactError;
 use crate::config::ConfigError;
 use crate::local::LocalError;
 use crate::rundir::{DirError, LockError};
@@ -38,6 +39,12 @@ pub enum CliError {
     /// The task file is wrong.
     #[error(transparent)]
     TaskFile(#[from] TaskFileError),
+    /// There is no such repository, or no such commit.
+    #[error(transparent)]
+    Repository(#[from] crate::repository::RepositoryError),
+    /// What was asked for is not there.
+    #[error("{0}")]
+    Absent(String),
     /// What was typed makes no sense.
     #[error("{0}")]
     Usage(String),
@@ -53,6 +60,9 @@ pub enum CliError {
     /// The journal cannot be read.
     #[error(transparent)]
     Output(#[from] acode_worker::output::OutputError),
+    /// Artefacts cannot be had.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
     /// The pool did not start, or ended other than by being told to.
     #[error(transparent)]
     Pool(#[from] PoolError),
@@ -106,7 +116,7 @@ impl CliError {
             Self::Client(ClientError::Call(error)) | Self::Call(error) => call_code(error),
             Self::Local(LocalError::Lock(LockError::Held { .. }))
             | Self::Pool(PoolError::Lock(LockError::Held { .. })) => 6,
-            Self::Config(_) | Self::TaskFile(_) | Self::Usage(_) | Self::File { .. } => 2,
+            Self::Config(_) | Self::TaskFile(_) | Self::Usage(_) | Self::File { .. } | Self::Repository(_) => 2,
             Self::Told(code) => *code,
             // A reader that has seen enough is no failure.
             Self::Stdout(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
@@ -120,7 +130,9 @@ impl CliError {
             )
             | Self::Local(LocalError::Dirs(_) | LocalError::Lock(LockError::Io { .. }) | LocalError::Store(_))
             | Self::Dirs(_)
+            | Self::Absent(_)
             | Self::Output(_)
+            | Self::Artifact(_)
             | Self::Pool(_)
             | Self::Process(_)
             | Self::Stdout(_)
@@ -139,12 +151,15 @@ impl CliError {
             | Self::Pool(PoolError::Lock(LockError::Held { .. })) => {
                 Some("use that pool, or stop it with: acode worker stop")
             }
+            Self::Artifact(error) => artifact_remedy(error),
             Self::Client(_)
             | Self::Local(_)
             | Self::Dirs(_)
             | Self::Config(_)
             | Self::TaskFile(_)
             | Self::Usage(_)
+            | Self::Repository(_)
+            | Self::Absent(_)
             | Self::File { .. }
             | Self::Output(_)
             | Self::Pool(_)
@@ -186,6 +201,15 @@ fn call_code(error: &CallError) -> u8 {
         | CallError::SlowReader { .. }
         | CallError::Internal { .. }
         | CallError::Unknown { .. } => 1,
+    }
+}
+
+fn artifact_remedy(error: &ArtifactError) -> Option<&'static str> {
+    match error {
+        ArtifactError::None { .. } => Some("files are kept of tasks that are submitted with --artifact GLOB"),
+        ArtifactError::NoMatch { .. } => Some("see them with: acode task artifacts"),
+        ArtifactError::Exists { .. } => Some("--force overwrites"),
+        ArtifactError::Gone { .. } | ArtifactError::Blocked { .. } | ArtifactError::Io { .. } => None,
     }
 }
 

@@ -5,8 +5,14 @@
 //! knowledge of how a pool works.
 
 pub mod args;
+mod artifact_args;
+mod artifacts;
+mod container;
+mod container_args;
+mod diff;
 mod doctor;
 mod door;
+mod engine;
 mod error;
 mod events;
 mod foreground;
@@ -25,6 +31,7 @@ mod task;
 pub mod task_args;
 mod values;
 mod worker;
+mod worktree_args;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

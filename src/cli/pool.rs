@@ -1,9 +1,11 @@
 //! `acode worker start`: this process becomes a supervisor, or makes one.
 
+use acode_worker::task::Isolation;
+
 use super::args::StartArgs;
 use super::render::{Out, plain};
-use super::{CliError, Context, Exit};
-use crate::config::{self, Overrides};
+use super::{CliError, Context, Exit, engine};
+use crate::config::{self, Config, Overrides};
 use crate::supervisor::{self, Launch, Started, Up};
 
 /// Starts the pool. In the foreground it returns when the pool has stopped.
@@ -12,6 +14,8 @@ use crate::supervisor::{self, Launch, Started, Up};
 /// The configuration is wrong, the state directory is held, or the pool cannot start.
 pub fn start(context: &Context, args: &StartArgs) -> Result<Exit, CliError> {
     let launch = launch(context, args)?;
+    tell_missing_image(&launch.config);
+    let modes = launch.config.workers.mode.clone();
     let (name, json) = (launch.config.pool.name.clone(), context.json);
     if !args.detach {
         supervisor::serve(launch, |up| {
@@ -31,6 +35,7 @@ pub fn start(context: &Context, args: &StartArgs) -> Result<Exit, CliError> {
     match started.map_err(CliError::Process)? {
         Started::Up(pool) => {
             announce(&name, pool.pid, json);
+            engine::tell_absence(context, &modes);
             Ok(Exit::Done)
         }
         Started::Ended(code) => Err(CliError::Told(code)),
@@ -50,6 +55,13 @@ fn launch(context: &Context, args: &StartArgs) -> Result<Launch, CliError> {
     let (file, vars) = (args.config.clone(), context.vars.clone());
     let reload = Box::new(move || Ok(config::load(file.as_deref(), &vars, &overrides)?.config));
     Ok(Launch { dirs: context.dirs.clone(), config, reload, lifeline: None, log_to_file: args.detach })
+}
+
+/// Says that docker workers have no image for tasks that name none: it may be meant so.
+fn tell_missing_image(config: &Config) {
+    if config.workers.mode.has(Isolation::Docker) && config.docker.image.is_none() {
+        eprintln!("acode: there is no docker.image: in a container run only tasks that name an image themselves");
+    }
 }
 
 /// Says that no task will be started for now, which would be a riddle otherwise.

@@ -115,6 +115,13 @@ impl Table {
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
         self.rows.push(cells.map(|cell| plain(&cell)).to_vec());
     }
+
+    /// Takes the column with this heading away, which has nothing to say in this table.
+    pub fn leave_out(&mut self, heading: &str) {
+        let Some(place) = self.rows.first().and_then(|row| row.iter().position(|cell| cell == heading)) else { return };
+        self.columns.remove(place);
+        self.rows.iter_mut().for_each(|row| drop(row.remove(place)));
+    }
 }
 
 impl fmt::Display for Table {

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use acode_worker::task::{Submission, TaskId};
+use acode_worker::task::{Class, Submission, TaskId};
 
 use super::args::RunArgs;
 use super::door::{Door, RoomWait};
@@ -13,7 +13,7 @@ use super::progress::Board;
 use super::render::{Out, plain};
 use super::task::CheckedFile;
 use super::{CliError, Context, Exit, submission};
-use crate::config::{self, Overrides};
+use crate::config::{self, Config, Overrides};
 use crate::rundir::Dirs;
 use crate::wire::Client;
 use crate::wire::request::{Show, Status, Wait};
@@ -37,30 +37,45 @@ pub fn run(context: &Context, args: RunArgs) -> Result<Exit, CliError> {
     let mut config = config::load(args.config.as_deref(), &context.vars, &overrides)?.config;
     // That place is the lasting pool's; this one would only find it taken.
     config.metrics.listen = None;
+    serve(&mut config, file.as_ref().map(CheckedFile::classes), &args);
     let mut hooked = !config.tasks.on_finish.is_empty();
     let (dirs, folder) = place(context)?;
     let started = PrivatePool::start(dirs.clone(), folder, config);
     let pool = started.map_err(CliError::Process)?.map_err(CliError::Told)?;
     let mut door = Door::Pool(Client::connect(&pool.socket())?);
     let mut ids = Vec::new();
+    let mut leaves = !args.options.artifacts.is_empty();
     let single = file.is_none();
     match &file {
         Some(file) => {
             let asks = |task: &Submission| !task.spec.on_finish.is_empty();
-            let tasks = file.read()?.inspect(|task| hooked |= task.as_ref().is_ok_and(asks));
+            let tasks = file.read()?.inspect(|task| {
+                hooked |= task.as_ref().is_ok_and(asks);
+                leaves |= task.as_ref().is_ok_and(|task| !task.spec.artifacts.is_empty());
+            });
             door.submit_all(tasks, RoomWait::Usual, |accepted| ids.extend_from_slice(accepted))?;
         }
         None => {
             let inner = Context { dirs, own_state: None, vars: context.vars.clone(), json: context.json };
             hooked |= args.options.on_finish.is_some();
-            let task: Result<Submission, CliError> =
-                submission::build(&inner, &mut door, args.options, &args.limits, args.command);
+            let task: Result<Submission, CliError> = submission::build(
+                &inner,
+                &mut door,
+                args.options,
+                &args.limits,
+                &args.container,
+                &args.worktree,
+                args.command,
+            );
             door.submit_all(std::iter::once(task), RoomWait::Usual, |accepted| ids.extend_from_slice(accepted))?;
         }
     }
     if ids.is_empty() {
         eprintln!("acode: there is no task in the file");
         return Ok(Exit::Done);
+    }
+    if leaves && context.own_state.is_none() {
+        eprintln!("acode: artefacts go with this pool when it ends: --state-dir DIR keeps them");
     }
     let paused = door.call(&Status {})?.status.pool.paused;
     let notice = paused.map(|paused| format!("no task is started for now: {}", plain(&paused.why)));
@@ -76,6 +91,22 @@ pub fn run(context: &Context, args: RunArgs) -> Result<Exit, CliError> {
         return Ok(Exit::Code(exit_code(&task)));
     }
     summary(context, &ended)
+}
+
+/// Sees to it that there are workers for the tasks: nobody else will come and start them. A file has `classes`.
+fn serve(config: &mut Config, classes: Option<&[Class]>, args: &RunArgs) {
+    let hooked = !config.tasks.on_finish.is_empty() || args.options.on_finish.is_some();
+    let mut classes = classes.map_or_else(|| vec![args.container.class()], <[Class]>::to_vec);
+    classes.extend(hooked.then_some(Class::Any));
+    let workers = &mut config.workers;
+    workers.mode = workers.mode.serving(&classes, workers.count);
+    if let Some(total) = workers.mode.total() {
+        workers.max_count = workers.max_count.max(total);
+        workers.count = total;
+    }
+    let scaling = &mut workers.scaling;
+    scaling.min_count = scaling.min_count.max(workers.mode.kinds());
+    scaling.max_count = scaling.max_count.max(scaling.min_count);
 }
 
 fn is_array(door: &mut Door, ids: &[TaskId]) -> Result<bool, CliError> {

@@ -14,8 +14,10 @@ use acode_worker::task::{
 };
 
 use super::args::TaskOptions;
+use super::container_args::ContainerOptions;
 use super::door::Door;
 use super::limit_args::LimitOptions;
+use super::worktree_args::WorktreeOptions;
 use super::{CliError, Context};
 use crate::wire::request::Resolve;
 use crate::wire::{Stamp, TaskRef};
@@ -29,22 +31,35 @@ pub fn build(
     door: &mut Door,
     options: TaskOptions,
     limits: &LimitOptions,
+    container: &ContainerOptions,
+    worktree: &WorktreeOptions,
     command: Vec<String>,
 ) -> Result<Submission, CliError> {
-    let (soft_timeout, retry) = (soft_timeout(&options), retries(&options));
-    let mut dependencies = Vec::new();
-    for (names, when) in [
-        (options.after, DependencyKind::Succeeded),
-        (options.after_any, DependencyKind::Ended),
-        (options.after_failed, DependencyKind::Failed),
-    ] {
-        let ids = resolve(door, names)?;
-        dependencies.extend(ids.into_iter().map(|id| Dependency { on: Blocker::Id(id), when }));
+    let docker = container.docker()?;
+    if container.asks_for_container() && options.sandbox.is_some() {
+        let words =
+            "--sandbox is for processes: what a container can reach, --network, --mount and --container-user say";
+        return Err(CliError::Usage(words.to_owned()));
     }
+    let worktree = worktree.worktree()?;
+    let cwd = options.cwd.as_deref().map(|cwd| working_directory(cwd, container)).transpose()?;
+    let (soft_timeout, retry) = (soft_timeout(&options), retries(&options));
+    let dependencies = dependencies(
+        door,
+        [
+            (options.after, DependencyKind::Succeeded),
+            (options.after_any, DependencyKind::Ended),
+            (options.after_failed, DependencyKind::Failed),
+        ],
+    )?;
     let spec = TaskSpec {
         name: options.name,
-        command: program(command)?,
-        cwd: options.cwd.as_deref().map(absolute).transpose()?,
+        // In a container it is the container's, and one that is not absolute is meant in the worktree, if there is one.
+        command: if container.asks_for_container() || worktree.is_some() { command } else { program(command)? },
+        worktree,
+        cwd,
+        isolation: container.isolation,
+        docker,
         env: environment(context, &options.env)?,
         meta: options.meta.into_iter().collect(),
         stdin: options.stdin.as_deref().map(|path| stdin(context, path)).transpose()?,
@@ -60,18 +75,13 @@ pub fn build(
         rlimits: limits.rlimits(),
         sandbox: options.sandbox,
         cleanup: options.cleanup,
+        artifacts: options.artifacts,
         ..TaskSpec::default()
     };
     spec.validate().map_err(|error| CliError::Usage(error.to_string()))?;
     let array = options.array.map(|(first, last)| Array::Range { first, count: (last - first).saturating_add(1) });
     let key = options.key.map(|text| Key { text, if_exists: options.if_exists.unwrap_or_default() });
-    let group = match (options.group, options.limit_group) {
-        (_, Some((name, max))) => Some(GroupWish { name, max: Some(max) }),
-        (name, None) => name.map(|name| GroupWish { name, max: None }),
-    };
-    if let Some(group) = &group {
-        group.validate().map_err(CliError::Usage)?;
-    }
+    let group = group(options.group, options.limit_group)?;
     Ok(Submission {
         spec,
         array,
@@ -83,6 +93,25 @@ pub fn build(
         dependencies,
         key,
     })
+}
+
+fn dependencies(door: &mut Door, wishes: [(Vec<TaskRef>, DependencyKind); 3]) -> Result<Vec<Dependency>, CliError> {
+    let mut dependencies = Vec::new();
+    for (names, when) in wishes {
+        let ids = resolve(door, names)?;
+        dependencies.extend(ids.into_iter().map(|id| Dependency { on: Blocker::Id(id), when }));
+    }
+    Ok(dependencies)
+}
+
+/// `--group` or `--limit-group`.
+fn group(name: Option<String>, limited: Option<(String, u32)>) -> Result<Option<GroupWish>, CliError> {
+    let group = match (name, limited) {
+        (_, Some((name, max))) => Some(GroupWish { name, max: Some(max) }),
+        (name, None) => name.map(|name| GroupWish { name, max: None }),
+    };
+    group.as_ref().map_or(Ok(()), GroupWish::validate).map_err(CliError::Usage)?;
+    Ok(group)
 }
 
 fn micros(stamp: Stamp) -> u64 {
@@ -130,6 +159,15 @@ fn program(mut command: Vec<String>) -> Result<Vec<String>, CliError> {
         *program = absolute(Path::new(program))?;
     }
     Ok(command)
+}
+
+/// A directory from here; in a container one of the container's.
+fn working_directory(cwd: &Path, container: &ContainerOptions) -> Result<String, CliError> {
+    if container.asks_for_container() && !cwd.is_absolute() {
+        let words = format!("--cwd {}: it is a path in the container, so it must be absolute", cwd.display());
+        return Err(CliError::Usage(words));
+    }
+    absolute(cwd)
 }
 
 fn absolute(path: &Path) -> Result<String, CliError> {

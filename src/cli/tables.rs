@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use acode_worker::task::{Artifacts, Isolation};
+
 use crate::wire::types::{
     AttemptRecord, CheckRecord, GroupRecord, PoolState, ScalingMode, StatusRecord, TaskRecord, WorkerRecord,
 };
@@ -9,12 +11,16 @@ use crate::wire::{LiveRecord, Rung, Stamp, UsageRecord};
 
 use super::doctor::limits;
 use super::render::{Align, Table, bytes, plain, span};
+use super::{container, engine};
 
 /// `acode worker status`: the form that the specification of the worker pool shows.
 pub fn status(status: &StatusRecord, workers: &[WorkerRecord]) -> String {
     let mut text = String::from("Worker Pool Status\n==================\n");
     // Writing to a String cannot fail.
-    let _ = writeln!(text, "Mode: {}", status.pool.mode);
+    let _ = writeln!(text, "Mode: {}", engine::mode(status));
+    if let Some(docker) = &status.docker {
+        let _ = writeln!(text, "Docker: {}", engine::words(docker));
+    }
     if status.pool.state != PoolState::Running {
         let _ = match &status.pool.paused {
             Some(paused) => writeln!(text, "State: {} ({})", status.pool.state, plain(&paused.why)),
@@ -31,9 +37,11 @@ pub fn status(status: &StatusRecord, workers: &[WorkerRecord]) -> String {
         ScalingMode::Off => Ok(()),
     };
     for worker in workers {
+        // Where all are of one mode it is said above.
+        let mode = if engine::is_mixed(status) { format!(", {}", plain(&worker.mode)) } else { String::new() };
         let _ = match worker.current_task {
-            Some(task) => writeln!(text, "  - worker-{}: {} (task {task})", worker.id, worker.status),
-            None => writeln!(text, "  - worker-{}: {}", worker.id, worker.status),
+            Some(task) => writeln!(text, "  - worker-{}: {}{mode} (task {task})", worker.id, worker.status),
+            None => writeln!(text, "  - worker-{}: {}{mode}", worker.id, worker.status),
         };
         if let Some(now) = &worker.usage_now {
             let _ = writeln!(text, "      {}", using(now));
@@ -127,6 +135,9 @@ pub fn checks(workers: &[CheckRecord]) -> Table {
     table
 }
 
+/// The column of what tasks ask for, which is there only if one does.
+const ISOLATION: &str = "ISOLATION";
+
 /// `acode task list`
 pub fn tasks(tasks: &[TaskRecord], now: Stamp) -> Table {
     let mut table = Table::new([
@@ -136,6 +147,7 @@ pub fn tasks(tasks: &[TaskRecord], now: Stamp) -> Table {
         ("STATE", Align::Left),
         ("PROGRESS", Align::Right),
         ("PRIORITY", Align::Left),
+        (ISOLATION, Align::Left),
         ("AGE", Align::Right),
         ("TOOK", Align::Right),
         ("RESULT", Align::Left),
@@ -148,10 +160,14 @@ pub fn tasks(tasks: &[TaskRecord], now: Stamp) -> Table {
             task.state.to_string(),
             percent(task).map_or_else(|| "-".to_owned(), |percent| format!("{percent}%")),
             task.priority.to_string(),
+            task.isolation.map_or_else(|| "-".to_owned(), |isolation| isolation.to_string()),
             ago(Some(task.submitted_at), now),
             took(task.started_at, task.finished_at),
             outcome(task),
         ]);
+    }
+    if tasks.iter().all(|task| task.isolation.is_none()) {
+        table.leave_out(ISOLATION);
     }
     table
 }
@@ -236,6 +252,16 @@ fn identity(task: &TaskRecord) -> String {
     field("Command", &command(&task.command));
     if let Some(cwd) = &task.cwd {
         field("In", cwd);
+    }
+    if let Some(isolation) = task.isolation {
+        field("Isolation", isolation.name());
+    }
+    if let Some(container) = task.docker.as_ref().map(container::words).filter(|words| !words.is_empty()) {
+        field("Container", &container);
+    }
+    if let Some(worktree) = &task.worktree {
+        let reference = worktree.reference.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
+        field("Worktree", &format!("{} at {}{reference}", worktree.repo, worktree.commit));
     }
     match task.suspended_at {
         Some(since) => field("State", &format!("{}, suspended since {since}", task.state)),
@@ -342,6 +368,13 @@ fn used(usage: &UsageRecord) -> String {
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
+/// What was kept of an attempt's files.
+fn left(artifacts: &Artifacts) -> String {
+    let omitted = artifacts.omitted.as_deref().map(|what| format!("; not kept: {what}")).unwrap_or_default();
+    let word = if artifacts.files == 1 { "file" } else { "files" };
+    format!("{} {word}, {}{omitted}", artifacts.files, bytes(artifacts.bytes))
+}
+
 /// What there is to say about the last attempt beyond its row in the table.
 fn aftermath(text: &mut String, last: &AttemptRecord) {
     if let Some(usage) = &last.usage {
@@ -349,6 +382,12 @@ fn aftermath(text: &mut String, last: &AttemptRecord) {
     }
     if let Some(kept) = &last.kept {
         line(text, "Kept", kept);
+    }
+    if let Some(artifacts) = last.artifacts.as_ref().filter(|kept| kept.files > 0 || kept.omitted.is_some()) {
+        line(text, "Artefacts", &left(artifacts));
+    }
+    if let Some(size) = last.artifacts.as_ref().and_then(|artifacts| artifacts.patch_bytes) {
+        line(text, "Changes", &format!("a patch of {} (acode task diff)", bytes(size)));
     }
     match &last.sandbox {
         Some(serde_json::Value::Array(held)) => {
@@ -362,6 +401,7 @@ fn aftermath(text: &mut String, last: &AttemptRecord) {
 }
 
 fn attempts(attempts: &[AttemptRecord]) -> Table {
+    let mixed = attempts.iter().any(|attempt| attempt.isolation == Some(Isolation::Docker));
     let mut table = Table::new([
         ("ATTEMPT", Align::Right),
         ("WORKER", Align::Left),
@@ -375,7 +415,8 @@ fn attempts(attempts: &[AttemptRecord]) -> Table {
         let verdict = attempt.verdict.as_deref().unwrap_or("running");
         let usage = attempt.usage;
         let leaked = attempt.leaked.then(|| "left processes running".to_owned());
-        let notes: Vec<String> = [attempt.reason.clone(), leaked].into_iter().flatten().collect();
+        let place = container::place(attempt, mixed).map(str::to_owned);
+        let notes: Vec<String> = [attempt.reason.clone(), place, leaked].into_iter().flatten().collect();
         table.row([
             attempt.number.to_string(),
             attempt.worker.to_string(),

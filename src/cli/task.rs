@@ -1,16 +1,17 @@
 //! `acode task`: the queue and what is in it.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufReader, IsTerminal, Seek};
 use std::path::Path;
 
-use acode_worker::task::{Submission, TaskId};
+use acode_worker::task::{Class, Submission, TaskId};
 
 use super::args::{ListArgs, SubmitArgs, TaskCommand};
 use super::door::{Door, Need, RoomWait};
 use super::progress::Board;
 use super::render::Out;
-use super::{CliError, Context, Exit, logs, order, submission, tables};
+use super::{CliError, Context, Exit, artifacts, diff, engine, logs, order, submission, tables};
 use crate::taskfile::{self, TaskFileError};
 use crate::wire::reply::Waited;
 use crate::wire::request::{Cancel, Continue, List, Prune, Retry, Show, Submit, Suspend, Wait, Why};
@@ -27,6 +28,9 @@ pub fn run(context: &Context, command: TaskCommand) -> Result<Exit, CliError> {
         TaskCommand::List(args) => list(context, &args),
         TaskCommand::Show { id } => show(context, id),
         TaskCommand::Logs(args) => logs::task(context, &args),
+        TaskCommand::Artifacts(args) => artifacts::list(context, &args),
+        TaskCommand::Fetch(args) => artifacts::fetch(context, &args),
+        TaskCommand::Diff(args) => diff::run(context, &args),
         TaskCommand::Why { id } => why(context, id),
         TaskCommand::Cancel { ids, group: None, reason, now } => cancel(context, &ids, reason, now),
         TaskCommand::Cancel { ids: _, group: Some(group), reason, now } => cancel_group(context, group, reason, now),
@@ -54,11 +58,22 @@ fn submit(context: &Context, args: SubmitArgs) -> Result<Exit, CliError> {
         return submit_file(context, file, wait);
     }
     let mut door = Door::open(context, Need::NewQueue)?;
-    let task = submission::build(context, &mut door, args.options, &args.limits, args.command)?;
+    let task = submission::build(
+        context,
+        &mut door,
+        args.options,
+        &args.limits,
+        &args.container,
+        &args.worktree,
+        args.command,
+    )?;
+    let class = task.spec.class();
     let submitted = door.call(&Submit { tasks: vec![task], wait_ms: wait.ms() })?;
     let mut printed = Ids::new(context);
     printed.add(&submitted.ids);
-    printed.finish()
+    let told = printed.finish();
+    engine::tell_unserved(&mut door, [class]);
+    told
 }
 
 fn submit_file(context: &Context, file: &Path, wait: RoomWait) -> Result<Exit, CliError> {
@@ -69,6 +84,7 @@ fn submit_file(context: &Context, file: &Path, wait: RoomWait) -> Result<Exit, C
     // What was accepted is told even if not all was.
     let told = printed.finish();
     submitted?;
+    engine::tell_unserved(&mut door, tasks.classes().iter().copied());
     told
 }
 
@@ -77,6 +93,7 @@ pub struct CheckedFile {
     file: File,
     name: String,
     folder: std::path::PathBuf,
+    classes: Vec<Class>,
 }
 
 impl CheckedFile {
@@ -92,16 +109,25 @@ impl CheckedFile {
             // What comes once is kept, to be read twice.
             let mut file = tempfile::tempfile().map_err(unreadable)?;
             io::copy(&mut io::stdin().lock(), &mut file).map_err(unreadable)?;
-            Self { file, name, folder: here }
+            Self { file, name, folder: here, classes: Vec::new() }
         } else {
             let file = File::open(path).map_err(unreadable)?;
             let folder = here.join(path).parent().map_or(here, Path::to_path_buf);
-            Self { file, name, folder }
+            Self { file, name, folder, classes: Vec::new() }
         };
+        let mut classes = BTreeSet::new();
         for task in checked.read()? {
-            task?;
+            let spec = task?.spec;
+            classes.insert(spec.class());
+            // A hook is a task of its own, which does not say anything.
+            classes.extend((!spec.on_finish.is_empty()).then_some(Class::Any));
         }
-        Ok(checked)
+        Ok(Self { classes: classes.into_iter().collect(), ..checked })
+    }
+
+    /// The classes of its tasks and of their hooks.
+    pub fn classes(&self) -> &[Class] {
+        &self.classes
     }
 
     /// Its tasks, from the beginning.

@@ -6,15 +6,17 @@ use std::time::Duration;
 use acode_worker::task::{Cleanup, ExitCodes, IfExists, Priority, Sandbox, TaskSignal};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
+use super::container_args::ContainerOptions;
 use super::limit_args::LimitOptions;
 use super::values;
+use super::worktree_args::WorktreeOptions;
 use crate::wire::{Stamp, TaskRef};
 
 /// `acode task submit`
 #[derive(Debug, clap::Args)]
 pub struct SubmitArgs {
     /// Queue the tasks of this file, YAML or JSON Lines; - is standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["command", "TaskOptions", "LimitOptions"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["command", "TaskOptions", "LimitOptions", "ContainerOptions", "WorktreeOptions"])]
     pub file: Option<PathBuf>,
     /// Do not wait while the queue is nearly full: fail with exit code 5
     #[arg(long, conflicts_with = "wait_for_room")]
@@ -28,6 +30,12 @@ pub struct SubmitArgs {
     /// What it may use. Beside the other options and not within: clap makes no group of what has a group in it.
     #[command(flatten)]
     pub limits: LimitOptions,
+    /// Where it runs.
+    #[command(flatten)]
+    pub container: ContainerOptions,
+    /// Its git worktree, likewise.
+    #[command(flatten)]
+    pub worktree: WorktreeOptions,
     /// The program and its arguments
     #[arg(trailing_var_arg = true, required_unless_present = "file", value_name = "CMD")]
     pub command: Vec<String>,
@@ -87,6 +95,9 @@ pub struct TaskOptions {
     /// Remove its scratch directory after these ends only, and else keep it
     #[arg(long, value_name = "WHEN", value_parser = cleanup_parser())]
     pub cleanup: Option<Cleanup>,
+    /// Keep the files that it leaves and that this means, as in out/**/*.png; may be given several times
+    #[arg(long = "artifact", value_name = "GLOB")]
+    pub artifacts: Vec<String>,
     /// Start it so much later at the earliest
     #[arg(long, value_name = "D", value_parser = values::duration)]
     pub delay: Option<Duration>,

@@ -30,7 +30,7 @@ pub struct Docker {
     pub allowed_args: Vec<String>,
     /// Whether containers can write to their image's files, in a layer that is lost at their end.
     pub writable_root: bool,
-    /// The size of `/tmp` in MiB.
+    /// The size of `/tmp` in MiB; with 0 there is none but the image's.
     pub tmpfs_mb: u64,
     /// What becomes of tasks that do not ask for a container while the engine is unavailable.
     pub fallback: Fallback,
@@ -61,6 +61,16 @@ pub struct Artifacts {
     pub max_files: u32,
 }
 
+impl Fallback {
+    /// Its name, as people and JSON see it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Refuse => "refuse",
+        }
+    }
+}
+
 impl Default for Docker {
     fn default() -> Self {
         Self {
@@ -88,4 +98,10 @@ impl Default for Artifacts {
     fn default() -> Self {
         Self { max_bytes: 1 << 30, max_files: 10_000 }
     }
+}
+
+/// Whether a text names a program: a path must be absolute, for nobody could say where it begins.
+pub(super) fn is_program(text: &str) -> bool {
+    let is_plain = !text.is_empty() && !text.starts_with('-') && !text.contains('\0');
+    is_plain && (text.starts_with('/') || !text.contains('/'))
 }

@@ -1,27 +1,20 @@
-//! Every key of the configuration: its path, its range, its meaning, and the place of its value.
+//! What a key of the configuration is: its path, its kind and range, its meaning, and the place of its value.
 //!
-//! The one table from which the file is read, the variables are named, the ranges are checked and the reference is
-//! printed, so that none of them can say something else. Deliberately absent: rules between two keys; `load` has them.
+//! Deliberately absent: the keys themselves, which are in `table`, and rules between two of them; `load` has those.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use acode_worker::task::{DiskMethod, Env, ExitCodes, GroupWish, SignalReach};
+use acode_worker::task::{DiskMethod, Docker, Env, ExitCodes, GroupWish, Mount, Pull, SignalReach};
 
-use super::{Config, LogLevel, Modes, Named, OverLimitAction, Switch, When, sandbox};
+use super::table::KEYS;
+use super::{Config, Fallback, LogLevel, Modes, Named, OverLimitAction, Switch, When, docker, sandbox};
 use crate::tree::{Fault, Node};
 
-/// The most workers that any configuration may ask for. Each costs the supervisor a few descriptors, and the usual
-/// limit is some thousands.
-const WORKERS_MAX: u64 = 1024;
-const HOUR_MS: u64 = 3_600_000;
-const DAY_S: u64 = 86_400;
-const YEAR_S: u64 = 366 * DAY_S;
-const KIB: u64 = 1 << 10;
-const GIB: u64 = 1 << 30;
-const TIB: u64 = 1 << 40;
+/// Seconds of a day.
+pub(super) const DAY_S: u64 = 86_400;
 /// The longest name of a pool: it goes into labels and status lines.
 const NAME_MAX: usize = 64;
 
@@ -70,231 +63,15 @@ pub(super) enum Slot {
     File(Place<Option<PathBuf>>),
     Name(Place<String>),
     Listen(Place<Option<SocketAddr>>),
+    Program(Place<String>),
+    /// A text that becomes a value of the docker client's options.
+    Word(Place<String>),
+    OptionalWord(Place<Option<String>>),
+    Pull(Place<Pull>),
+    Mounts(Place<Vec<Mount>>),
+    Arguments(Place<Vec<String>>),
+    Fallback(Place<Fallback>),
 }
-
-const fn key(path: &'static str, slot: Slot, meaning: &'static str) -> Key {
-    Key { path, slot, meaning }
-}
-
-/// Every key, in the order of the reference.
-#[rustfmt::skip]
-pub(super) static KEYS: &[Key] = &[
-    key("workers.count", Slot::Count(|c| &mut c.workers.count, 1, WORKERS_MAX),
-        "worker processes, by default the processors that may be used; while the pool scales by load, those that it begins with"),
-    key("workers.maxCount", Slot::Count(|c| &mut c.workers.max_count, 1, WORKERS_MAX),
-        "the most workers that the pool may be scaled to"),
-    key("workers.mode", Slot::Modes(|c| &mut c.workers.mode),
-        "how tasks are kept apart; with numbers a mixed pool, whose first mode takes the tasks that do not say"),
-    key("workers.pollIntervalMs", Slot::Millis(|c| &mut c.workers.poll_interval, 10, HOUR_MS),
-        "how often an idle worker looks for work without being woken"),
-    key("workers.idleBackoffMaxMs", Slot::Millis(|c| &mut c.workers.idle_backoff_max, 10, HOUR_MS),
-        "the longest pause between two such looks; they double from workers.pollIntervalMs on"),
-    key("workers.drainTimeoutSeconds", Slot::Seconds(|c| &mut c.workers.drain_timeout, 0, 7 * DAY_S),
-        "how long a graceful stop waits for running tasks"),
-    key("workers.heartbeatIntervalMs", Slot::Millis(|c| &mut c.workers.heartbeat_interval, 10, 60_000),
-        "how often a worker says that it lives"),
-    key("workers.heartbeatTimeoutMs", Slot::Millis(|c| &mut c.workers.heartbeat_timeout, 20, HOUR_MS),
-        "after which silence a worker is killed and its task given to another"),
-    key("workers.killGraceMs", Slot::Millis(|c| &mut c.workers.kill_grace, 0, HOUR_MS),
-        "from SIGTERM to SIGKILL when a task is ended"),
-    key("workers.maxWorkerLosses", Slot::Count(|c| &mut c.workers.max_worker_losses, 1, 1_000),
-        "how many crashes, workers lost and attempts out of memory, put a task into quarantine"),
-    key("workers.umask", Slot::Octal(|c| &mut c.workers.umask),
-        "the file mode mask of tasks, octal"),
-    key("workers.rlimits.coreBytes", Slot::OptionalAmount(|c| &mut c.workers.rlimits.core_bytes, 0, u64::MAX),
-        "the largest core dump of a task's process"),
-    key("workers.rlimits.openFiles", Slot::OptionalAmount(|c| &mut c.workers.rlimits.open_files, 8, u64::MAX),
-        "the most open files of a task's process"),
-    key("workers.rlimits.fileSizeBytes", Slot::OptionalAmount(|c| &mut c.workers.rlimits.file_size_bytes, 0, u64::MAX),
-        "the largest file that a task's process may write"),
-    key("workers.rlimits.addressSpaceBytes", Slot::OptionalAmount(|c| &mut c.workers.rlimits.address_space_bytes, KIB, u64::MAX),
-        "the largest address space of a task's process"),
-    key("workers.rlimits.cpuSeconds", Slot::OptionalAmount(|c| &mut c.workers.rlimits.cpu_seconds, 1, YEAR_S),
-        "the CPU time after which a task's process is killed"),
-    key("workers.rlimits.processes", Slot::OptionalAmount(|c| &mut c.workers.rlimits.processes, 1, u64::MAX),
-        "the most processes of the tasks' user; does not bind root"),
-    key("workers.limits.cpuPercent", Slot::OptionalCount(|c| &mut c.workers.limits.cpu_percent, 1, 100 * 4096),
-        "CPU time of one task, in percent of one processor"),
-    key("workers.limits.cpuWeight", Slot::OptionalCount(|c| &mut c.workers.limits.cpu_weight, 1, 10_000),
-        "share of the processors of one task where tasks compete for them; the usual one is 100"),
-    key("workers.limits.memoryMb", Slot::OptionalAmount(|c| &mut c.workers.limits.memory_mb, 1, TIB / KIB),
-        "memory of one task, in MiB"),
-    key("workers.limits.swapMb", Slot::OptionalAmount(|c| &mut c.workers.limits.swap_mb, 0, TIB / KIB),
-        "swap space of one task, in MiB; none is 0 where its memory is limited"),
-    key("workers.limits.diskMb", Slot::OptionalAmount(|c| &mut c.workers.limits.disk_mb, 1, TIB / KIB),
-        "disk space of one task's scratch directory, in MiB"),
-    key("workers.limits.diskFiles", Slot::OptionalAmount(|c| &mut c.workers.limits.disk_files, 1, 1_000_000_000),
-        "files, directories and links in one task's scratch directory"),
-    key("workers.limits.pids", Slot::OptionalCount(|c| &mut c.workers.limits.pids, 1, 4_194_304),
-        "processes and threads of one task at once"),
-    key("workers.limits.ioWeight", Slot::OptionalCount(|c| &mut c.workers.limits.io_weight, 1, 10_000),
-        "share of the disk's time of one task where tasks compete for it; the usual one is 100"),
-    key("workers.limits.ioReadBytes", Slot::OptionalAmount(|c| &mut c.workers.limits.io_read_bytes, 4096, TIB),
-        "bytes that one task reads a second from the disk of the state directory"),
-    key("workers.limits.ioWriteBytes", Slot::OptionalAmount(|c| &mut c.workers.limits.io_write_bytes, 4096, TIB),
-        "bytes that one task writes a second to the disk of the state directory"),
-    key("workers.maxLimits.cpuPercent", Slot::OptionalCount(|c| &mut c.workers.max_limits.cpu_percent, 1, 100 * 4096),
-        "the most that a task may ask for as its cpuPercent"),
-    key("workers.maxLimits.cpuWeight", Slot::OptionalCount(|c| &mut c.workers.max_limits.cpu_weight, 1, 10_000),
-        "the most that a task may ask for as its cpuWeight"),
-    key("workers.maxLimits.memoryMb", Slot::OptionalAmount(|c| &mut c.workers.max_limits.memory_mb, 1, TIB / KIB),
-        "the most that a task may ask for as its memoryMb"),
-    key("workers.maxLimits.swapMb", Slot::OptionalAmount(|c| &mut c.workers.max_limits.swap_mb, 0, TIB / KIB),
-        "the most that a task may ask for as its swapMb"),
-    key("workers.maxLimits.diskMb", Slot::OptionalAmount(|c| &mut c.workers.max_limits.disk_mb, 1, TIB / KIB),
-        "the most that a task may ask for as its diskMb"),
-    key("workers.maxLimits.diskFiles", Slot::OptionalAmount(|c| &mut c.workers.max_limits.disk_files, 1, 1_000_000_000),
-        "the most that a task may ask for as its diskFiles"),
-    key("workers.maxLimits.pids", Slot::OptionalCount(|c| &mut c.workers.max_limits.pids, 1, 4_194_304),
-        "the most that a task may ask for as its pids"),
-    key("workers.maxLimits.ioWeight", Slot::OptionalCount(|c| &mut c.workers.max_limits.io_weight, 1, 10_000),
-        "the most that a task may ask for as its ioWeight"),
-    key("workers.maxLimits.ioReadBytes", Slot::OptionalAmount(|c| &mut c.workers.max_limits.io_read_bytes, 4096, TIB),
-        "the most that a task may ask for as its ioReadBytes"),
-    key("workers.maxLimits.ioWriteBytes", Slot::OptionalAmount(|c| &mut c.workers.max_limits.io_write_bytes, 4096, TIB),
-        "the most that a task may ask for as its ioWriteBytes"),
-    key("workers.resources.overLimitAction", Slot::Action(|c| &mut c.workers.over_limit_action),
-        "what happens to a task above its memory or disk limit"),
-    key("workers.resources.allowObserved", Slot::Flag(|c| &mut c.workers.allow_observed),
-        "whether a limit above which tasks are killed may be looked at from time to time where the kernel cannot enforce it"),
-    key("workers.sandbox.network", Slot::Sandbox("network"),
-        "what a task may reach of the network"),
-    key("workers.sandbox.filesystem", Slot::Sandbox("filesystem"),
-        "what a task may do to the file system"),
-    key("workers.sandbox.devices", Slot::Sandbox("devices"),
-        "which devices a task may open"),
-    key("workers.sandbox.user", Slot::Sandbox("user"),
-        "the user that tasks run as; for pools of root"),
-    key("workers.sandbox.override", Slot::Flag(|c| &mut c.workers.sandbox.may_loosen),
-        "whether a task may ask for less of a sandbox than the four above"),
-    key("workers.sandbox.readable", Slot::Paths(|c| &mut c.workers.sandbox.readable),
-        "what filesystem=scratch shows beside programs and libraries"),
-    key("workers.sandbox.writable", Slot::Paths(|c| &mut c.workers.sandbox.writable),
-        "what can be written to under filesystem=read-only and scratch, beside the scratch directory"),
-    key("workers.sandbox.signals", Slot::Signals(|c| &mut c.workers.sandbox.signals),
-        "whom a task without a sandbox may send signals to, and trace, where the kernel can tell: its own processes, or \
-         those of its user"),
-    key("workers.disk.method", Slot::Method(|c| &mut c.workers.disk_method),
-        "by what means the disk limit of a task is held; auto: quota where there is one, else sampling"),
-    key("workers.scaling.enabled", Slot::Switch(|c| &mut c.workers.scaling.enabled),
-        "whether the number of workers follows the load; auto: unless workers.count is given"),
-    key("workers.scaling.minCount", Slot::Count(|c| &mut c.workers.scaling.min_count, 1, WORKERS_MAX),
-        "the fewest workers that scaling by load leaves; the default is lowered to workers.scaling.maxCount"),
-    key("workers.scaling.maxCount", Slot::Count(|c| &mut c.workers.scaling.max_count, 1, WORKERS_MAX),
-        "the most workers that scaling by load makes; by default the processors that may be used"),
-    key("workers.scaling.scaleUpThreshold", Slot::Real(|c| &mut c.workers.scaling.up_threshold, 0.01, 1.0),
-        "the share of workers in demand above which the pool grows"),
-    key("workers.scaling.scaleDownThreshold", Slot::Real(|c| &mut c.workers.scaling.down_threshold, 0.0, 1.0),
-        "the share of workers in demand below which the pool shrinks; 0 is never"),
-    key("workers.scaling.scaleUpCooldownSeconds", Slot::Seconds(|c| &mut c.workers.scaling.up_cooldown, 0, DAY_S),
-        "the least time between two growths"),
-    key("workers.scaling.scaleDownCooldownSeconds", Slot::Seconds(|c| &mut c.workers.scaling.down_cooldown, 0, DAY_S),
-        "the least time from a growth or a shrinking to the next shrinking"),
-    key("workers.scaling.idleTimeoutSeconds", Slot::Seconds(|c| &mut c.workers.scaling.idle_timeout, 1, DAY_S),
-        "how long demand must have been low before the pool shrinks"),
-    key("workers.healthCheck.enabled", Slot::Flag(|c| &mut c.workers.health_check.enabled),
-        "whether workers are checked from time to time"),
-    key("workers.healthCheck.intervalSeconds", Slot::Seconds(|c| &mut c.workers.health_check.interval, 1, DAY_S),
-        "the time between two health checks"),
-    key("workers.recycle.maxTasks", Slot::OptionalAmount(|c| &mut c.workers.recycle.max_tasks, 1, u64::MAX),
-        "a worker is replaced after so many tasks"),
-    key("workers.recycle.maxMemoryMb", Slot::OptionalAmount(|c| &mut c.workers.recycle.max_memory_mb, 1, TIB / KIB),
-        "a worker is replaced when a health check finds its own memory above this, in MiB"),
-    key("tasks.timeoutSeconds", Slot::OptionalSeconds(|c| &mut c.tasks.timeout, 1, YEAR_S),
-        "how long an attempt may take"),
-    key("tasks.startTimeoutSeconds", Slot::OptionalSeconds(|c| &mut c.tasks.start_timeout, 1, YEAR_S),
-        "how long it may take from a worker's claim until a task's process runs"),
-    key("tasks.retries.count", Slot::Count(|c| &mut c.tasks.retry.count, 0, 1_000_000),
-        "further attempts after one that failed"),
-    key("tasks.retries.delayMs", Slot::Amount(|c| &mut c.tasks.retry.delay_ms, 0, YEAR_S * 1_000),
-        "the delay before the first retry"),
-    key("tasks.retries.factor", Slot::Real(|c| &mut c.tasks.retry.factor, 1.0, 1_000.0),
-        "by how much each further delay is longer than the one before"),
-    key("tasks.retries.maxDelayMs", Slot::Amount(|c| &mut c.tasks.retry.max_delay_ms, 0, YEAR_S * 1_000),
-        "the longest delay"),
-    key("tasks.retries.jitter", Slot::Real(|c| &mut c.tasks.retry.jitter, 0.0, 1.0),
-        "the share of a delay that is random: 0.1 spreads it over 90 % to 110 %"),
-    key("tasks.retries.onCodes", Slot::Codes(|c| &mut c.tasks.retry.on_codes),
-        "if there is any: only these exit codes are tried again, and no other end"),
-    key("tasks.retries.exceptCodes", Slot::Codes(|c| &mut c.tasks.retry.except_codes),
-        "exit codes that are never tried again; not together with tasks.retries.onCodes"),
-    key("tasks.retries.memoryFactor", Slot::Real(|c| &mut c.tasks.retry.memory_factor, 1.0, 1_000.0),
-        "what the memory limit is multiplied by for each attempt that ran out of memory"),
-    key("tasks.environment.allow", Slot::Patterns(|c| &mut c.tasks.environment_allow),
-        "the variables that tasks inherit from the supervisor; a * at the end stands for any end"),
-    key("tasks.environment.set", Slot::Variables(|c| &mut c.tasks.environment_set),
-        "variables that every task gets"),
-    key("tasks.onFinish", Slot::Words(|c| &mut c.tasks.on_finish),
-        "what runs as a task of its own when a task has ended, with the verdict in its environment"),
-    key("tasks.onFinishTimeoutSeconds", Slot::Seconds(|c| &mut c.tasks.on_finish_timeout, 1, YEAR_S),
-        "how long such a task may take, and one that a task asks for itself"),
-    key("cleanup.scratch", Slot::Cleanup(|c| &mut c.cleanup.scratch),
-        "after which ends of an attempt its scratch directory is removed; after others it is kept"),
-    key("cleanup.maxKept", Slot::Count(|c| &mut c.cleanup.max_kept, 0, 100_000),
-        "the most scratch directories that are kept; the oldest go first"),
-    key("cleanup.maxKeptAgeDays", Slot::OptionalDays(|c| &mut c.cleanup.max_kept_age, 1, 36_500),
-        "how long a scratch directory is kept; at most as long as its task"),
-    key("output.maxBytesPerTask", Slot::Amount(|c| &mut c.output.max_bytes_per_task, 0, TIB),
-        "bytes of output that are kept of one attempt"),
-    key("output.segmentBytes", Slot::Amount(|c| &mut c.output.segment_bytes, 64 * KIB, 4 * GIB),
-        "the size at which a worker begins a new journal segment"),
-    key("retention.maxAgeDays", Slot::OptionalDays(|c| &mut c.retention.max_age, 1, 36_500),
-        "how long finished tasks are kept"),
-    key("retention.maxFinishedTasks", Slot::Amount(|c| &mut c.retention.max_finished_tasks, 0, 1_000_000_000),
-        "the most finished tasks that are kept"),
-    key("retention.intervalSeconds", Slot::Seconds(|c| &mut c.retention.interval, 1, DAY_S),
-        "the time between two prunings"),
-    key("retention.maxEvents", Slot::Amount(|c| &mut c.retention.max_events, 0, 1_000_000_000),
-        "the most events that are kept"),
-    key("queue.maxTasks", Slot::Amount(|c| &mut c.queue.max_tasks, 1, 1_000_000_000),
-        "the most unfinished tasks; a submission beyond is refused"),
-    key("queue.backpressureThreshold", Slot::Real(|c| &mut c.queue.backpressure_threshold, 0.01, 1.0),
-        "the share of queue.maxTasks from which on submitters wait; at 1 nobody waits"),
-    key("queue.maxWaitSeconds", Slot::Seconds(|c| &mut c.queue.max_wait, 0, 7 * DAY_S),
-        "how long a submitter waits for room that does not say otherwise"),
-    key("backpressure.enabled", Slot::Flag(|c| &mut c.backpressure.enabled),
-        "whether no further task is started while the machine lacks resources"),
-    key("backpressure.maxLoadPerCpu", Slot::OptionalReal(|c| &mut c.backpressure.max_load_per_cpu, 0.001, 10_000.0),
-        "the highest load average of one minute, for each processor"),
-    key("backpressure.minFreeMemoryMb", Slot::OptionalAmount(|c| &mut c.backpressure.min_free_memory_mb, 1, TIB / KIB),
-        "the least memory that is left, in MiB"),
-    key("backpressure.minFreeDiskMb", Slot::OptionalAmount(|c| &mut c.backpressure.min_free_disk_mb, 1, TIB / KIB),
-        "the least disk space that is left to the state directory, in MiB"),
-    key("backpressure.maxMemoryPressure", Slot::OptionalReal(|c| &mut c.backpressure.max_memory_pressure, 0.1, 100.0),
-        "the most time in which all processes wait for memory, in percent"),
-    key("backpressure.maxIoPressure", Slot::OptionalReal(|c| &mut c.backpressure.max_io_pressure, 0.1, 100.0),
-        "the most time in which all processes wait for the disk, in percent"),
-    key("backpressure.maxCpuPressure", Slot::OptionalReal(|c| &mut c.backpressure.max_cpu_pressure, 0.1, 100.0),
-        "the most time in which some process waits for a processor, in percent"),
-    key("backpressure.resumeAfterSeconds", Slot::Seconds(|c| &mut c.backpressure.resume_after, 0, DAY_S),
-        "how long all must have been well, by a tenth, before tasks are started again"),
-    key("jobserver.slots", Slot::OptionalCount(|c| &mut c.jobserver.slots, 1, 4096),
-        "how many jobs tasks with a jobserver run at once in all; none is the processors that may be used"),
-    key("queue.ageingSeconds", Slot::Seconds(|c| &mut c.queue.ageing, 0, YEAR_S),
-        "a task that is ready for so long moves up by one priority, and again after as long; 0: none does"),
-    key("groups.limits", Slot::Limits(|c| &mut c.groups.limits),
-        "the most tasks of a limit group at once, by its name; wins over --limit-group"),
-    key("control.maxConnections", Slot::Count(|c| &mut c.control.max_connections, 1, 10_000),
-        "the most clients at a time"),
-    key("control.slowReaderSeconds", Slot::Seconds(|c| &mut c.control.slow_reader, 1, DAY_S),
-        "how long a follower of events may take nothing of what waits for it before it is cut off"),
-    key("metrics.listen", Slot::Listen(|c| &mut c.metrics.listen),
-        "where GET /metrics is answered over HTTP; port 0 is any that is free"),
-    key("metrics.eventsIntervalSeconds", Slot::OptionalSeconds(|c| &mut c.metrics.events_interval, 1, DAY_S),
-        "how often the metrics are told as an event while tasks run"),
-    key("log.level", Slot::Level(|c| &mut c.log.level),
-        "how much the supervisor's log tells"),
-    key("log.file", Slot::File(|c| &mut c.log.file),
-        "the supervisor's log, relative to the configuration file; standard error where none is named"),
-    key("pool.name", Slot::Name(|c| &mut c.pool.name),
-        "the pool's name in status and logs"),
-    key("pool.limits.cpuPercent", Slot::OptionalCount(|c| &mut c.pool.limits.cpu_percent, 1, 100 * 4096),
-        "CPU time of all tasks together, in percent of one processor"),
-    key("pool.limits.memoryMb", Slot::OptionalAmount(|c| &mut c.pool.limits.memory_mb, 1, TIB / KIB),
-        "memory of all tasks together, in MiB; none leaves a tenth, and at least 256 MiB, to the rest of the host"),
-    key("pool.limits.pids", Slot::OptionalCount(|c| &mut c.pool.limits.pids, 1, 4_194_304),
-        "processes and threads of all tasks together; none is half of what the host can have"),
-];
 
 /// A key as the manual shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -390,6 +167,21 @@ impl Key {
             }
             Slot::Name(place) => *place(config) = self.name(node)?,
             Slot::Listen(place) => *place(config) = if is_none(node) { None } else { Some(self.loopback(node)?) },
+            Slot::Program(place) => *place(config) = self.checked(node, docker::is_program)?,
+            Slot::Word(place) => *place(config) = self.checked(node, Docker::is_name)?,
+            Slot::OptionalWord(place) => {
+                *place(config) = if is_none(node) { None } else { Some(self.checked(node, Docker::is_name)?) };
+            }
+            Slot::Pull(place) => *place(config) = self.named(node)?,
+            Slot::Mounts(place) => {
+                let mount = |item: &Node<'_>| item.as_text(self.path)?.parse().map_err(|_| self.refuse(item));
+                *place(config) = node.items(self.path)?.iter().map(mount).collect::<Result<_, _>>()?;
+            }
+            Slot::Arguments(place) => {
+                let argument = |item: &Node<'_>| self.checked(item, Docker::is_argument);
+                *place(config) = node.items(self.path)?.iter().map(argument).collect::<Result<_, _>>()?;
+            }
+            Slot::Fallback(place) => *place(config) = self.named(node)?,
         }
         Ok(())
     }
@@ -405,6 +197,12 @@ impl Key {
 
     fn named<T: Named>(&self, node: &Node<'_>) -> Result<T, Fault> {
         T::from_name(node.as_text(self.path)?).ok_or_else(|| self.refuse(node))
+    }
+
+    /// A text that passes this check.
+    fn checked(&self, node: &Node<'_>, fits: impl Fn(&str) -> bool) -> Result<String, Fault> {
+        let text = node.as_text(self.path)?;
+        if fits(text) { Ok(text.to_owned()) } else { Err(self.refuse(node)) }
     }
 
     /// A mask is octal with or without quotes: `077` is how everybody writes it.
@@ -518,6 +316,13 @@ impl Slot {
             Self::File(_) => "a path or none".to_owned(),
             Self::Name(_) => format!("1 to {NAME_MAX} letters, digits, '-', '_' or '.'"),
             Self::Listen(_) => "a loopback address, 127.0.0.1:PORT or [::1]:PORT, or none".to_owned(),
+            Self::Program(_) => "a program, by its name or its absolute path,".to_owned(),
+            Self::Word(_) => Docker::NAME.to_owned(),
+            Self::OptionalWord(_) => format!("{}, or none,", Docker::NAME),
+            Self::Pull(_) => names::<Pull>(),
+            Self::Mounts(_) => "a list of /SOURCE[:/TARGET][:ro], without '..', commas and quotes,".to_owned(),
+            Self::Arguments(_) => format!("a list, each {}", Docker::ARGUMENT),
+            Self::Fallback(_) => names::<Fallback>(),
         }
     }
 
@@ -555,11 +360,20 @@ impl Slot {
                 let paths: Vec<_> = place(config).iter().map(|path| path.display().to_string()).collect();
                 format!("[{}]", paths.join(", "))
             }
-            Self::Patterns(place) | Self::Words(place) => format!("[{}]", place(config).join(", ")),
+            Self::Patterns(place) | Self::Words(place) | Self::Arguments(place) => {
+                format!("[{}]", place(config).join(", "))
+            }
             Self::Variables(_) | Self::Limits(_) => "{}".to_owned(),
             Self::File(place) => or_none(place(config).as_ref().map(|path| path.display())),
-            Self::Name(place) => place(config).clone(),
+            Self::Name(place) | Self::Program(place) | Self::Word(place) => place(config).clone(),
             Self::Listen(place) => or_none(*place(config)),
+            Self::OptionalWord(place) => or_none(place(config).clone()),
+            Self::Pull(place) => Named::name(*place(config)).to_owned(),
+            Self::Mounts(place) => {
+                let mounts: Vec<_> = place(config).iter().map(ToString::to_string).collect();
+                format!("[{}]", mounts.join(", "))
+            }
+            Self::Fallback(place) => place(config).name().to_owned(),
         }
     }
 }

@@ -9,7 +9,8 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use super::keys::{KEYS, Key, Slot};
+use super::keys::{Key, Slot};
+use super::table::KEYS;
 use super::{Config, ConfigError, LogLevel, Modes, Named, Origin, Switch, usable_cpus};
 use crate::tree::{At, Entry, Fault, Node, Value, from_yaml, nearest};
 
@@ -227,7 +228,7 @@ fn section_prefix(key: &Key) -> String {
 fn variable_node<'v>(slot: &Slot, text: &'v str) -> Node<'v> {
     let parts = || text.split(',').map(str::trim).filter(|part| !part.is_empty());
     match slot {
-        Slot::Patterns(_) | Slot::Words(_) | Slot::Paths(_) => {
+        Slot::Patterns(_) | Slot::Words(_) | Slot::Paths(_) | Slot::Mounts(_) | Slot::Arguments(_) => {
             Node::new(Value::List(parts().map(Node::text).collect()))
         }
         Slot::Codes(_) => Node::new(Value::List(parts().map(Node::plain).collect())),
@@ -261,6 +262,11 @@ fn variable_node<'v>(slot: &Slot, text: &'v str) -> Node<'v> {
         | Slot::Signals(_)
         | Slot::File(_)
         | Slot::Name(_)
+        | Slot::Program(_)
+        | Slot::Word(_)
+        | Slot::OptionalWord(_)
+        | Slot::Pull(_)
+        | Slot::Fallback(_)
         | Slot::Listen(_) => Node::plain(text),
     }
 }
@@ -292,10 +298,34 @@ fn apply_overrides(loaded: &mut Loaded, overrides: &Overrides, cwd: &Path) -> Re
     Ok(())
 }
 
+/// The numbers of `workers.mode` say how many workers there are: that may not be said twice, and differently. Returns
+/// whether they were given.
+fn count_modes(loaded: &mut Loaded) -> Result<bool, ConfigError> {
+    let Some(total) = loaded.config.workers.mode.total() else { return Ok(false) };
+    let (mode, workers) = (loaded.config.workers.mode.clone(), &mut loaded.config.workers);
+    let origin = loaded.origins.get("workers.mode").cloned().unwrap_or(Origin::Default);
+    let refuse = |what: String| {
+        Err(ConfigError::Wrong { origin, words: format!("workers.mode is {mode}, {total} workers in all: {what}") })
+    };
+    match loaded.origins.get("workers.count") {
+        Some(by) if workers.count != total => {
+            refuse(format!("workers.count is {} ({by}); they must agree, or one be left out", workers.count))
+        }
+        _ if total > workers.max_count => {
+            refuse(format!("at most workers.maxCount, {}, is expected", workers.max_count))
+        }
+        Some(_) | None => {
+            workers.count = total;
+            Ok(true)
+        }
+    }
+}
+
 /// Fills in the numbers of workers. What nobody said gives way to what somebody did.
-fn fill_in(loaded: &mut Loaded, cpus: u32) {
+fn fill_in(loaded: &mut Loaded, cpus: u32) -> Result<(), ConfigError> {
+    let by_mode = count_modes(loaded)?;
     let given = |path: &str| loaded.origins.contains_key(path);
-    let counted = given("workers.count");
+    let counted = by_mode || given("workers.count");
     let (min_given, max_given) = (given("workers.scaling.minCount"), given("workers.scaling.maxCount"));
     let workers = &mut loaded.config.workers;
     let scaling = &mut workers.scaling;
@@ -313,11 +343,12 @@ fn fill_in(loaded: &mut Loaded, cpus: u32) {
     if !counted {
         workers.count = cpus.clamp(1, workers.max_count);
     }
+    Ok(())
 }
 
 /// Fills in the numbers of workers, and checks the rules between keys.
 fn finish(loaded: &mut Loaded, cpus: u32) -> Result<(), ConfigError> {
-    fill_in(loaded, cpus);
+    fill_in(loaded, cpus)?;
     let workers = &loaded.config.workers;
     let scaling = &workers.scaling;
     let (poll, backoff) = (workers.poll_interval.as_millis(), workers.idle_backoff_max.as_millis());
@@ -340,6 +371,11 @@ fn finish(loaded: &mut Loaded, cpus: u32) -> Result<(), ConfigError> {
             scaling.min_count <= scaling.max_count,
             ("workers.scaling.minCount", scaling.min_count.to_string(), "workers.scaling.maxCount"),
             format!("at most workers.scaling.maxCount, {},", scaling.max_count),
+        ),
+        (
+            scaling.enabled != Switch::On || scaling.min_count >= workers.mode.kinds(),
+            ("workers.scaling.minCount", scaling.min_count.to_string(), "workers.mode"),
+            format!("at least {}, a worker of each mode of workers.mode,", workers.mode.kinds()),
         ),
         (
             scaling.max_count <= workers.max_count,

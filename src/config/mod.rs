@@ -1,7 +1,7 @@
 //! The configuration: what `acode.yaml`, the `ACODE_*` variables and the flags say, as one checked value.
 //!
-//! This file holds what can be configured, in units that the types carry, and its defaults; `keys` holds each key's
-//! name, range and meaning; `load` finds the file and lays variables and flags over it; `cpus` counts the processors
+//! This file holds what can be configured, in units that the types carry, and its defaults; `table` holds each key's
+//! name, range and meaning, and `keys` the kinds of values; `load` finds the file and lays variables and flags over it; `cpus` counts the processors
 //! that the pool may use. Deliberately absent: the paths of the state directory (`rundir`), and every use of a value.
 
 mod cpus;
@@ -11,6 +11,7 @@ mod keys;
 mod load;
 mod modes;
 mod sandbox;
+mod table;
 
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use acode_worker::task::Isolation;
+use acode_worker::task::{Class, Isolation};
 
 /// The modes of a pool's workers. The first one is the default: its workers take the tasks that do not say how they are
 /// to be kept apart.
@@ -30,6 +30,25 @@ impl Default for Modes {
 }
 
 impl Modes {
+    /// All workers of this mode.
+    pub fn only(mode: Isolation) -> Self {
+        Self { shares: vec![(mode, None)] }
+    }
+
+    /// Workers for tasks of these classes too, of `count` in all, or 2 where there must be two kinds: what a pool for
+    /// known work does. The default stays what it is, unless there is no task for it.
+    #[must_use]
+    pub fn serving(&self, classes: &[Class], count: u32) -> Self {
+        let wanted = [(Class::Process, Isolation::Process), (Class::Docker, Isolation::Docker)];
+        let missing = wanted.into_iter().find(|(class, mode)| classes.contains(class) && !self.has(*mode));
+        let Some((class, mode)) = missing else { return self.clone() };
+        if classes.iter().all(|other| *other == class) {
+            return Self::only(mode);
+        }
+        let count = count.max(2);
+        Self { shares: vec![(self.default_mode(), Some(count - count / 2)), (mode, Some(count / 2))] }
+    }
+
     /// The mode whose workers take the tasks that do not say anything.
     pub fn default_mode(&self) -> Isolation {
         self.shares.first().map(|(mode, _)| *mode).unwrap_or_default()
@@ -43,6 +62,11 @@ impl Modes {
     /// The modes with their weights, the default first.
     pub fn weights(&self) -> impl Iterator<Item = (Isolation, u32)> {
         self.shares.iter().map(|(mode, count)| (*mode, count.unwrap_or(1)))
+    }
+
+    /// How many modes these are: so many workers there must be at the least.
+    pub fn kinds(&self) -> u32 {
+        u32::try_from(self.shares.len()).unwrap_or(u32::MAX)
     }
 
     /// How many workers that are together, if numbers were given.
@@ -91,6 +115,18 @@ impl fmt::Display for Modes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pool_for_known_work_has_workers_for_all_of_it() {
+        let serving =
+            |modes: &str, classes: &[Class], count| modes.parse::<Modes>().unwrap().serving(classes, count).to_string();
+        assert_eq!(serving("process", &[Class::Any, Class::Process], 8), "process");
+        assert_eq!(serving("process", &[Class::Docker], 8), "docker");
+        assert_eq!(serving("process", &[Class::Any, Class::Docker], 5), "process:3,docker:2");
+        assert_eq!(serving("docker", &[Class::Process, Class::Any], 1), "docker:1,process:1");
+        assert_eq!(serving("process:1,docker:3", &[Class::Docker], 4), "process:1,docker:3");
+        assert_eq!(serving("process:4", &[], 4), "process:4");
+    }
 
     #[test]
     fn modes_are_read_with_and_without_numbers() {

@@ -147,6 +147,100 @@ pool: {name: night, limits: {cpuPercent: 150, memoryMb: 900, pids: 77}}
 }
 
 #[test]
+fn the_keys_of_containers_and_artefacts_are_read() {
+    let text = "
+docker: {program: /usr/bin/podman, image: 'debian:12', pull: missing, network: bridge, user: '1000:1000',
+  platform: linux/amd64, mounts: ['/data:ro', '/a:/b'], allowedMounts: [/srv/, /data], args: [--shm-size=1g],
+  allowedArgs: [--gpus=all, '--env=*'], writableRoot: true, tmpfsMb: 16, fallback: refuse, callTimeoutSeconds: 3,
+  startTimeoutSeconds: 300, sweepIntervalSeconds: 5}
+artifacts: {maxBytesPerTask: 1024, maxFilesPerTask: 3}
+cleanup: {worktrees: always}
+";
+    let config = Bench::new(text).load().unwrap().config;
+    let some = |text: &str| Some(text.to_owned());
+    let docker = Docker {
+        program: "/usr/bin/podman".to_owned(),
+        image: some("debian:12"),
+        pull: Pull::Missing,
+        network: "bridge".to_owned(),
+        user: some("1000:1000"),
+        platform: some("linux/amd64"),
+        mounts: vec!["/data:/data:ro".parse().unwrap(), "/a:/b".parse().unwrap()],
+        allowed_mounts: vec!["/srv".into(), "/data".into()],
+        args: vec!["--shm-size=1g".to_owned()],
+        allowed_args: vec!["--gpus=all".to_owned(), "--env=*".to_owned()],
+        writable_root: true,
+        tmpfs_mb: 16,
+        fallback: Fallback::Refuse,
+        call_timeout: Duration::from_secs(3),
+        start_timeout: Duration::from_secs(300),
+        sweep_interval: Duration::from_secs(5),
+    };
+    assert_eq!(config.docker, docker);
+    assert_eq!(config.artifacts, Artifacts { max_bytes: 1024, max_files: 3 });
+    assert_eq!(config.cleanup.worktrees, When::Always);
+    let bench = Bench::new(text)
+        .var("ACODE_DOCKER_MOUNTS", "/x, /y:/z:ro")
+        .var("ACODE_DOCKER_ALLOWED_ARGS", "--cap-add=CHOWN")
+        .var("ACODE_DOCKER_USER", "none")
+        .var("ACODE_DOCKER_NETWORK", "none")
+        .var("ACODE_ARTIFACTS_MAX_FILES_PER_TASK", "7");
+    let loaded = bench.load().unwrap();
+    let mounts: Vec<String> = loaded.config.docker.mounts.iter().map(ToString::to_string).collect();
+    assert_eq!(mounts, ["/x:/x", "/y:/z:ro"]);
+    assert_eq!(loaded.config.docker.allowed_args, ["--cap-add=CHOWN"]);
+    assert_eq!((loaded.config.docker.user, loaded.config.docker.network.as_str()), (None, "none"));
+    assert_eq!(loaded.config.artifacts.max_files, 7);
+    assert_eq!(bench.load().unwrap().origin("docker.mounts"), Origin::Variable("ACODE_DOCKER_MOUNTS".into()));
+}
+
+#[test]
+fn wrong_values_of_containers_are_refused_with_what_is_allowed() {
+    insta::assert_snapshot!(error("docker: {program: bin/docker}\n"), @"acode.yaml:1:19: docker.program is bin/docker: a program, by its name or its absolute path, is expected");
+    insta::assert_snapshot!(error("docker: {image: --privileged}\n"), @"acode.yaml:1:17: docker.image is --privileged: a name without spaces that does not begin with a dash, or none, is expected");
+    insta::assert_snapshot!(error("docker: {network: }\n"), @"acode.yaml:1:17: docker.network is empty: a text is expected");
+    insta::assert_snapshot!(error("docker: {pull: sometimes}\n"), @"acode.yaml:1:16: docker.pull is sometimes: never or missing or always is expected");
+    insta::assert_snapshot!(error("docker: {mounts: [data:/data]}\n"), @"acode.yaml:1:19: docker.mounts is data:/data: a list of /SOURCE[:/TARGET][:ro], without '..', commas and quotes, is expected");
+    insta::assert_snapshot!(error("docker: {mounts: /data}\n"), @"acode.yaml:1:18: docker.mounts is the text '/data': a list is expected");
+    insta::assert_snapshot!(error("docker: {allowedMounts: [/srv/..]}\n"), @"acode.yaml:1:26: docker.allowedMounts is /srv/..: a list of absolute paths is expected");
+    insta::assert_snapshot!(error("docker: {args: [--shm-size=1g, --rm]}\n"), @"acode.yaml:1:32: docker.args is --rm: a list, each a long option of docker run with its value behind a '=', as in --shm-size=1g, that does not name, detach, restart or remove the container, is expected");
+    insta::assert_snapshot!(error("docker: {allowedArgs: [-v]}\n"), @"acode.yaml:1:24: docker.allowedArgs is -v: a list, each a long option of docker run with its value behind a '=', as in --shm-size=1g, that does not name, detach, restart or remove the container, is expected");
+    insta::assert_snapshot!(error("docker: {tmpfsMb: 1073741825}\n"), @"acode.yaml:1:19: docker.tmpfsMb is 1073741825: 0 to 1073741824 is expected");
+    insta::assert_snapshot!(error("docker: {fallback: maybe}\n"), @"acode.yaml:1:20: docker.fallback is maybe: process or refuse is expected");
+    insta::assert_snapshot!(error("docker: {callTimeoutSeconds: 0}\n"), @"acode.yaml:1:30: docker.callTimeoutSeconds is 0: 1 to 3600 is expected");
+    insta::assert_snapshot!(error("docker: {sweepIntervalSeconds: 86401}\n"), @"acode.yaml:1:32: docker.sweepIntervalSeconds is 86401: 1 to 86400 is expected");
+    insta::assert_snapshot!(error("docker: {imgae: x}\n"), @"acode.yaml:1:10: unknown key 'imgae' in docker: did you mean 'image'?");
+    insta::assert_snapshot!(error("artifacts: {maxFilesPerTask: 1000001}\n"), @"acode.yaml:1:30: artifacts.maxFilesPerTask is 1000001: 0 to 1000000 is expected");
+    insta::assert_snapshot!(error("cleanup: {worktrees: sometimes}\n"), @"acode.yaml:1:22: cleanup.worktrees is sometimes: always or success or failure or never is expected");
+    let by_variable = Bench::empty().var("ACODE_DOCKER_PULL", "sometimes").error();
+    insta::assert_snapshot!(by_variable, @"ACODE_DOCKER_PULL: docker.pull is sometimes: never or missing or always is expected");
+    let unknown = Bench::empty().var("ACODE_DOCKER_IMGAE", "x").error();
+    insta::assert_snapshot!(unknown, @"ACODE_DOCKER_IMGAE: no key has this variable: did you mean 'ACODE_DOCKER_IMAGE'?");
+}
+
+#[test]
+fn the_numbers_of_the_modes_say_how_many_workers_there_are() {
+    let workers = |text: &str| Bench::new(text).load().unwrap().config.workers;
+    let mixed = workers("workers: {mode: 'process:4,docker:2'}");
+    assert_eq!((mixed.count, mixed.scaling.enabled), (6, Switch::Off));
+    assert_eq!(workers("workers: {mode: 'docker:3', count: 3}").count, 3);
+    let scaled = workers("workers: {mode: 'process:4,docker:2', scaling: {enabled: true}}");
+    assert_eq!((scaled.count, scaled.scaling.enabled), (6, Switch::On));
+    assert!(scaled.scaling.max_count >= 6, "{:?}", scaled.scaling);
+    assert_eq!(workers("workers: {mode: docker}").scaling.enabled, Switch::On, "without numbers the load decides");
+    insta::assert_snapshot!(error("workers: {mode: 'process:4,docker:2', count: 5}"), @"acode.yaml:1:17: workers.mode is process:4,docker:2, 6 workers in all: workers.count is 5 (acode.yaml:1:46); they must agree, or one be left out");
+    insta::assert_snapshot!(error("workers: {mode: 'process:4,docker:2', maxCount: 5}"), @"acode.yaml:1:17: workers.mode is process:4,docker:2, 6 workers in all: at most workers.maxCount, 5, is expected");
+    let alone = "workers: {mode: 'process:4,docker:2', scaling: {enabled: true, minCount: 1}}";
+    insta::assert_snapshot!(error(alone), @"acode.yaml:1:74: workers.scaling.minCount is 1: at least 2, a worker of each mode of workers.mode, is expected");
+    let mut bench = Bench::new("workers: {mode: 'process:4,docker:2'}");
+    bench.overrides.count = Some(4);
+    insta::assert_snapshot!(bench.error(), @"acode.yaml:1:17: workers.mode is process:4,docker:2, 6 workers in all: workers.count is 4 (--count); they must agree, or one be left out");
+    let mut bench = Bench::new("workers: {count: 4}");
+    bench.overrides.mode = Some("docker:2".parse().unwrap());
+    insta::assert_snapshot!(bench.error(), @"--mode: workers.mode is docker:2, 2 workers in all: workers.count is 4 (acode.yaml:1:18); they must agree, or one be left out");
+}
+
+#[test]
 fn the_first_file_that_exists_wins() {
     let bench = Bench::empty();
     let folder = bench.folder.path().to_owned();

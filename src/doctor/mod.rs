@@ -5,6 +5,7 @@
 //! (`cli/doctor.rs`), and repairs.
 
 mod cgroups;
+mod docker;
 mod kernel;
 mod limits;
 mod programs;
@@ -126,7 +127,7 @@ const CHECKS: &[Check] = &[
     ("loop devices", storage::loop_devices),
     ("disk limits", storage::disk_limits),
     ("systemd", programs::systemd),
-    ("docker", programs::docker),
+    ("docker", docker::engine),
 ];
 
 /// What was found.

@@ -110,6 +110,10 @@ kinds! {
     TaskResumed = 61, "task-resumed";
     /// An attempt has exceeded one of its limits; told with its end.
     LimitExceeded = 70, "limit-exceeded";
+    /// A docker worker cannot use the container engine.
+    DockerUnavailable = 80, "docker-unavailable";
+    /// All docker workers can use it again.
+    DockerAvailable = 81, "docker-available";
 }
 
 /// For how many events, with consecutive numbers, a row stands: `width` in SQL.

@@ -161,6 +161,7 @@ impl Writer<'_> {
         let guard = match end.guard {
             TreeGuard::Cgroup => 0_u8,
             TreeGuard::Subreaper => 1,
+            TreeGuard::Engine => 2,
         };
         let (usage, output) = (&end.usage, &end.output);
         let record = params![

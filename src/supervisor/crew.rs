@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use acode_worker::nursery::Nursery;
 use acode_worker::sys::cgroup::{self, Leaf};
 use acode_worker::sys::{clock, pipe, process};
-use acode_worker::task::{Isolation, WorkerId};
+use acode_worker::task::WorkerId;
 use acode_worker::wire::{Birth, FrameError, Frames, Order, Report, WorkerMode, WorkerSettings, encode};
 use nix::errno::Errno;
 
@@ -48,6 +48,8 @@ pub struct Hand {
     pub start_time: u64,
     /// When it was made, in microseconds of Unix time.
     pub born_us: i64,
+    /// Of which kind it is.
+    pub mode: WorkerMode,
     /// Attempts that ended with success.
     pub completed: u64,
     /// Attempts that ended otherwise.
@@ -113,11 +115,11 @@ impl Crew {
         self.hands.is_empty()
     }
 
-    /// Has a worker made for this row.
+    /// Has a worker of this mode made for this row.
     ///
     /// # Errors
     /// The kernel refuses a process or a descriptor, or the nursery is gone.
-    pub fn bear(&mut self, row: u16, cradle: &Cradle<'_>) -> io::Result<&Hand> {
+    pub fn bear(&mut self, row: u16, mode: WorkerMode, cradle: &Cradle<'_>) -> io::Result<&Hand> {
         let born_us = clock::unix_us();
         let id = WorkerId::generate((born_us / 1_000) as u64)?;
         let (orders_reader, orders) = pipe::pipe()?;
@@ -133,7 +135,6 @@ impl Crew {
             cradle.lock.as_raw_fd(),
         ];
         fds.extend(leaf.as_ref().map(|leaf| leaf.as_fd().as_raw_fd()));
-        let mode = WorkerMode { isolation: Isolation::Process, serves_any: true };
         let birth = Birth { id, row, mode, settings: cradle.settings.clone(), ladder: cradle.holding.ladder.clone() };
         let (pid, pidfd) = cradle.nursery.bear(&birth, &fds)?;
         let hand = Hand {
@@ -141,6 +142,7 @@ impl Crew {
             pid,
             start_time: process::start_time(pid).unwrap_or(0),
             born_us,
+            mode,
             completed: 0,
             failed: 0,
             worn: false,

@@ -3,9 +3,15 @@
 //! [`Fleet::decide`] takes what has happened and says what to do; time comes in with the events, in milliseconds of
 //! the monotonic clock. Deliberately absent: any I/O, and what becomes of tasks, which `judge` says.
 
+mod exchange;
+
 use std::collections::BTreeMap;
 
 use acode_worker::claim::WorkerState;
+use acode_worker::task::Isolation;
+
+use super::modes::{self, ByMode};
+use crate::config::Modes;
 
 /// What decides about workers; from the configuration.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +32,8 @@ pub struct Rules {
 const RESPAWN_DELAY_MS: u64 = 50;
 /// The longest such delay, in milliseconds.
 const RESPAWN_DELAY_MAX_MS: u64 = 5_000;
+/// How long a worker has, in milliseconds, to end and remove its container when the pool stops by force.
+const CONTAINERS_MS: u64 = 8_000;
 /// A worker that lived so many milliseconds did not fail early.
 const SETTLED_MS: u64 = 1_000;
 
@@ -74,6 +82,10 @@ const RECYCLED: Life = Life::Leaving { recycled: true };
 #[derive(Debug, Clone)]
 struct Member {
     life: Life,
+    /// Its own mode.
+    mode: Isolation,
+    /// Whose place it has: its mode's; of one that leaves for a fresh one, the mode of that.
+    place: Isolation,
     unhealthy: bool,
     born_ms: u64,
     /// Since when it has been told to leave.
@@ -92,6 +104,8 @@ pub enum Wear {
     Tasks(u64),
     /// It uses so many bytes of memory.
     Memory(u64),
+    /// It is not of the mode that is wanted in its place: this.
+    Mode(Isolation),
 }
 
 /// What has happened.
@@ -129,6 +143,8 @@ pub enum Event {
         /// How many.
         target: u16,
     },
+    /// Somebody wants workers of these modes.
+    Modes(Modes),
     /// The pool shall stop when its running tasks have ended, or after `patience_ms`.
     Drain {
         /// How long to wait for them.
@@ -150,6 +166,8 @@ pub enum Action {
     Bear {
         /// Which row.
         row: u16,
+        /// Of which mode.
+        mode: Isolation,
     },
     /// Tell a worker to leave after its task.
     Dismiss {
@@ -167,6 +185,8 @@ pub enum Action {
     TakeBack {
         /// Which.
         row: u16,
+        /// Without any grace.
+        now: bool,
     },
     /// Kill a worker.
     Kill {
@@ -213,6 +233,7 @@ pub struct Fleet {
     rules: Rules,
     mode: Mode,
     target: u16,
+    modes: Modes,
     members: BTreeMap<u16, Member>,
     now_ms: u64,
     boot_failures: u32,
@@ -221,10 +242,10 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// An empty fleet that wants `target` workers.
-    pub fn new(rules: Rules, target: u16, now_ms: u64) -> Self {
+    /// An empty fleet that wants `target` workers of these modes.
+    pub fn new(rules: Rules, target: u16, modes: Modes, now_ms: u64) -> Self {
         let (members, mode) = (BTreeMap::new(), Mode::Running);
-        Self { rules, mode, target, members, now_ms, boot_failures: 0, respawn_at_ms: 0, given_up: false }
+        Self { rules, mode, target, modes, members, now_ms, boot_failures: 0, respawn_at_ms: 0, given_up: false }
     }
 
     /// Follows a changed configuration.
@@ -270,7 +291,7 @@ impl Fleet {
 
     /// How many of the workers that stay, or are to be followed by a fresh one, have a task.
     pub fn busy(&self) -> usize {
-        self.members.values().filter(|member| member.busy && (stays(member) || member.life == RECYCLED)).count()
+        self.members.values().filter(|member| member.busy && (stays(member.life) || member.life == RECYCLED)).count()
     }
 
     /// Follows an event at `now_ms`, and adds to `actions` what to do.
@@ -291,8 +312,9 @@ impl Fleet {
             Event::Worn { row, wear } => self.worn(row, wear),
             Event::Unanswered { row } => self.unanswered(row, actions),
             Event::Scale { target } => self.target = target,
+            Event::Modes(modes) => self.follow_modes(modes),
             Event::Drain { patience_ms } => self.drain(patience_ms),
-            Event::Force => self.mode = Mode::Killing,
+            Event::Force => self.force(actions),
             Event::Tick { rows } => self.look_at(&rows, actions),
         }
         self.converge(actions);
@@ -309,10 +331,12 @@ impl Fleet {
         mode.filter(|at| *at > self.now_ms)
     }
 
-    fn born(&mut self, row: u16) {
+    fn born(&mut self, row: u16, mode: Isolation) {
         let now = self.now_ms;
         let member = Member {
             life: Life::Starting,
+            mode,
+            place: mode,
             unhealthy: false,
             born_ms: now,
             told_ms: 0,
@@ -420,51 +444,66 @@ impl Fleet {
             Mode::Draining { .. } => {
                 self.dismiss_all(actions);
                 self.mode = Mode::TakingBack { kill_ms: self.now_ms + self.rules.leave_timeout_ms };
-                actions.extend(self.members.keys().map(|row| Action::TakeBack { row: *row }));
+                actions.extend(self.members.keys().map(|row| Action::TakeBack { row: *row, now: false }));
             }
             Mode::TakingBack { kill_ms } if self.now_ms < kill_ms => {}
-            Mode::TakingBack { .. } => self.kill_all(KillReason::Lingering, actions),
-            Mode::Killing => self.kill_all(KillReason::Forced, actions),
+            Mode::TakingBack { .. } => self.kill_all(KillReason::Lingering, |_| true, actions),
+            Mode::Killing => self.kill_all(KillReason::Forced, |_| true, actions),
         }
     }
 
     fn keep_number(&mut self, actions: &mut Vec<Action>) {
-        let staying = self.members.values().filter(|member| stays(member)).count();
-        // One that was killed for its silence is replaced when it is gone with its task, and not before.
-        let dying = self.members.values().filter(|m| m.life == Life::Killed { ours: false }).count();
-        let recycled = self.members.values().filter(|m| m.life == RECYCLED).count();
-        let target = usize::from(self.target);
-        let places = staying + dying + recycled;
-        if places < target && self.now_ms >= self.respawn_at_ms {
+        let target = self.target;
+        let wanted = modes::shares(&self.modes, target);
+        let mut places = self.places(|life| life != DISMISSED && life != Life::Killed { ours: true });
+        if places.total() < target && self.now_ms >= self.respawn_at_ms {
             // After a failure one at a time, until one has become ready.
-            let wanted = if self.boot_failures > 0 { 1 } else { target - places };
+            let count = if self.boot_failures > 0 { 1 } else { target - places.total() };
             let free = (0..self.rules.rows).filter(|row| !self.members.contains_key(row));
-            for row in free.take(wanted).collect::<Vec<_>>() {
-                self.born(row);
-                actions.push(Action::Bear { row });
+            for row in free.take(usize::from(count)).collect::<Vec<_>>() {
+                let Some(mode) = modes::most_behind(&wanted, &places) else { break };
+                places.add(mode);
+                self.born(row, mode);
+                actions.push(Action::Bear { row, mode });
             }
         }
-        if staying + recycled > target {
-            self.make_fewer(staying + recycled - target, actions);
-        } else {
+        // One that was killed for its silence is replaced when it is gone with its task, and not before.
+        let mut have = self.places(|life| stays(life) || life == RECYCLED);
+        let shrinks = have.total() > target;
+        while have.total() > target
+            && let Some(mode) = modes::most_ahead(&wanted, &have)
+        {
+            have.take(mode);
+            self.dismiss_one(mode, actions);
+        }
+        if !shrinks {
+            self.exchange(&wanted, have, places, actions);
             self.recycle(actions);
         }
     }
 
-    /// Has so many workers fewer.
-    fn make_fewer(&mut self, count: usize, actions: &mut Vec<Action>) {
-        // Those that leave anyway need no successor.
-        let mut spared = 0;
-        for member in self.members.values_mut().filter(|m| m.life == RECYCLED).take(count) {
+    /// How many have a place in each mode, of those whose life is as wanted.
+    fn places(&self, wanted: impl Fn(Life) -> bool) -> ByMode {
+        self.members.values().filter(|member| wanted(member.life)).map(|member| member.place).collect()
+    }
+
+    /// Has one worker of this mode fewer.
+    fn dismiss_one(&mut self, mode: Isolation, actions: &mut Vec<Action>) {
+        // One that leaves anyway needs no successor.
+        let mut of_mode = self.members.values_mut().filter(|member| member.place == mode);
+        if let Some(member) = of_mode.find(|member| member.life == RECYCLED) {
             member.life = DISMISSED;
-            spared += 1;
+            return;
         }
-        let mut leaving: Vec<_> = self.members.iter().filter(|(_, m)| stays(m)).map(|(r, m)| (m.busy, *r)).collect();
-        // Idle ones first, and of these the highest rows, so that the low ones stay in use.
-        leaving.sort_by_key(|(busy, row)| (*busy, std::cmp::Reverse(*row)));
-        for (_, row) in leaving.into_iter().take(count - spared) {
+        if let Some(row) = self.least_useful(mode, |member| stays(member.life)) {
             self.dismiss(row, actions);
         }
+    }
+
+    /// Idle ones first, and of these the highest row, so that the low ones stay in use.
+    fn least_useful(&self, mode: Isolation, wanted: impl Fn(&Member) -> bool) -> Option<u16> {
+        let of_mode = self.members.iter().filter(|(_, member)| member.place == mode && wanted(member));
+        of_mode.min_by_key(|(row, member)| (member.busy, std::cmp::Reverse(**row))).map(|(row, _)| *row)
     }
 
     /// Has worn workers leave, as many at a time as the pool can do without.
@@ -496,14 +535,33 @@ impl Fleet {
     }
 
     fn dismiss_all(&mut self, actions: &mut Vec<Action>) {
-        let rows: Vec<u16> = self.members.iter().filter(|(_, m)| stays(m)).map(|(row, _)| *row).collect();
+        let rows: Vec<u16> = self.members.iter().filter(|(_, m)| stays(m.life)).map(|(row, _)| *row).collect();
         for row in rows {
             self.dismiss(row, actions);
         }
     }
 
-    fn kill_all(&mut self, why: KillReason, actions: &mut Vec<Action>) {
-        for (row, member) in &mut self.members {
+    /// Kills at once who can be killed. A worker of containers would leave its container running, so it gets some seconds
+    /// to end and remove that.
+    fn force(&mut self, actions: &mut Vec<Action>) {
+        let is_contained = |member: &Member| member.mode == Isolation::Docker && member.life != Life::Starting;
+        match self.mode {
+            Mode::Running | Mode::Draining { .. } if self.members.values().any(is_contained) => {
+                self.mode = Mode::TakingBack { kill_ms: self.now_ms + CONTAINERS_MS };
+                self.kill_all(KillReason::Forced, |member| !is_contained(member), actions);
+                self.dismiss_all(actions);
+                let contained = self.members.iter().filter(|(_, member)| is_contained(member));
+                actions.extend(contained.map(|(row, _)| Action::TakeBack { row: *row, now: true }));
+            }
+            // A second wish, or nobody to be spared.
+            Mode::Running | Mode::Draining { .. } | Mode::TakingBack { .. } | Mode::Killing => {
+                self.mode = Mode::Killing
+            }
+        }
+    }
+
+    fn kill_all(&mut self, why: KillReason, whom: impl Fn(&Member) -> bool, actions: &mut Vec<Action>) {
+        for (row, member) in self.members.iter_mut().filter(|(_, member)| whom(member)) {
             match member.life {
                 Life::Starting | Life::Live | Life::Leaving { .. } => {
                     member.life = Life::Killed { ours: true };
@@ -515,8 +573,8 @@ impl Fleet {
     }
 }
 
-fn stays(member: &Member) -> bool {
-    matches!(member.life, Life::Starting | Life::Live)
+fn stays(life: Life) -> bool {
+    matches!(life, Life::Starting | Life::Live)
 }
 
 #[cfg(test)]

@@ -10,8 +10,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use acode_worker::claim::{LANES, Lane, Ticket};
-use acode_worker::task::{Class, TaskId};
+use acode_worker::task::TaskId;
 use acode_worker::wire::Progress;
+
+use super::modes::Served;
 
 /// How many tasks are published ahead in one lane. Half of them keep the workers busy while the supervisor waits for a
 /// slow disk, or for a processor: 60 ms at 4,000 tasks a second.
@@ -110,6 +112,8 @@ impl Group {
 #[derive(Debug, Default)]
 pub struct Desk {
     active: HashMap<u64, Active>,
+    /// The classes whose lanes are filled.
+    served: Served,
     /// The marks of group 0, which is most of the time the only one.
     marks: [Mark; LANES],
     groups: BTreeMap<u32, Group>,
@@ -263,8 +267,38 @@ impl Desk {
         }
     }
 
-    /// Notes that a task has become ready in this stream, so that it will be read.
+    /// The lanes that are filled, most urgent first.
+    pub fn served(&self) -> impl Iterator<Item = Lane> + use<> {
+        let served = self.served;
+        Lane::all().filter(move |lane| served.has(lane.class))
+    }
+
+    /// The classes whose lanes are filled.
+    pub fn serves(&self) -> Served {
+        self.served
+    }
+
+    /// Serves these classes from now on. What is on the desk of others stays there, and nothing of theirs is read.
+    pub fn serve(&mut self, served: Served) {
+        let before = std::mem::replace(&mut self.served, served);
+        let groups: Vec<u32> = std::iter::once(0).chain(self.groups()).collect();
+        for lane in Lane::all() {
+            match (before.has(lane.class), served.has(lane.class)) {
+                (false, true) => groups.iter().for_each(|group| self.expect(lane, *group, 1)),
+                (true, false) => {
+                    groups.iter().for_each(|group| self.has_read(lane, *group, 0, true));
+                    self.reopened[lane.index()].clear();
+                }
+                (true, true) | (false, false) => {}
+            }
+        }
+    }
+
+    /// Notes that a task has become ready in this stream, so that it will be read, if its lane is served.
     pub fn expect(&mut self, lane: Lane, group: u32, seq: u64) {
+        if !self.served.has(lane.class) {
+            return;
+        }
         let mark = self.mark_mut(lane, group);
         mark.exhausted = false;
         mark.read_to = mark.read_to.min(seq.saturating_sub(1));
@@ -279,7 +313,7 @@ impl Desk {
     /// Notes that all streams may hold something unread.
     pub fn expect_everything(&mut self) {
         let groups: Vec<u32> = std::iter::once(0).chain(self.groups()).collect();
-        for lane in served() {
+        for lane in self.served() {
             groups.iter().for_each(|group| self.expect(lane, *group, 1));
         }
     }
@@ -326,7 +360,7 @@ impl Desk {
 
     /// When the next lane wants to be sorted that has to be, in nanoseconds of the monotonic clock.
     pub fn next_sort_ns(&self) -> Option<u64> {
-        served().filter(|lane| self.has_reopened(*lane)).map(|lane| self.sort_at_ns(lane)).min()
+        self.served().filter(|lane| self.has_reopened(*lane)).map(|lane| self.sort_at_ns(lane)).min()
     }
 
     /// The full groups of which a more urgent task may wait behind a less urgent one. They are told once.
@@ -375,18 +409,10 @@ impl Desk {
     }
 }
 
-/// The lanes that workers of process mode serve, most urgent first.
-pub fn served() -> impl Iterator<Item = Lane> {
-    Lane::all().filter(|lane| match lane.class {
-        Class::Any | Class::Process => true,
-        Class::Docker => false,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use acode_worker::task::Priority;
+    use acode_worker::task::{Class, Priority};
 
     const NORMAL: Lane = Lane { class: Class::Any, priority: Priority::Normal };
 

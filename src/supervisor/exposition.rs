@@ -23,6 +23,8 @@ pub struct Facts {
     pub tasks: TaskCounts,
     /// The workers by status.
     pub workers: WorkerCounts,
+    /// Whether the container engine can be used, if there are workers who have found out.
+    pub docker: Option<bool>,
     /// What the supervisor's process uses.
     pub own: OwnUse,
     /// When the pool started, in seconds of Unix time.
@@ -87,6 +89,14 @@ fn workers(text: &mut Text, facts: &Facts) {
     ];
     for (status, count) in by_status {
         text.labelled("acode_workers", "status", status, count);
+    }
+    text.head("acode_workers_by_mode", "gauge", "Worker processes, by how they keep their tasks apart.");
+    for (mode, count) in [("process", workers.modes.process), ("docker", workers.modes.docker)] {
+        text.labelled("acode_workers_by_mode", "mode", mode, count);
+    }
+    if let Some(available) = facts.docker {
+        let help = "Whether all docker workers can use the container engine.";
+        text.gauge("acode_docker_available", help, u8::from(available));
     }
     text.gauge("acode_workers_target", "How many workers there shall be.", workers.target);
     text.counter("acode_workers_started_total", "Workers made since the pool's start.", record.workers_started);
@@ -203,6 +213,7 @@ mod tests {
             record: MetricsRecord { completed_tasks: 3, cpu_utilization: 0.25, ..MetricsRecord::default() },
             tasks: TaskCounts { pending: 7, ..TaskCounts::default() },
             workers: WorkerCounts { idle: 2, ..WorkerCounts::default() },
+            docker: Some(true),
             own: OwnUse::default(),
             started_s: 1_790_000_000.5,
             pool: "night".to_owned(),

@@ -29,9 +29,10 @@ use acode_worker::failpoint;
 use acode_worker::task::{TaskId, TaskSpec};
 use acode_worker::wire::SPILLED;
 
-use super::desk::{Active, Desk, FETCH, Phase, WINDOW, served};
+use super::desk::{Active, Desk, FETCH, Phase, WINDOW};
 use super::jobserver::Jobserver;
 use super::judge::Policy;
+use super::modes::Served;
 use crate::store::{Entry, Op, Queue, ReadyTask, StoreError, Stream};
 
 /// Members of an array that get their rows at once, at the least.
@@ -76,7 +77,7 @@ pub fn fill(filling: &mut Filling<'_>) -> Result<Vec<Op>, StoreError> {
         filling.make_way(group)?;
     }
     let mut expansions = Vec::new();
-    for lane in served() {
+    for lane in filling.desk.served() {
         if !filling.desk.is_open(lane) || filling.desk.is_expanding(lane) {
             continue;
         }
@@ -355,7 +356,14 @@ impl Filling<'_> {
 
     /// Takes everything back from the table that no worker has claimed; it is read again when the table is filled again.
     pub fn retract_all(&mut self) {
-        served().for_each(|lane| self.clear_lane(lane));
+        self.desk.served().for_each(|lane| self.clear_lane(lane));
+    }
+
+    /// Fills the lanes of these classes from now on. What no worker has claimed of the others is taken back.
+    pub fn serve(&mut self, served: Served) {
+        let before: Vec<Lane> = self.desk.served().collect();
+        self.desk.serve(served);
+        before.into_iter().filter(|lane| !served.has(lane.class)).for_each(|lane| self.clear_lane(lane));
     }
 
     /// Makes the whole ring of a lane available, which retracted tasks have used up.
@@ -373,7 +381,7 @@ impl Filling<'_> {
         if self.desk.room(group) > 0 {
             return Ok(());
         }
-        for lane in served() {
+        for lane in self.desk.served() {
             let Some(from) = self.desk.read_from(lane, group) else { continue };
             let less_urgent = self.unclaimed(|active| active.group == group && active.lane.priority > lane.priority);
             if less_urgent.is_empty() {

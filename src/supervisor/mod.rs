@@ -4,17 +4,20 @@
 //! have its say; the other files are the supervisor's hands. What is here puts it together, in the order in which
 //! things must come into being: the nursery before anything else, the lock before the queue, the socket last.
 
+mod artifacts;
 mod attempts;
 mod backlog;
 mod checks;
 mod checkup;
 mod clients;
 mod commit;
+mod containers;
 mod control;
 mod crew;
 mod decide;
 mod desk;
 mod dispatch;
+mod engine;
 mod exposition;
 mod fill;
 mod followers;
@@ -27,6 +30,7 @@ mod ledger;
 mod limits;
 mod log;
 mod metrics;
+mod modes;
 mod notify;
 mod observe;
 mod order;
@@ -194,6 +198,7 @@ struct Supervisor {
     holding: limits::Holding,
     heard: Vec<Report>,
     starting: starting::Starting,
+    engines: engine::Engines,
     death_of: BTreeMap<u16, WaitStatus>,
     last_boot_failure: Option<String>,
 
@@ -212,6 +217,7 @@ struct Supervisor {
     ageing: order::Ageing,
     next_tick_ns: u64,
     next_prune_ns: u64,
+    artifact_sweep: artifacts::ArtifactSweep,
 
     pauses: pause::Pauses,
     backlog: backlog::Backlog,
@@ -252,6 +258,7 @@ pub fn serve(launch: Launch, ready: impl FnOnce(Up)) -> Result<(), PoolError> {
     acode_worker::sys::process::forbid_looks_inside()
         .map_err(PoolError::system("the supervisor cannot be closed to looks inside"))?;
     let mut supervisor = recover::build(launch, nursery, manager)?;
+    supervisor.serve_classes();
     supervisor.load_groups()?;
     supervisor.register().map_err(PoolError::system("the event loop cannot be set up"))?;
     supervisor.serve_metrics()?;
@@ -293,7 +300,7 @@ impl Supervisor {
         self.store.set_hooks(settings::hooks(&config));
         let rows = self.producer.region().geometry().workers;
         self.fleet.set_rules(settings::rules(&config, rows));
-        self.scaler.set_rules(scaling::Rules::of(&config.workers.scaling, rows));
+        self.scaler.set_rules(scaling::Rules::of(&config.workers, rows));
         self.clients.set_max(config.control.max_connections as usize);
         self.log.set_level(config.log.level);
         self.pauses.set_limits(config.backpressure);
@@ -308,6 +315,8 @@ impl Supervisor {
         let rows: Vec<u16> = self.crew.iter().map(|(row, _)| row).collect();
         let order = acode_worker::wire::Order::Configure(Box::new(self.settings.clone()));
         rows.into_iter().for_each(|row| self.crew.order(row, &order));
+        self.serve_classes();
+        self.decide(decide::Event::Modes(self.config.workers.mode.clone()));
         self.look_at_machine();
     }
 

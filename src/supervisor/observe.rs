@@ -158,6 +158,7 @@ impl Supervisor {
                 record: self.metrics_record(),
                 tasks: self.task_counts(),
                 workers: self.worker_counts(),
+                docker: self.engine_record().and_then(|docker| docker.available),
                 own: OwnUse::look(),
                 started_s: self.started_us as f64 / 1e6,
                 pool: self.config.pool.name.clone(),

@@ -22,6 +22,10 @@ impl Supervisor {
         if self.now_ns < self.next_prune_ns || self.broken.is_some() || self.is_stopping() {
             return;
         }
+        if self.artifact_sweep.goes_on() {
+            self.next_prune_ns = self.now_ns.saturating_add(NEXT_PASS_NS);
+            return self.sweep_artifacts().unwrap_or_else(|error| self.store_failed(&error));
+        }
         let kept = &self.config.retention;
         let interval_ns = u64::try_from(kept.interval.as_nanos()).unwrap_or(u64::MAX);
         let policy = Retention {
@@ -40,12 +44,15 @@ impl Supervisor {
                 return self.store_failed(&error);
             }
         }
-        self.next_prune_ns = self.now_ns.saturating_add(if more { NEXT_PASS_NS } else { interval_ns });
+        let soon = more || self.artifact_sweep.goes_on();
+        self.next_prune_ns = self.now_ns.saturating_add(if soon { NEXT_PASS_NS } else { interval_ns });
     }
 
     fn prune_once(&mut self, policy: &Retention) -> Result<bool, crate::store::StoreError> {
         let now_us = crate::requests::now_us();
-        Ok(self.store.prune(policy, now_us, PASS)?.more)
+        let pruned = self.store.prune(policy, now_us, PASS)?;
+        self.artifact_sweep.note(pruned.tasks);
+        Ok(pruned.more)
     }
 
     /// Removes the journal segments that no kept attempt and no living worker needs; gives the bytes.
@@ -74,6 +81,8 @@ impl Supervisor {
         let idle = sweep::idle_checkpoints(&*self.store, &self.dirs.checkpoints())?;
         let cleanup = &self.config.cleanup;
         let surplus = sweep::surplus_kept(&*self.store, &self.dirs.kept(), cleanup.max_kept, cleanup.max_kept_age)?;
+        let worktrees =
+            sweep::idle_worktrees(&self.dirs.worktrees(), |id| self.crew.iter().any(|(_, hand)| hand.id == id));
         let somebody = self.crew.iter().map(|(row, _)| row).next();
         if let Some(row) = somebody {
             for number in idle {
@@ -82,7 +91,11 @@ impl Supervisor {
             for name in surplus.into_iter().take(ORDERS_MAX) {
                 self.crew.order(row, &Order::Chore(Chore::Kept { name }));
             }
+            for name in worktrees.into_iter().take(ORDERS_MAX) {
+                self.crew.order(row, &Order::Chore(Chore::Worktree { name }));
+            }
         }
+        self.sweep_artifacts()?;
         sweep::remove_unread_copies(&*self.store, &self.dirs.stdin())
     }
 
@@ -94,11 +107,15 @@ impl Supervisor {
         loop {
             let pruned = self.store.prune(&policy, now_us, PASS)?;
             tasks += pruned.tasks;
+            self.artifact_sweep.note(pruned.tasks);
             if !pruned.more {
                 break;
             }
         }
         self.sweep()?;
+        if self.artifact_sweep.goes_on() {
+            self.next_prune_ns = self.now_ns;
+        }
         Ok(Pruned { tasks, log_bytes: self.remove_segments() })
     }
 }

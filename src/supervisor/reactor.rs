@@ -9,6 +9,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use acode_worker::sys::clock;
+use acode_worker::task::Isolation;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
@@ -215,6 +216,7 @@ impl Supervisor {
         }
         self.observer.scrape.expire(self.now_ns);
         self.end_overdue_starts();
+        self.sweep_containers();
         self.wake_delayed();
         self.tell_metrics();
         self.expire_overdue();
@@ -235,6 +237,10 @@ impl Supervisor {
         });
         let rows = rows.collect();
         self.decide(Event::Tick { rows });
+        // What podman leaves behind of a dead worker falls to us, and cannot be removed as long as it is a zombie.
+        if self.config.workers.mode.has(Isolation::Docker) {
+            self.crew.reap_orphans();
+        }
         self.follow_load();
         self.check_if_due();
         self.crew.flush();

@@ -14,7 +14,7 @@ use acode_worker::claim::{Geometry, Producer, Region};
 use acode_worker::failpoint;
 use acode_worker::nursery::Nursery;
 use acode_worker::sys::{cgroup, clock, process, stray};
-use acode_worker::task::{Isolation, OutputRef, TreeGuard, Usage, Verdict, WorkerId};
+use acode_worker::task::{Class, Isolation, OutputRef, TaskId, TreeGuard, Usage, Verdict, WorkerId};
 use mio::Events;
 use nix::libc;
 use signal_hook_mio::v1_0::Signals;
@@ -25,6 +25,7 @@ use super::clients::{Clients, listen};
 use super::crew::Crew;
 use super::decide::Fleet;
 use super::desk::{Desk, WINDOW};
+use super::engine::Engines;
 use super::jobserver::Jobserver;
 use super::ledger::Ledger;
 use super::limits::Holding;
@@ -37,7 +38,7 @@ use super::resources::Meter;
 use super::scaling::{self, Scaler};
 use super::starting::Starting;
 use super::streams::Streams;
-use super::{Launch, MAX_ROWS, PoolError, Supervisor, settings};
+use super::{Launch, MAX_ROWS, PoolError, Supervisor, modes, settings};
 use crate::rundir::{Dirs, InstanceLock, WorkersLock};
 use crate::store::{AttemptEnd, AttemptNotes, EventKind, Next, Op, Queue, Store, StoreError};
 use crate::sweep;
@@ -46,6 +47,8 @@ use crate::sweep;
 const STRAGGLER_SLACK: Duration = Duration::from_secs(1);
 /// How long they are waited for after they were killed.
 const STRAGGLER_KILL: Duration = Duration::from_secs(5);
+/// The most folders of artefacts that are looked at before the pool is up.
+const ARTIFACTS_MAX: usize = 10_000;
 /// The signals that the supervisor follows.
 const SIGNALS: [i32; 9] = [
     libc::SIGTERM,
@@ -71,7 +74,7 @@ pub(super) fn build(launch: Launch, nursery: Nursery, mut manager: Manager) -> R
 
     let (rows, region) = make_table(&config)?;
     let (now_ns, started_us) = (clock::monotonic_ns(), clock::unix_us());
-    let by_load = scaling::Rules::of(&config.workers.scaling, rows);
+    let by_load = scaling::Rules::of(&config.workers, rows);
     let supervisor = Supervisor {
         id: WorkerId::generate((started_us / 1_000) as u64).map_err(PoolError::system("no random id"))?,
         boot_id,
@@ -94,6 +97,7 @@ pub(super) fn build(launch: Launch, nursery: Nursery, mut manager: Manager) -> R
         holding,
         heard: Vec::new(),
         starting: Starting::default(),
+        engines: Engines::default(),
         death_of: BTreeMap::new(),
         last_boot_failure: None,
         ledger: Ledger::default(),
@@ -107,6 +111,7 @@ pub(super) fn build(launch: Launch, nursery: Nursery, mut manager: Manager) -> R
         ageing: super::order::Ageing::default(),
         next_tick_ns: 0,
         next_prune_ns: 0,
+        artifact_sweep: super::artifacts::ArtifactSweep::default(),
         pauses: Pauses::new(store.pause()?, config.backpressure),
         backlog: Backlog::default(),
         jobserver: Jobserver::new(dirs.jobserver(), &config),
@@ -133,7 +138,7 @@ pub(super) fn build(launch: Launch, nursery: Nursery, mut manager: Manager) -> R
 /// No worker yet, and the number of them to begin with.
 fn first_fleet(config: &crate::config::Config, rows: u16, by_load: &scaling::Rules, now_ms: u64) -> Fleet {
     let count = u16::try_from(config.workers.count).unwrap_or(u16::MAX).clamp(1, rows);
-    Fleet::new(settings::rules(config, rows), by_load.begin_with(count), now_ms)
+    Fleet::new(settings::rules(config, rows), by_load.begin_with(count), config.workers.mode.clone(), now_ms)
 }
 
 /// Starts the log, in the background to a file, under a service manager to its journal; and tells that manager that the
@@ -195,7 +200,7 @@ fn recover(
     clear_left_overs(dirs, holding.base().as_deref(), &dirs.state.join("cgroup"))?;
     holding.build(nursery, config)?;
     failpoint!("recover.before-put-back");
-    put_back_interrupted(&mut store, crate::requests::now_us())?;
+    put_back_interrupted(&mut store, config.workers.mode.default_mode(), crate::requests::now_us())?;
     failpoint!("recover.after-put-back");
     sweep(&store, dirs, &config.cleanup)?;
     Ok((store, holding))
@@ -276,12 +281,37 @@ fn sweep(store: &Store, dirs: &Dirs, cleanup: &crate::config::Cleanup) -> Result
             tracing::warn!(%error, name, "a kept scratch directory cannot be removed");
         }
     }
+    // Nobody gathers artefacts now. There may be many, and later sweeps see to those that are left.
+    let mut stored = acode_worker::room::stored_artifacts(&dirs.artifacts());
+    stored.truncate(ARTIFACTS_MAX);
+    for one in sweep::surplus_artifacts(store, &stored, false)? {
+        if let Err(error) = acode_worker::room::remove_artifacts(&dirs.artifacts(), &one.name()) {
+            tracing::warn!(%error, name = one.name(), "artefacts cannot be removed");
+        }
+    }
+    release_worktrees(dirs);
     Ok(sweep::remove_unread_copies(store, &dirs.stdin())?)
 }
 
-/// Records that attempts were interrupted, and that their tasks are pending; and that no worker lives.
-pub(super) fn put_back_interrupted(store: &mut dyn Queue, now_us: u64) -> Result<(), StoreError> {
+/// Takes the git worktrees of the last supervisor's workers from their repositories; their files went with the rooms.
+fn release_worktrees(dirs: &Dirs) {
+    let (folder, locks) = (dirs.worktrees(), dirs.repository_locks());
+    for name in sweep::idle_worktrees(&folder, |_| false) {
+        failpoint!("recover.before-worktree");
+        // No worker lives that could hold a lock.
+        match acode_worker::room::worktree::release(&folder, &locks, &name, &mut || false) {
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, name, "a git worktree cannot be removed from its repository"),
+        }
+    }
+    let _ = acode_worker::room::empty_folder(&locks);
+}
+
+/// Records that attempts were interrupted, and that their tasks are pending; and that no worker lives. `default` is the mode
+/// of workers that take tasks which do not say.
+pub(super) fn put_back_interrupted(store: &mut dyn Queue, default: Isolation, now_us: u64) -> Result<(), StoreError> {
     let mut ops = vec![Op::PoolEvent { kind: EventKind::PoolStarted, at_us: now_us, data: None }];
+    let workers = store.live_workers()?;
     for task in store.interrupted()? {
         tracing::warn!(task = %task.id, attempt = task.attempts, "attempt was interrupted: task put back");
         ops.push(Op::Finished(Box::new(AttemptEnd {
@@ -289,7 +319,7 @@ pub(super) fn put_back_interrupted(store: &mut dyn Queue, now_us: u64) -> Result
             attempt: task.attempts,
             worker: WorkerId::from_u128(0),
             verdict: Verdict::WorkerLost,
-            isolation: Isolation::Process,
+            isolation: modes::of_lost(task_class(store, task.id)?, default, workers.iter().map(|worker| &*worker.mode)),
             guard: TreeGuard::Subreaper,
             usage: Usage::default(),
             output: OutputRef::default(),
@@ -303,7 +333,7 @@ pub(super) fn put_back_interrupted(store: &mut dyn Queue, now_us: u64) -> Result
             next: Next::Requeue,
         })));
     }
-    for worker in store.live_workers()? {
+    for worker in workers {
         ops.push(Op::WorkerStopped {
             id: worker.id,
             at_us: now_us,
@@ -314,4 +344,8 @@ pub(super) fn put_back_interrupted(store: &mut dyn Queue, now_us: u64) -> Result
     }
     store.apply(&ops)?;
     Ok(())
+}
+
+fn task_class(store: &dyn Queue, id: TaskId) -> Result<Class, StoreError> {
+    Ok(store.get(id)?.map_or(Class::Any, |stored| stored.class))
 }

@@ -62,6 +62,7 @@ impl Supervisor {
         if !self.fleet.is_open() || self.broken.is_some() || !self.pauses.is_open() {
             return;
         }
+        // What nobody can take for want of the engine is not handed out, and so not counted.
         let demand = self.fleet.busy() + self.producer.total_ready();
         if let Some(target) = self.scaler.look(self.now_ns / 1_000_000, demand, self.fleet.target()) {
             self.scale_to(u32::from(target), Cause::Load);
@@ -96,6 +97,7 @@ impl Supervisor {
             self.record(Op::PoolEvent { kind, at_us: crate::requests::now_us(), data });
         }
         self.decide(Event::Scale { target: u16::try_from(target).unwrap_or(u16::MAX) });
+        self.serve_classes();
         (before, target)
     }
 }

@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 
-use crate::config::{Scaling, Switch};
+use crate::config::{Switch, Workers};
 use crate::wire::types::ScalingMode;
 
 /// Thresholds are counted in so many parts, for sums that are exact.
@@ -39,14 +39,16 @@ pub struct Rules {
 
 impl Rules {
     /// What the configuration asks for, in a pool that has room for `rows` workers.
-    pub fn of(scaling: &Scaling, rows: u16) -> Self {
+    pub fn of(workers: &Workers, rows: u16) -> Self {
+        let scaling = &workers.scaling;
         let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         // Thresholds lie between 0 and 1; the upper one is never 0, by which nothing could be divided.
         let parts = |share: f64| (share * PARTS as f64).round() as u64;
         let count = |count: u32| u16::try_from(count).unwrap_or(u16::MAX).clamp(1, rows);
         Self {
             enabled: scaling.enabled == Switch::On,
-            min: count(scaling.min_count),
+            // A mode without a worker could not even show that it is in demand.
+            min: count(scaling.min_count.max(workers.mode.weights().count() as u32)).min(count(scaling.max_count)),
             max: count(scaling.max_count),
             up_parts: parts(scaling.up_threshold).max(1),
             down_parts: parts(scaling.down_threshold),

@@ -107,7 +107,10 @@ fn client_environment() -> Env {
         "https_proxy",
         "no_proxy",
     ];
-    let wanted = |name: &str| NAMES.contains(&name) || name.starts_with("DOCKER_") || name.starts_with("CONTAINER_");
+    let wanted = |name: &str| {
+        NAMES.contains(&name)
+            || ["DOCKER_", "CONTAINER_", "CONTAINERS_"].iter().any(|beginning| name.starts_with(beginning))
+    };
     let texts =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     texts.filter(|(name, _)| wanted(name)).collect()

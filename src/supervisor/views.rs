@@ -11,6 +11,7 @@ use acode_worker::task::{TaskId, TaskState};
 use super::Supervisor;
 use super::decide::{Mode, Status};
 use super::desk::Phase;
+use super::modes;
 use crate::records;
 use crate::requests;
 use crate::store::{self, StoreError};
@@ -33,7 +34,7 @@ impl Supervisor {
                 pid: std::process::id(),
                 state: self.pool_state(),
                 paused: self.pauses.record(),
-                mode: "process".to_owned(),
+                mode: modes::name(&self.config.workers.mode).to_owned(),
                 started_at: Stamp::from_micros(self.started_us),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
             },
@@ -47,6 +48,7 @@ impl Supervisor {
                 limit: self.config.queue.max_tasks,
                 backpressure: self.backlog.record(),
             },
+            docker: self.engine_record(),
             metrics_listen: self.observer.scrape.address().map(|address| address.to_string()),
         }
     }
@@ -103,8 +105,9 @@ impl Supervisor {
         let target = u32::from(self.fleet.target());
         let mut counts = WorkerCounts { target, min, max, scaling, ..WorkerCounts::default() };
         let holding = self.holding();
-        for (row, _) in self.crew.iter() {
+        for (row, hand) in self.crew.iter() {
             counts.active += 1;
+            counts.modes.add(hand.mode.isolation);
             match self.worker_status(row, &holding) {
                 WorkerStatus::Starting => counts.starting += 1,
                 WorkerStatus::Idle => counts.idle += 1,
@@ -154,7 +157,7 @@ impl Supervisor {
                 id: hand.id,
                 pid: hand.pid as u32,
                 status,
-                mode: "process".to_owned(),
+                mode: hand.mode.isolation.name().to_owned(),
                 current_task: holding.get(&row).copied(),
                 usage_now: seen.and_then(|seen| seen.live).filter(|_| status == WorkerStatus::Busy).map(Into::into),
                 started_at: Stamp::from_micros(hand.born_us),
@@ -233,8 +236,8 @@ impl Supervisor {
         if let Some(waiting) = requests::waiting(&*self.store, stored)? {
             return Ok(waiting);
         }
-        if stored.class == acode_worker::task::Class::Docker {
-            return Ok(Waiting::NoWorker { class: "docker".to_owned() });
+        if let Some(waiting) = self.waits_for_worker(stored.class) {
+            return Ok(waiting);
         }
         if let Some(waiting) = self.waits_for_group(stored) {
             return Ok(waiting);

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use acode_worker::claim::Ticket;
 use acode_worker::failpoint;
 use acode_worker::sys::clock;
-use acode_worker::task::{TaskId, Verdict, WorkerId};
+use acode_worker::task::{Isolation, TaskId, Verdict, WorkerId};
 use acode_worker::wire::{EXIT_BOOT_FAILED, Finished, Order, Report};
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
@@ -16,6 +16,7 @@ use super::attempts::{self, Books, Reported};
 use super::crew::{Cradle, Heard};
 use super::decide::{Action, Event, KillReason, Wear};
 use super::limits;
+use super::modes;
 use super::reactor::PIDFDS;
 use super::{PoolError, Supervisor};
 use crate::store::{EventKind, Op, WorkerRecord};
@@ -35,10 +36,10 @@ impl Supervisor {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Bear { row } => self.bear(row),
+            Action::Bear { row, mode } => self.bear(row, mode),
             Action::Dismiss { row } => self.crew.order(row, &Order::Stop),
             Action::Recycle { row, wear } => self.recycle(row, wear),
-            Action::TakeBack { row } => self.take_back(row),
+            Action::TakeBack { row, now } => self.take_back(row, now),
             Action::Kill { row, why } => self.kill(row, why),
             Action::GiveUp => {
                 let why = self.last_boot_failure.take().unwrap_or_else(|| "they died without a word".to_owned());
@@ -47,7 +48,8 @@ impl Supervisor {
         }
     }
 
-    fn bear(&mut self, row: u16) {
+    fn bear(&mut self, row: u16, isolation: Isolation) {
+        let mode = modes::born_as(&self.config.workers.mode, isolation);
         let cradle = Cradle {
             nursery: &self.nursery,
             table: self.producer.region().fd(),
@@ -55,7 +57,7 @@ impl Supervisor {
             holding: &self.holding,
             settings: &self.settings,
         };
-        let (id, pid, start_time, born_us) = match self.crew.bear(row, &cradle) {
+        let (id, pid, start_time, born_us) = match self.crew.bear(row, mode, &cradle) {
             Ok(hand) => (hand.id, hand.pid, hand.start_time, hand.born_us),
             Err(error) => {
                 tracing::error!(row, %error, "a worker could not be made");
@@ -83,7 +85,7 @@ impl Supervisor {
             pid: pid as u32,
             start_ticks: start_time,
             boot_id: self.boot_id.clone(),
-            mode: "process".to_owned(),
+            mode: isolation.name().to_owned(),
             started_us: born_us as u64,
             stopped_us: None,
             completed: 0,
@@ -100,9 +102,9 @@ impl Supervisor {
         self.polls.reports.registry().register(&mut SourceFd(&reports), token, Interest::READABLE)
     }
 
-    fn take_back(&mut self, row: u16) {
+    fn take_back(&mut self, row: u16, now: bool) {
         for ticket in self.held_by(row) {
-            self.crew.order(row, &Order::GiveBack { ticket });
+            self.crew.order(row, &Order::GiveBack { ticket, now });
         }
     }
 
@@ -190,7 +192,7 @@ impl Supervisor {
                 self.finished(row, *finished);
             }
             Report::Unreadable { ticket, why } => self.unreadable(row, ticket, why),
-            Report::Engine { .. } => {}
+            Report::Engine { up, why } => self.take_engine_word(row, up, why),
             Report::Leaving => tracing::debug!(row, "worker leaves"),
         }
     }
@@ -199,19 +201,21 @@ impl Supervisor {
     fn ready(&mut self, row: u16) {
         self.decide(Event::Ready { row });
         let Some(hand) = self.crew.get(row) else { return };
-        let data = json!({ "slot": row, "pid": hand.pid, "mode": "process" }).to_string();
+        let mode = hand.mode.isolation.name();
+        let data = json!({ "slot": row, "pid": hand.pid, "mode": mode }).to_string();
         self.worker_event(EventKind::WorkerStarted, hand.id, Some(data));
     }
 
     /// Has a worker leave because a fresh one is to take its place.
     fn recycle(&mut self, row: u16, wear: Wear) {
         let Some(id) = self.crew.get(row).map(|hand| hand.id) else { return };
-        let (why, value) = match wear {
-            Wear::Tasks(tasks) => ("tasks", tasks),
-            Wear::Memory(bytes) => ("memory", bytes),
+        let data = match wear {
+            Wear::Tasks(tasks) => json!({ "why": "tasks", "value": tasks }),
+            Wear::Memory(bytes) => json!({ "why": "memory", "value": bytes }),
+            Wear::Mode(mode) => json!({ "why": "mode", "value": mode.name() }),
         };
-        tracing::info!(row, worker = %id, why, value, "worker is replaced by a fresh one");
-        self.worker_event(EventKind::WorkerRecycled, id, Some(json!({ "why": why, "value": value }).to_string()));
+        tracing::info!(row, worker = %id, %data, "worker is replaced by a fresh one");
+        self.worker_event(EventKind::WorkerRecycled, id, Some(data.to_string()));
         self.crew.order(row, &Order::Stop);
     }
 
@@ -292,6 +296,7 @@ impl Supervisor {
         tracing::error!(task = %active.id, row, why, "an assignment cannot be read");
         let now_us = clock::unix_us();
         let finished = attempts::ended_without_worker(active.id, ticket, active.attempt, now_us);
+        let finished = Finished { isolation: self.isolation_in(row), ..finished };
         self.finished(row, Finished { verdict: Verdict::NotStarted { why, errno: None }, ..finished });
     }
 
@@ -328,6 +333,11 @@ impl Supervisor {
             let Some(hand) = self.crew.bury(row) else { continue };
             let _ = self.polls.reports.registry().deregister(&mut SourceFd(&hand.reports.as_raw_fd()));
             let _ = self.producer.clear(row);
+            if hand.mode.isolation == Isolation::Docker {
+                // What it may have left belongs to nobody in the table from here on.
+                self.engines.sweeps.hurry();
+                self.forget_engine_word(row);
+            }
             let status = self.death_of.remove(&row);
             let failure = match status {
                 Some(WaitStatus::Exited(_, 0)) | None => None,
@@ -362,9 +372,15 @@ impl Supervisor {
     fn lost(&mut self, row: u16, ticket: Ticket, ours: bool) {
         let ended = attempts::lost(&self.desk, &mut self.producer, ticket, ours, clock::unix_us());
         let Some(finished) = ended else { return };
+        let finished = Finished { isolation: self.isolation_in(row), ..finished };
         let worker = self.crew.get(row).map(|hand| hand.id.to_string());
         tracing::warn!(task = %finished.id, worker, attempt = finished.attempt, row, "task lost its worker");
         self.finished(row, finished);
+    }
+
+    /// How the worker in this row keeps its tasks apart.
+    fn isolation_in(&self, row: u16) -> Isolation {
+        self.crew.get(row).map_or(Isolation::Process, |hand| hand.mode.isolation)
     }
 
     /// The nursery has died: without it no worker can be made, so the pool finishes what runs and ends.

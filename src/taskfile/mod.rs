@@ -5,6 +5,8 @@
 //! memory. Whatever is wrong is told with file, line and column. Deliberately absent: submitting; a caller that
 //! streams must take back what it has sent when a later line is broken.
 
+mod artifacts;
+mod docker;
 mod duration;
 mod error;
 mod expand;
@@ -14,10 +16,12 @@ mod moment;
 mod order;
 mod sandbox;
 mod schema;
+mod worktree;
 
 #[cfg(test)]
 mod tests;
 
+pub use docker::{MountTextError, parse_mount};
 pub use duration::{DURATION_MAX, DurationError, parse_duration};
 pub use error::TaskFileError;
 pub use expand::{ITEMS_MAX, LINES_FILE_MAX, split_command};
@@ -27,6 +31,7 @@ pub use moment::{MomentError, parse_moment};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Chain, Cursor, Read};
 use std::path::Path;
+use std::rc::Rc;
 
 use acode_worker::task::Submission;
 
@@ -107,7 +112,7 @@ pub fn open(path: &Path) -> Result<Submissions<Box<dyn BufRead + Send>>, TaskFil
 /// # Errors
 /// As for [`open`].
 pub fn read<R: BufRead>(mut reader: R, name: &str, folder: &Path) -> Result<Submissions<R>, TaskFileError> {
-    let base = Base { folder: folder.to_owned() };
+    let base = Base { folder: folder.to_owned(), commits: Rc::default() };
     let (head, format) = sniff(&mut reader, name)?;
     let source = match format {
         Format::JsonLines => Source::Lines(Box::new(Lines::new(Cursor::new(head).chain(reader), name, base))),

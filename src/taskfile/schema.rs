@@ -5,19 +5,21 @@
 
 use std::borrow::Cow;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
 use acode_worker::task::{
-    Array, Cleanup, DependencyKind, Env, ExitCodes, GroupWish, IfExists, Key, Priority, Retries, Rlimits, SoftTimeout,
-    SpecError, Submission, TaskSignal, TaskSpec,
+    Array, Class, Cleanup, DependencyKind, Env, ExitCodes, GroupWish, IfExists, Key, Priority, Retries, Rlimits,
+    SoftTimeout, SpecError, Submission, TaskSignal, TaskSpec,
 };
 
 use super::duration::{DURATION_MAX, from_seconds};
-use super::{expand, limits, parse_duration, parse_moment, sandbox};
+use super::{artifacts, docker, expand, limits, parse_duration, parse_moment, sandbox, worktree};
+use crate::repository::Commits;
 use crate::tree::{At, Entry, Fault, FaultKind, Node, Scalar, ScalarKind, Value};
 
 /// The keys that `defaults` may have, which a task may have too.
-const SHARED: [&str; 23] = [
+const SHARED: [&str; 27] = [
     "priority",
     "timeout",
     "softTimeout",
@@ -26,6 +28,7 @@ const SHARED: [&str; 23] = [
     "retries",
     "checkpoint",
     "cleanup",
+    "artifacts",
     "delay",
     "notBefore",
     "expires",
@@ -39,8 +42,11 @@ const SHARED: [&str; 23] = [
     "rlimits",
     "limits",
     "sandbox",
+    "worktree",
     "onFinish",
     "jobserver",
+    "isolation",
+    "docker",
 ];
 /// The keys that only a task may have.
 const OWN: [&str; 10] =
@@ -54,6 +60,8 @@ const RETRIES_MAX: u64 = 1_000_000;
 pub(super) struct Base {
     /// The task file's folder, absolute.
     pub folder: PathBuf,
+    /// The commits that were found so far.
+    pub commits: Rc<Commits>,
 }
 
 /// A task that waits for others by name.
@@ -111,6 +119,7 @@ pub(super) fn task(node: &Node<'_>, defaults: &Draft, base: &Base) -> Result<Dra
     for entry in node.entries("the task")? {
         draft.apply(entry, base)?;
     }
+    docker::leave_out(&mut draft.submission.spec, node.entries("the task")?);
     draft.finish(node, base)?;
     Ok(draft)
 }
@@ -140,6 +149,7 @@ impl Draft {
                 }
             }
             "checkpoint" => spec.checkpoint = node.as_bool("checkpoint")?,
+            "artifacts" => spec.artifacts = artifacts::read(node)?,
             "cleanup" => spec.cleanup = if is_none(node) { None } else { Some(cleanup(node)?) },
             "grace" => spec.grace_ms = optional_millis(node, "grace")?,
             "retries" => spec.retry = Some(retries(node, spec.retry.unwrap_or_default())?),
@@ -155,6 +165,9 @@ impl Draft {
             "env" => extend(&mut spec.env, node, "env")?,
             "meta" => extend(&mut spec.meta, node, "meta")?,
             "sandbox" => sandbox::read(&mut spec.sandbox, node)?,
+            "isolation" => spec.isolation = docker::isolation(node)?,
+            "docker" => docker::read(&mut spec.docker, node, &base.folder)?,
+            "worktree" => worktree::read(&mut spec.worktree, node, base)?,
             "rlimits" => rlimits(&mut spec.rlimits, node)?,
             "limits" => limits::apply(&mut spec.limits, node)?,
             "jobserver" => spec.jobserver = node.as_bool("jobserver")?,
@@ -214,8 +227,14 @@ impl Draft {
             Some(Array::Items(items)) => items.as_slice(),
             Some(Array::Range { .. }) | None => &[],
         };
-        // A program without a slash is looked for in PATH, one with it is a path like the others.
-        let program = spec.command.first_mut().filter(|program| program.contains('/'));
+        let contained = spec.class() == Class::Docker;
+        if contained {
+            docker::check_cwd(&mut spec.cwd, items).map_err(|words| Fault::other(value_at("cwd"), words))?;
+        }
+        // A program without a slash is looked for in PATH, one with it is a path like the others; in a container it is
+        // the container's, and in a worktree a relative one is meant there.
+        let is_ours = !contained && spec.worktree.is_none();
+        let program = spec.command.first_mut().filter(|program| is_ours && program.contains('/'));
         let hook = spec.on_finish.first_mut().filter(|program| program.contains('/'));
         let paths =
             [("cwd", spec.cwd.as_mut()), ("stdin", spec.stdin.as_mut()), ("command", program), ("onFinish", hook)];
@@ -233,6 +252,10 @@ impl Draft {
                 SpecError::RelativePath { field, .. } => field,
                 SpecError::OutOfRange { field, .. } if field.starts_with("softTimeout") => "softTimeout",
                 SpecError::OutOfRange { field, .. } if field.starts_with("limits") => "limits",
+                SpecError::OutOfRange { field: "artifacts", .. } => "artifacts",
+                SpecError::OutOfRange { field, .. } if field.starts_with("docker") => "docker",
+                SpecError::Exclusive { one: "sandbox", .. } => "sandbox",
+                SpecError::Exclusive { other: "docker", .. } => "docker",
                 SpecError::Exclusive { .. } => "retries",
                 SpecError::BadEnvName(_) | SpecError::OutOfRange { .. } | SpecError::TooLarge { .. } => "",
             };
@@ -247,8 +270,12 @@ fn check(spec: &TaskSpec) -> Result<(), SpecError> {
     const WORST: usize = 6;
     const KEYS: usize = 4096;
     spec.validate()?;
-    let texts =
-        spec.command.iter().chain(&spec.on_finish).chain([&spec.name, &spec.cwd, &spec.stdin].into_iter().flatten());
+    let texts = spec
+        .command
+        .iter()
+        .chain(&spec.on_finish)
+        .chain([&spec.name, &spec.cwd, &spec.stdin].into_iter().flatten())
+        .chain(&spec.artifacts);
     let pairs = spec.env.iter().chain(&spec.meta).map(|(key, value)| key.len() + value.len() + 1);
     let rough: usize = texts.map(|text| text.len() + 1).chain(pairs).sum();
     if rough * WORST + KEYS <= TaskSpec::MAX_BYTES {

@@ -4,7 +4,8 @@ use std::io::{BufReader, Cursor};
 use std::path::Path;
 
 use acode_worker::task::{
-    Array, Blocker, Dependency, DependencyKind, IfExists, Key, Priority, Retries, SoftTimeout, Submission, TaskId,
+    Array, Blocker, Class, Dependency, DependencyKind, Docker, IfExists, Key, Priority, Pull, Retries, SoftTimeout,
+    Submission, TaskId,
 };
 
 use super::*;
@@ -352,4 +353,72 @@ tasks:
     );
     assert_eq!((first.start_timeout_ms, second.start_timeout_ms), (Some(5_000), None));
     assert_eq!((first.checkpoint, second.checkpoint), (false, true));
+}
+
+#[test]
+fn a_task_says_what_container_it_wants_over_the_defaults() {
+    let text = "
+defaults:
+  docker: {image: 'debian:12', network: bridge, mounts: [data:ro], args: [--shm-size=1g]}
+tasks:
+- {command: [/bin/ls, ./in], cwd: /work, isolation: docker}
+- command: ./tool --all
+  docker: {image: busybox, entrypoint: '', platform: linux/amd64, user: '1000:1000', pull: missing, mounts: ['/a:/b', ./c/./d:/e:rw], args: }
+- {command: ./tool, docker: none}
+- {command: ./tool, isolation: process}
+- {command: x, docker: {image: }}
+";
+    let all = good(text);
+    let docker: Vec<Option<Docker>> = all.iter().map(|task| task.spec.docker.clone()).collect();
+    let mounts = |docker: &Option<Docker>| -> Vec<String> {
+        docker.iter().flat_map(|docker| &docker.mounts).map(ToString::to_string).collect()
+    };
+    let classes: Vec<Class> = all.iter().map(|task| task.spec.class()).collect();
+    assert_eq!(classes, [Class::Docker, Class::Docker, Class::Any, Class::Process, Class::Docker]);
+    let some = |text: &str| Some(text.to_owned());
+    let first = docker[0].clone().unwrap();
+    assert_eq!(
+        (first.image, first.network, first.args),
+        (some("debian:12"), some("bridge"), vec!["--shm-size=1g".into()])
+    );
+    assert_eq!(mounts(&docker[0]), ["/base/data:/base/data:ro"], "the same place inside and outside");
+    let second = docker[1].clone().unwrap();
+    assert_eq!((second.image, second.entrypoint, second.network), (some("busybox"), some(""), some("bridge")));
+    assert_eq!(
+        (second.platform, second.user, second.pull),
+        (some("linux/amd64"), some("1000:1000"), Some(Pull::Missing))
+    );
+    assert_eq!((mounts(&docker[1]), second.args), (vec!["/a:/b".into(), "/base/c/d:/e".into()], vec![]));
+    assert_eq!((&docker[2], &docker[3]), (&None, &None));
+    assert_eq!(docker[4].clone().unwrap().image, None, "that of the pool");
+    // What is in the container is not looked for beside the task file.
+    let programs: Vec<&str> = all.iter().map(|task| task.spec.command[0].as_str()).collect();
+    assert_eq!(programs, ["/bin/ls", "./tool", "/base/tool", "/base/tool", "x"]);
+    assert_eq!(all[0].spec.cwd, some("/work"));
+}
+
+#[test]
+fn a_working_directory_in_a_container_is_absolute() {
+    let each = "tasks:\n- {command: x, cwd: '{dir}', each: [/in/a, /in/b], docker: {image: i}}\n";
+    assert_eq!(good(each)[0].spec.cwd.as_deref(), Some("/{dir}"));
+    let error = |text: &str| error(&format!("tasks:\n- command: x\n  {text}\n  docker: {{image: i}}\n"));
+    insta::assert_snapshot!(error("cwd: work"), @"tasks:3:8: cwd is work: a path in the container, which must be absolute, is expected");
+    insta::assert_snapshot!(error("cwd: '{dir}'\n  each: [a, /b]"), @"tasks:3:8: cwd is {dir}: a path in the container, which must be absolute, is expected");
+}
+
+#[test]
+fn a_wrong_container_is_refused_with_its_place() {
+    let error = |text: &str| error(&format!("tasks:\n- command: x\n  {text}\n"));
+    insta::assert_snapshot!(error("isolation: vm"), @"tasks:3:14: isolation is vm: process, docker or none is expected");
+    insta::assert_snapshot!(error("docker: debian"), @"tasks:3:11: docker is the text 'debian': a mapping is expected");
+    insta::assert_snapshot!(error("docker: {imgae: debian}"), @"tasks:3:12: unknown key 'imgae' in docker: did you mean 'image'?");
+    insta::assert_snapshot!(error("docker: {image: --privileged}"), @"tasks:3:19: docker.image is --privileged: a name without spaces that does not begin with a dash is expected");
+    insta::assert_snapshot!(error("docker: {image: ''}"), @"tasks:3:19: docker.image is : a name without spaces that does not begin with a dash is expected");
+    insta::assert_snapshot!(error("docker: {pull: often}"), @"tasks:3:18: docker.pull is often: never, missing or always is expected");
+    insta::assert_snapshot!(error("docker: {mounts: /a}"), @"tasks:3:20: docker.mounts is the text '/a': a list is expected");
+    insta::assert_snapshot!(error("docker: {mounts: [/a:b]}"), @"tasks:3:21: docker.mounts: '/a:b': SOURCE[:/TARGET][:ro] is expected, without commas, quotes and further colons");
+    insta::assert_snapshot!(error("docker: {mounts: [../a]}"), @"tasks:3:21: docker.mounts: '../a': its source cannot be found: No such file or directory (os error 2)");
+    insta::assert_snapshot!(error("docker: {args: [--gpus=all, -v]}"), @"tasks:3:31: docker.args is -v: a long option of docker run with its value behind a '=', as in --shm-size=1g, that does not name, detach, restart or remove the container, is expected");
+    insta::assert_snapshot!(error("docker: {image: i}\n  isolation: process"), @"tasks:3:11: isolation process and docker exclude each other: give one of them");
+    insta::assert_snapshot!(error("docker: {image: i}\n  sandbox: {network: none}"), @"tasks:4:12: sandbox and isolation docker exclude each other: give one of them");
 }

@@ -11,6 +11,7 @@
 mod bulk;
 pub mod client;
 mod codec;
+mod engine;
 mod error;
 pub mod metrics;
 mod peer;
@@ -24,6 +25,7 @@ mod usage;
 
 pub use client::{Bulk, Client, ClientError, Slowness};
 pub use codec::{Inbox, Outbox, OutboxFull, TooLarge};
+pub use engine::{EngineRecord, ModeCounts};
 pub use error::CallError;
 pub use metrics::MetricsRecord;
 pub use peer::{PeerError, check_peer};

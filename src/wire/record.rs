@@ -5,13 +5,14 @@
 //! microseconds. Deliberately absent: how they look as text (`cli/render.rs`).
 
 use acode_worker::task::{
-    Artifacts, Env, HeldLimit, Isolation, OutputRef, Priority, TaskId, TaskState, TreeGuard, Verdict, WorkerId,
+    Artifacts, Docker, Env, HeldLimit, Isolation, OutputRef, Priority, TaskId, TaskState, TreeGuard, Verdict, WorkerId,
+    Worktree,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::types::{PoolState, ScalingMode, TaskCounts, Waiting, WorkerStatus};
-use super::{CgroupRecord, LiveRecord, SCHEMA, Stamp, UsageRecord};
+use super::{CgroupRecord, EngineRecord, LiveRecord, ModeCounts, SCHEMA, Stamp, UsageRecord};
 
 /// `acode worker status --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,6 +32,9 @@ pub struct StatusRecord {
     pub cgroup: Option<CgroupRecord>,
     /// Whether the queue can be written.
     pub queue: QueueRecord,
+    /// How it stands with the container engine, if it has docker workers.
+    #[serde(default)]
+    pub docker: Option<EngineRecord>,
     /// The address on which metrics are served over HTTP, if they are.
     #[serde(default)]
     pub metrics_listen: Option<String>,
@@ -82,6 +86,9 @@ pub struct WorkerCounts {
     /// Who decides how many there shall be.
     #[serde(default)]
     pub scaling: ScalingMode,
+    /// All that live, by their mode.
+    #[serde(default)]
+    pub modes: ModeCounts,
 }
 
 /// What a pool uses, in a [`StatusRecord`].
@@ -212,6 +219,15 @@ pub struct TaskRecord {
     pub command: Vec<String>,
     /// Working directory, if one was asked for.
     pub cwd: Option<String>,
+    /// How it is to be kept apart, if it says so; else as the pool does it.
+    #[serde(default)]
+    pub isolation: Option<Isolation>,
+    /// Its container, where it differs from the pool's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub docker: Option<Docker>,
+    /// Its git worktree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worktree: Option<Worktree>,
     /// The submitter's own facts.
     pub meta: Env,
     /// What no other task that has not ended may have, if it was given such a key.

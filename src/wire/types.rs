@@ -276,6 +276,11 @@ pub enum Waiting {
     Draining,
     /// No pool is running.
     NoPool,
+    /// The container engine cannot be used.
+    Docker {
+        /// Why.
+        why: String,
+    },
     /// No worker of this pool may take it.
     NoWorker {
         /// What it asks for.
@@ -319,6 +324,7 @@ impl Waiting {
             Self::Paused { .. } => "paused",
             Self::Draining => "draining",
             Self::NoPool => "no-pool",
+            Self::Docker { .. } => "docker",
             Self::NoWorker { .. } => "no-worker",
         }
     }
@@ -365,6 +371,7 @@ impl fmt::Display for Waiting {
             Self::Paused { why } => write!(f, "paused: {why}"),
             Self::Draining => f.write_str("the pool is stopping and starts no more tasks"),
             Self::NoPool => f.write_str("no pool is running: `acode worker start` starts one"),
+            Self::Docker { why } => write!(f, "waits for Docker: {why}"),
             Self::NoWorker { class } => write!(f, "no worker of this pool takes {class} tasks"),
         }
     }

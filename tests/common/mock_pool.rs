@@ -236,6 +236,9 @@ fn record(id: TaskId, task: &Submission, with_attempts: bool) -> TaskRecord {
         waiting: None,
         command: task.spec.command.clone(),
         cwd: task.spec.cwd.clone(),
+        isolation: task.spec.isolation,
+        docker: task.spec.docker.clone(),
+        worktree: None,
         meta: task.spec.meta.clone(),
         key: None,
         cause: None,
@@ -278,6 +281,7 @@ fn status() -> StatusRecord {
         cgroup: None,
         resources: Resources { cpu_percent: 45.0, memory_bytes: 1_200_000_000 },
         queue: QueueRecord { accepting: true, problem: None, limit: 10_000_000, backpressure: None },
+        docker: None,
         metrics_listen: Some("127.0.0.1:9464".into()),
     }
 }

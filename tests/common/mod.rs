@@ -6,6 +6,8 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod daemon;
+pub mod engine;
 pub mod history;
 pub mod leftovers;
 pub mod place;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::claim::{Claimer, Region, Ticket, WorkerState};
-use crate::execute::{self, Attempt, Sandboxes, Tools};
+use crate::execute::{self, Attempt, Moment, Sandboxes, Tools};
 use crate::execute::{WorkerFacts, blank};
 use crate::failpoint;
 use crate::output::Writer;
@@ -19,7 +19,9 @@ use crate::sys::cgroup::Leaves;
 use crate::sys::spawn::CStringArray;
 use crate::sys::{clock, pipe, process, signal, spawn};
 use crate::task::{Assignment, Class, Verdict};
-use crate::wire::{EXIT_BOOT_FAILED, EXIT_ORPHANED, Finished, Inherited, Line, LineClosed, Order, Report, SPILLED};
+use crate::wire::{
+    EXIT_BOOT_FAILED, EXIT_ORPHANED, Finished, Inherited, Line, LineClosed, Order, Report, SPILLED, WorkerMode,
+};
 
 /// Lives a worker's life and returns its exit code. `user_namespace` is for its tasks' sandboxes.
 pub fn live(inherited: Inherited, user_namespace: Option<OwnedFd>) -> i32 {
@@ -28,7 +30,7 @@ pub fn live(inherited: Inherited, user_namespace: Option<OwnedFd>) -> i32 {
     process::set_name(&name);
     let mut line = Line::new(orders, reports);
     failpoint!("worker.boot");
-    let joined = become_worker(&line).and_then(|()| join_table(table, birth.row));
+    let joined = become_worker(&line).and_then(|()| join_table(table, birth.row, birth.mode));
     let claimer = match joined {
         Ok(claimer) => claimer,
         Err(error) => return boot_failed(&mut line, &error.to_string()),
@@ -57,7 +59,11 @@ pub fn live(inherited: Inherited, user_namespace: Option<OwnedFd>) -> i32 {
             buffer: Vec::new(),
             next_settings: None,
             stopping: false,
+            mode: birth.mode,
+            containers: execute::Containers::default(),
+            orders_kept: Vec::new(),
             chores: execute::Chores::default(),
+            worktrees: execute::Worktrees::default(),
             settings: birth.settings,
         },
         payload: Vec::new(),
@@ -99,9 +105,10 @@ fn usable_leaves(base: OwnedFd) -> Option<Leaves> {
     spawn::can_be_born_into(leaves.current().as_fd()).then_some(leaves)
 }
 
-fn join_table(table: OwnedFd, row: u16) -> io::Result<Claimer> {
+fn join_table(table: OwnedFd, row: u16, mode: WorkerMode) -> io::Result<Claimer> {
     let region = Arc::new(Region::open(table)?);
-    Claimer::new(region, row, &[Class::Any, Class::Process]).map_err(io::Error::other)
+    let classes: Vec<Class> = Class::ALL.into_iter().filter(|class| mode.takes(*class)).collect();
+    Claimer::new(region, row, &classes).map_err(io::Error::other)
 }
 
 fn boot_failed(line: &mut Line, why: &str) -> i32 {
@@ -120,6 +127,7 @@ impl Worker {
         self.tools.claimer.beat(clock::monotonic_ns());
         failpoint!("worker.before-ready");
         self.tools.line.report(&Report::Ready)?;
+        execute::clear_row(&mut self.tools);
         loop {
             self.take_orders()?;
             if let Some(settings) = self.tools.next_settings.take() {
@@ -127,8 +135,11 @@ impl Worker {
             }
             execute::Chores::work(&mut self.tools);
             if self.tools.stopping {
+                execute::remove_ended(&mut self.tools, Moment::Leaving);
                 return Ok(());
             }
+            execute::attend(&mut self.tools)?;
+            execute::remove_ended(&mut self.tools, Moment::Claiming);
             failpoint!("worker.before-claim");
             match self.tools.claimer.claim(&mut self.payload) {
                 Some(ticket) => self.serve(ticket)?,
@@ -193,7 +204,8 @@ impl Worker {
             0 => settings.poll_interval_ms,
             longer => longer.saturating_mul(2).min(settings.idle_backoff_max_ms.max(settings.poll_interval_ms)),
         };
-        let mut left_ms = self.backoff_ms;
+        let chores_ms = execute::nap_ms(&self.tools);
+        let mut left_ms = chores_ms.map_or(self.backoff_ms, |chores_ms| self.backoff_ms.min(chores_ms));
         while left_ms > 0 {
             self.tools.claimer.beat(clock::monotonic_ns());
             let nap_ms = left_ms.min(self.tools.settings.idle_heartbeat_interval_ms.max(1));
@@ -203,6 +215,9 @@ impl Worker {
                 break;
             }
             left_ms -= nap_ms;
+            if left_ms == 0 && chores_ms.is_some() {
+                execute::remove_ended(&mut self.tools, Moment::Idle);
+            }
         }
         Ok(())
     }

@@ -69,6 +69,41 @@ fn the_status_has_the_form_of_the_specification() {
 }
 
 #[test]
+fn the_status_of_a_mixed_pool_tells_modes_and_the_engine() {
+    let mut record: StatusRecord = serde_json::from_value(json!({
+        "schema": 1,
+        "pool": {"name": "default", "id": "x", "pid": 1, "state": "running", "mode": "mixed",
+                 "started_at": "2026-09-21T14:13:20.000000Z", "version": "0.1.0"},
+        "workers": {"active": 2, "starting": 0, "idle": 2, "busy": 0, "unhealthy": 0, "stopping": 0, "target": 2,
+                    "min": 1, "max": 256, "modes": {"process": 1, "docker": 1}},
+        "tasks": {"pending": 3, "running": 0},
+        "resources": {"cpu_percent": 0.0, "memory_bytes": 1_200_000_000_u64},
+        "docker": {"available": false, "since": "2026-09-21T14:13:21.000000Z",
+                   "why": "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is it running?\n",
+                   "fallback": "process"},
+        "queue": {"accepting": true, "problem": null},
+    }))
+    .unwrap();
+    let workers = [worker(1, "idle", None), WorkerRecord { mode: "docker".into(), ..worker(2, "idle", None) }];
+    insta::assert_snapshot!(status(&record, &workers), @r#"
+    Worker Pool Status
+    ==================
+    Mode: mixed (process 1, docker 1)
+    Docker: unavailable since 2026-09-21T14:13:21.000000Z (Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is it running?): tasks that ask for a container wait, all others run as processes
+    Active: 2
+      - worker-01M3250V000000000000000001: idle, process
+      - worker-01M3250V000000000000000002: idle, docker
+
+    Queue: 3 pending, 0 running
+    Resources: CPU 0%, Memory 1.2GB
+    "#);
+    if let Some(docker) = &mut record.docker {
+        (docker.available, docker.why, docker.since) = (None, None, None);
+        assert_eq!(engine::words(docker), "no worker has found out yet");
+    }
+}
+
+#[test]
 fn workers_are_listed() {
     insta::assert_snapshot!(workers(&[worker(1, "busy", Some(7)), worker(2, "idle", None)], now()), @r#"
     ID                           PID  STATUS  MODE     TASK                        AGE  HEARTBEAT  DONE  FAILED
@@ -113,6 +148,19 @@ fn tasks_are_listed() {
 }
 
 #[test]
+fn a_list_with_tasks_that_ask_for_an_isolation_tells_which() {
+    let plain_task: TaskRecord = serde_json::from_value(task_value()).unwrap();
+    let mut value = task_value();
+    value["isolation"] = json!("docker");
+    let list = [serde_json::from_value(value).unwrap(), plain_task];
+    insta::assert_snapshot!(tasks(&list, now()), @r"
+     #  ID                          NAME     STATE   PROGRESS  PRIORITY  ISOLATION  AGE  TOOK  RESULT
+    42  01M3250V000000NG6Y0000001A  nightly  failed         -  high      docker     10m  1.5s  exit 3
+    42  01M3250V000000NG6Y0000001A  nightly  failed         -  high      -          10m  1.5s  exit 3
+    ");
+}
+
+#[test]
 fn a_task_is_shown_with_its_attempts() {
     insta::assert_snapshot!(task(&serde_json::from_value(task_value()).unwrap(), false), @r#"
     Task       01M3250V000000NG6Y0000001A
@@ -135,6 +183,40 @@ fn a_task_is_shown_with_its_attempts() {
     ATTEMPT  WORKER                      RESULT  TOOK  CPU  MEMORY  NOTE
           1  01M3250V000000000000000000  exit 3  1.5s  2ms   2.0MB  left processes running
     "#);
+}
+
+#[test]
+fn a_task_in_a_container_is_shown_with_what_it_asked_for_and_where_each_attempt_ran() {
+    let mut value = task_value();
+    value["isolation"] = json!("docker");
+    value["docker"] = json!({
+        "image": "debian:12", "entrypoint": "", "network": "bridge", "user": "1000:1000", "pull": "missing",
+        "mounts": [{"source": "/data", "target": "/in", "readOnly": true}], "args": ["--shm-size=1g"],
+    });
+    let second = value["attempts"][0].clone();
+    value["attempts"][0]["isolation"] = json!("docker");
+    value["attempts"].as_array_mut().unwrap().push(second);
+    value["attempts"][1]["number"] = json!(2);
+    value["attempts"][1]["leaked"] = json!(false);
+    let text = task(&serde_json::from_value(value).unwrap(), false);
+    let lines = text.lines().filter(|line| line.starts_with(['I', 'C', ' ']) || line.contains("ATTEMPT"));
+    insta::assert_snapshot!(lines.collect::<Vec<_>>().join("\n"), @r"
+    Command    /bin/sh -c 'it'\''s $x'
+    In         /srv
+    Isolation  docker
+    Container  image debian:12, entry point none, network bridge, user 1000:1000, pull missing, mount /data:/in:ro, --shm-size=1g
+    ATTEMPT  WORKER                      RESULT  TOOK  CPU  MEMORY  NOTE
+          1  01M3250V000000000000000000  exit 3  1.5s  2ms   2.0MB  in a container; left processes running
+          2  01M3250V000000000000000000  exit 3  1.5s  2ms   2.0MB  as a process
+    ");
+}
+
+#[test]
+fn a_task_that_only_leaves_the_isolation_to_the_pool_says_nothing_about_it() {
+    let task_record: TaskRecord = serde_json::from_value(task_value()).unwrap();
+    assert!(!task(&task_record, false).contains("Isolation"));
+    let json = serde_json::to_value(&task_record).unwrap();
+    assert_eq!((&json["isolation"], json.get("docker")), (&Value::Null, None));
 }
 
 #[test]

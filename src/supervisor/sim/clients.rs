@@ -189,6 +189,7 @@ impl Pool {
     pub fn scale(&mut self, scene: &mut Scene, count: u16) {
         if !self.is_stopping() {
             self.decide(scene, Event::Scale { target: count.clamp(1, ROWS) });
+            self.serve_classes(scene.now_ns);
         }
     }
 }

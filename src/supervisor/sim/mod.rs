@@ -10,6 +10,7 @@
 
 mod clients;
 mod disk;
+mod mixed;
 mod model;
 mod oracle;
 mod pool;
@@ -35,4 +36,6 @@ pub enum Mutation {
     NoGroupLimits,
     /// What a dead worker has reported is not read before its task is queued again.
     NoLastWords,
+    /// Workers take tasks of every class.
+    AnyClass,
 }

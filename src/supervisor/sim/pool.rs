@@ -8,26 +8,27 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use acode_worker::claim::{Geometry, Producer, Region, Ticket};
-use acode_worker::task::WorkerId;
-use acode_worker::wire::{Order, Report};
+use acode_worker::claim::{Geometry, Lane, Producer, Region, Ticket};
+use acode_worker::task::{Class, WorkerId};
+use acode_worker::wire::{Order, Report, WorkerMode};
 
 use super::Mutation;
 use super::disk::Handle;
 use super::rng::Rng;
 use super::scene::{MS, Scene};
 use super::script::CrashPoint;
-use crate::config::Config;
+use crate::config::{Config, Modes};
 use crate::store::{Applied, Group, Op, Queue, StoreError, WorkerRecord};
 use crate::supervisor::attempts::{self, Books, Reported};
 use crate::supervisor::commit::next_try_ns;
 use crate::supervisor::decide::{Action, Event, Fleet, Mode, Status};
-use crate::supervisor::desk::{Desk, WINDOW, served};
-use crate::supervisor::dispatch::to_wake;
+use crate::supervisor::desk::{Desk, WINDOW};
+use crate::supervisor::dispatch::{ready, to_wake};
 use crate::supervisor::fill::{self, Filling};
 use crate::supervisor::judge::Policy;
 use crate::supervisor::ledger::{After, Ledger};
 use crate::supervisor::metrics::Registry;
+use crate::supervisor::modes::born_as;
 use crate::supervisor::settings;
 
 /// How many rows the table has, and so the most workers.
@@ -41,9 +42,10 @@ const TICK_NS: u64 = 500 * MS;
 
 /// What the supervisor knows of a worker process.
 #[derive(Debug, Clone, Copy)]
-struct Hand {
+pub(super) struct Hand {
     id: WorkerId,
-    rung_ns: u64,
+    pub(super) mode: WorkerMode,
+    pub(super) rung_ns: u64,
     dead: bool,
     left: bool,
     tree_gone_ns: u64,
@@ -58,9 +60,10 @@ pub struct Pool {
     pub(super) fleet: Fleet,
     pub(super) producer: Producer,
     pub(super) mutation: Mutation,
+    pub(super) modes: Modes,
     policy: Policy,
     registry: Registry,
-    hands: BTreeMap<u16, Hand>,
+    pub(super) hands: BTreeMap<u16, Hand>,
     deaths: Vec<u16>,
     /// When to try the disk again, while it cannot be written.
     pub(super) broken: Option<u64>,
@@ -91,9 +94,15 @@ impl Pool {
     ///
     /// # Errors
     /// The queue cannot be read or written yet.
-    pub fn start(seed: u64, mut store: Handle, mutation: Mutation, scene: &Scene) -> Result<Self, StoreError> {
+    pub fn start(
+        seed: u64,
+        mut store: Handle,
+        mutation: Mutation,
+        modes: Modes,
+        scene: &Scene,
+    ) -> Result<Self, StoreError> {
         let config = config();
-        crate::supervisor::recover::put_back_interrupted(&mut store, scene.now_us())?;
+        crate::supervisor::recover::put_back_interrupted(&mut store, modes.default_mode(), scene.now_us())?;
         let slots = (acode_worker::claim::LANES * WINDOW + 4 * usize::from(ROWS)) as u32;
         let geometry = Geometry { workers: ROWS, slots, lane_capacity: (4 * WINDOW) as u32 };
         let region =
@@ -107,9 +116,10 @@ impl Pool {
             store,
             desk: Desk::default(),
             ledger: Ledger::default(),
-            fleet: Fleet::new(settings::rules(&config, ROWS), target, scene.now_ns / MS),
+            fleet: Fleet::new(settings::rules(&config, ROWS), target, modes.clone(), scene.now_ns / MS),
             producer: Producer::new(Arc::new(region)),
             mutation,
+            modes,
             policy: settings::policy(&config),
             registry: Registry::new(scene.now_ns),
             hands: BTreeMap::new(),
@@ -122,6 +132,7 @@ impl Pool {
             gave_up: false,
             lingers: false,
         };
+        pool.serve_classes(scene.now_ns);
         pool.follow_groups(&groups, scene.now_ns);
         pool.desk.expect_everything();
         Ok(pool)
@@ -222,11 +233,11 @@ impl Pool {
         self.fleet.decide(scene.now_ns / MS, event, &mut actions);
         for action in actions {
             match action {
-                Action::Bear { row } => self.bear(scene, row),
+                Action::Bear { row, mode } => self.bear(scene, row, born_as(&self.modes, mode)),
                 Action::Dismiss { row } => scene.order(row, Order::Stop),
-                Action::TakeBack { row } => {
+                Action::TakeBack { row, now } => {
                     for ticket in self.held_by(row) {
-                        scene.order(row, Order::GiveBack { ticket });
+                        scene.order(row, Order::GiveBack { ticket, now });
                     }
                 }
                 Action::Kill { row, why } => {
@@ -245,10 +256,12 @@ impl Pool {
         }
     }
 
-    fn bear(&mut self, scene: &mut Scene, row: u16) {
-        match scene.bear(row, self.producer.region()) {
+    fn bear(&mut self, scene: &mut Scene, row: u16, mode: WorkerMode) {
+        let takes = |class: &Class| mode.takes(*class) || self.mutation == Mutation::AnyClass;
+        let classes: Vec<Class> = Class::ALL.into_iter().filter(takes).collect();
+        match scene.bear(row, mode, &classes, self.producer.region()) {
             Ok(id) => {
-                let hand = Hand { id, rung_ns: 0, dead: false, left: false, tree_gone_ns: 0 };
+                let hand = Hand { id, mode, rung_ns: 0, dead: false, left: false, tree_gone_ns: 0 };
                 if self.hands.insert(row, hand).is_some() {
                     scene.check(Err(format!("a worker is made in row {row}, where one is")));
                 }
@@ -259,7 +272,7 @@ impl Pool {
                     pid: 1,
                     start_ticks: 1,
                     boot_id: "simulated".to_owned(),
-                    mode: "process".to_owned(),
+                    mode: mode.isolation.name().to_owned(),
                     started_us: scene.now_us(),
                     stopped_us: None,
                     completed: 0,
@@ -408,8 +421,8 @@ impl Pool {
             Err(_) => return self.store_failed(scene),
         }
         self.check_filled(scene);
-        let hands = self.hands.iter().map(|(row, hand)| (*row, hand.rung_ns));
-        for row in to_wake(&mut self.producer, &self.fleet, hands) {
+        let ready = ready(&mut self.producer);
+        for row in to_wake(ready, &self.producer, &self.fleet, self.bells()) {
             if let Some(hand) = self.hands.get_mut(&row) {
                 hand.rung_ns = scene.now_ns;
             }
@@ -419,7 +432,7 @@ impl Pool {
 
     /// After a filling, the first task of each lane is published, unless it waits for its row, or behind others of its lane.
     fn check_filled(&mut self, scene: &mut Scene) {
-        for lane in served() {
+        for lane in self.desk.served() {
             let first = scene.witness.first_in(lane);
             let visible = first.is_some_and(|seq| self.desk.get(seq).is_some());
             let room = self.producer.ready_in(lane) == 0;
@@ -428,6 +441,8 @@ impl Pool {
             }
             scene.witness.filled(lane, visible);
         }
+        let unserved = Lane::all().filter(|lane| !self.desk.serves().has(lane.class));
+        unserved.for_each(|lane| scene.witness.filled(lane, false));
     }
 
     pub(super) fn filling(&mut self, now_ns: u64) -> Filling<'_> {
@@ -441,13 +456,6 @@ impl Pool {
             workers: self.hands.len(),
             now_ns,
         }
-    }
-
-    /// See `dispatch::workers_are_busy`.
-    fn workers_are_busy(&mut self) -> bool {
-        let crew = self.hands.len();
-        let enough = if self.desk.is_held_up() { WINDOW / 4 } else { crew };
-        self.fleet.is_open() && self.producer.total_ready() >= enough.max(crew)
     }
 
     /// See `commit::commit`.
@@ -547,7 +555,7 @@ impl Pool {
     /// See `stop::begin_stop`.
     fn begin_stop(&mut self) {
         self.announced_stop = true;
-        for lane in served() {
+        for lane in self.desk.served() {
             for ticket in self.producer.retract_lane(lane) {
                 if let Some(seq) = self.desk.by_ticket(ticket).map(|active| active.id.seq()) {
                     self.desk.take(seq);
@@ -579,11 +587,6 @@ impl Pool {
         let (mode, target, workers) = (self.fleet.mode(), self.fleet.target(), self.hands.len());
         let (desk, batch, broken) = (self.desk.len(), self.ledger.ops().len(), self.broken);
         format!("{mode:?}, {workers} of {target} workers, {desk} tasks handed out, batch of {batch}, broken {broken:?}")
-    }
-
-    /// How many workers there are.
-    pub fn workers(&self) -> usize {
-        self.hands.len()
     }
 }
 

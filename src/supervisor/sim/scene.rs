@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use acode_worker::claim::{Claimer, Region, Ticket, WorkerState};
 use acode_worker::task::{Class, TaskId, Verdict, WorkerId};
-use acode_worker::wire::{Finished, Order, Report};
+use acode_worker::wire::{Finished, Order, Report, WorkerMode};
 
 use super::rng::Rng;
 use super::script::Temper;
@@ -74,6 +74,7 @@ enum Phase {
 /// One worker process.
 pub struct Worker {
     birth: u64,
+    mode: WorkerMode,
     claimer: Claimer,
     phase: Phase,
     /// What it has in hand.
@@ -179,9 +180,14 @@ impl Scene {
     ///
     /// # Errors
     /// The table has no such row.
-    pub fn bear(&mut self, row: u16, region: &Arc<Region>) -> Result<WorkerId, String> {
-        let claimer =
-            Claimer::new(Arc::clone(region), row, &[Class::Any, Class::Process]).map_err(|e| e.to_string())?;
+    pub fn bear(
+        &mut self,
+        row: u16,
+        mode: WorkerMode,
+        classes: &[Class],
+        region: &Arc<Region>,
+    ) -> Result<WorkerId, String> {
+        let claimer = Claimer::new(Arc::clone(region), row, classes).map_err(|e| e.to_string())?;
         self.witness.tally.births += 1;
         let birth = self.witness.tally.births;
         let id = WorkerId::from_u128(u128::from(birth));
@@ -189,6 +195,7 @@ impl Scene {
         self.stillborn = self.stillborn.saturating_sub(1);
         let worker = Worker {
             birth,
+            mode,
             claimer,
             phase: Phase::Booting,
             task: None,
@@ -353,9 +360,9 @@ impl Scene {
         match read_assignment(&self.payload) {
             Some((id, attempt)) => {
                 worker.task = Some((id, ticket, attempt));
-                let hands = (row, worker.birth);
+                let (hands, mode) = ((row, worker.birth), worker.mode);
                 let now_us = self.now_us();
-                let claimed = self.witness.claimed(id, attempt, hands, now_us);
+                let claimed = self.witness.claimed(id, attempt, (hands, mode), now_us);
                 self.check(claimed);
             }
             None => self.check(Err("an assignment cannot be read".to_owned())),
@@ -417,7 +424,7 @@ impl Scene {
         for order in worker.orders.drain(..) {
             match &order {
                 Order::Stop => worker.stopping = true,
-                Order::Cancel { ticket: of, .. } | Order::GiveBack { ticket: of } if *of == ticket => {
+                Order::Cancel { ticket: of, .. } | Order::GiveBack { ticket: of, .. } if *of == ticket => {
                     ends |= worker.ended_by.is_none();
                     worker.ended_by.get_or_insert(order);
                 }

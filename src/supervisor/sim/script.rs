@@ -7,6 +7,7 @@ use acode_worker::task::{Class, DependencyKind, ExitCodes, Priority, Retries};
 
 use super::disk::Health;
 use super::rng::Rng;
+use crate::config::Modes;
 
 /// One entry of a submission.
 #[derive(Debug, Clone)]
@@ -57,6 +58,8 @@ pub enum Input {
     Retry(u64),
     /// Somebody sets the number of workers.
     Scale(u16),
+    /// Somebody reads another configuration of their modes.
+    Modes(Modes),
     /// A worker is killed.
     Kill(u64),
     /// A worker stops for ever, and says nothing.
@@ -106,7 +109,14 @@ pub struct Script {
     seed: u64,
     /// What this run is like.
     pub temper: Temper,
+    /// Whether its pool has workers of both modes.
+    mixed: bool,
 }
+
+/// The modes of mixed pools, which somebody goes over between.
+const MIXED: [&str; 4] = ["process:2,docker:2", "docker:3,process:1", "process:3,docker:1", "docker:1,process:9"];
+/// In a mixed pool so many inputs in a thousand change its modes.
+const MODE_CHANGES: u64 = 20;
 
 /// The tempers, which the seeds take in turn.
 const TEMPERS: [Temper; 6] = [
@@ -167,7 +177,13 @@ const NONE: Temper = Temper {
 impl Script {
     /// The script of this seed.
     pub fn new(seed: u64) -> Self {
-        Self { seed, temper: TEMPERS[(seed % TEMPERS.len() as u64) as usize] }
+        let mixed = Rng::of(&[seed, 9]).per_mille(400);
+        Self { seed, temper: TEMPERS[(seed % TEMPERS.len() as u64) as usize], mixed }
+    }
+
+    /// The modes that its pool starts with.
+    pub fn modes(&self) -> Modes {
+        if self.mixed { mixed(self.seed) } else { Modes::default() }
     }
 
     /// Input number `index`, and how many microseconds after the one before it comes.
@@ -183,7 +199,8 @@ impl Script {
 
     fn choose(&self, rng: &mut Rng) -> Input {
         let Temper { cancels, retries, scalings, deaths, hangs, stillbirths, crashes, stops, disk, .. } = self.temper;
-        let which = [cancels, retries, scalings, deaths, hangs, stillbirths, crashes, stops, disk];
+        let changes = if self.mixed { MODE_CHANGES } else { 0 };
+        let which = [cancels, retries, scalings, deaths, hangs, stillbirths, crashes, stops, disk, changes];
         let mut die = rng.below(1_000);
         let chosen = which.iter().position(|share| match die.checked_sub(*share) {
             Some(left) => {
@@ -213,17 +230,27 @@ impl Script {
                 let health = if rng.per_mille(400) { Health::InDoubt } else { Health::Full };
                 Input::Disk(health, rng.between(1_000, 3_000_000))
             }
+            Some(9) => Input::Modes(mixed(rng.next())),
             Some(_) | None => {
                 let entries = rng.between(1, self.temper.burst);
-                Input::Submit((0..entries).map(|_| entry(rng, self.temper.groups)).collect())
+                Input::Submit((0..entries).map(|_| entry(rng, self.temper.groups, self.mixed)).collect())
             }
         }
     }
 }
 
-fn entry(rng: &mut Rng, groups: u64) -> Entry {
+/// The modes of a mixed pool by this number.
+fn mixed(number: u64) -> Modes {
+    MIXED[(number % MIXED.len() as u64) as usize].parse().unwrap_or_default()
+}
+
+fn entry(rng: &mut Rng, groups: u64, mixed: bool) -> Entry {
     let priority = Priority::ALL[[2, 2, 2, 2, 2, 2, 1, 0, 3, 3][rng.below(10) as usize]];
-    let class = if rng.per_mille(150) { Class::Process } else { Class::Any };
+    let class = match rng.below(1_000) {
+        0..150 => Class::Process,
+        150..300 if mixed => Class::Docker,
+        _ => Class::Any,
+    };
     let members = rng.per_mille(25).then(|| match rng.below(10) {
         0 => rng.between(300, 900),
         _ => rng.between(1, 40),

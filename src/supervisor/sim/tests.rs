@@ -140,3 +140,9 @@ fn a_group_that_is_given_more_than_its_limit_is_seen() {
     let why = caught(Mutation::NoGroupLimits).why;
     assert!(why.contains("of group"), "{why}");
 }
+
+#[test]
+fn a_task_that_is_given_to_a_worker_of_another_mode_is_seen() {
+    let why = caught(Mutation::AnyClass).why;
+    assert!(why.contains("is given to a worker of"), "{why}");
+}

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use acode_worker::claim::{LANES, Lane};
 use acode_worker::task::{DependencyKind, TaskId, TaskState};
+use acode_worker::wire::WorkerMode;
 
 use super::model::holds;
 use crate::store::{Applied, NewTask, Op};
@@ -182,13 +183,16 @@ impl Witness {
     }
 
     /// A worker claims a task.
-    pub fn claimed(&mut self, id: TaskId, attempt: u32, hands: Hands, now_us: u64) -> Verdict {
+    pub fn claimed(&mut self, id: TaskId, attempt: u32, (hands, mode): (Hands, WorkerMode), now_us: u64) -> Verdict {
         let life = self.life;
         let Some(known) = self.known.get_mut(&id.seq()).filter(|known| known.id == id) else {
             return Err(format!("{id} is claimed and was never submitted"));
         };
         if let Some(other) = known.held {
             return Err(format!("task {} is given to {hands:?} while {other:?} has it", id.seq()));
+        }
+        if !mode.takes(known.lane.class) {
+            return Err(format!("task {} of class {:?} is given to a worker of {mode:?}", id.seq(), known.lane.class));
         }
         if let Some(state) = known.ended {
             return Err(format!("task {} runs again although it is {state}", id.seq()));
@@ -217,7 +221,7 @@ impl Witness {
         if !retried {
             self.check_needs(id.seq())?;
         }
-        self.check_order(id.seq(), lane)
+        self.check_order(id.seq(), lane, mode)
     }
 
     fn check_needs(&self, seq: u64) -> Verdict {
@@ -235,14 +239,14 @@ impl Witness {
         Ok(())
     }
 
-    fn check_order(&mut self, seq: u64, lane: Lane) -> Verdict {
+    fn check_order(&mut self, seq: u64, lane: Lane, mode: WorkerMode) -> Verdict {
         let set = &mut self.in_order[lane.index()];
         if set.remove(&seq)
             && let Some(first) = set.first().filter(|first| **first < seq)
         {
             return Err(format!("task {seq} overtakes task {first} of the same priority"));
         }
-        for more_urgent in Lane::all().filter(|other| other.priority < lane.priority) {
+        for more_urgent in Lane::all().filter(|other| other.priority < lane.priority && mode.takes(other.class)) {
             let waits =
                 self.visible[more_urgent.index()].filter(|seq| self.in_order[more_urgent.index()].contains(seq));
             if let Some(first) = waits {

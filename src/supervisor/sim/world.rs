@@ -164,7 +164,7 @@ impl World {
 
     fn start(&mut self) {
         self.scene.witness.new_life();
-        match Pool::start(self.seed, self.disk.open(), self.mutation, &self.scene) {
+        match Pool::start(self.seed, self.disk.open(), self.mutation, self.script.modes(), &self.scene) {
             Ok(pool) => {
                 self.pool = Some(pool);
                 self.turn_in(MS);
@@ -226,6 +226,7 @@ impl World {
             | Input::Release(_)
             | Input::Retry(_)
             | Input::Scale(_)
+            | Input::Modes(_)
             | Input::Crash(..)
             | Input::Stop { .. } => self.ask(input),
         }
@@ -258,6 +259,7 @@ impl World {
                 }
             }
             Input::Scale(count) => pool.scale(scene, count),
+            Input::Modes(modes) => pool.follow_modes(scene, modes),
             Input::Crash(point, down_us) => {
                 self.down_us = down_us;
                 pool.crash = Some(point);
@@ -281,6 +283,8 @@ impl World {
         self.disk.health.set(Health::Well);
         if let Some(pool) = &mut self.pool {
             pool.crash = None;
+            // One worker alone would be of one mode, and what asks for the other would wait for ever.
+            pool.scale(&mut self.scene, pool.fleet.target().max(2));
         }
     }
 
@@ -317,7 +321,7 @@ impl World {
         let calm = self.quiet_ns.is_some() && self.disk.model.borrow().counts().pending == 0;
         calm && self.pool.as_ref().is_some_and(|pool| {
             let settled = pool.ledger.is_empty() && pool.desk.len() == 0 && pool.broken.is_none();
-            settled && !pool.is_stopping() && pool.workers() == usize::from(pool.fleet.target())
+            settled && !pool.is_stopping() && pool.is_in_proportion()
         })
     }
 

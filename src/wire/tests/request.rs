@@ -54,6 +54,9 @@ fn wrong_parameters_are_refused_with_their_names() {
     }
     for text in [
         r#"{"method":"io.acode.Submit","parameters":{"tasks":[{"spec":{"comand":["ls"]}}]}}"#,
+        r#"{"method":"io.acode.Submit","parameters":{"tasks":[{"spec":{"command":["ls"],"isolation":"vm"}}]}}"#,
+        r#"{"method":"io.acode.Submit","parameters":{"tasks":[{"spec":{"command":["ls"],"docker":{"imgae":"x"}}}]}}"#,
+        r#"{"method":"io.acode.Submit","parameters":{"tasks":[{"spec":{"command":["ls"],"docker":{"mounts":["/a"]}}}]}}"#,
         r#"{"method":"io.acode.Submit","parameters":{"tasks":[]}}"#,
     ] {
         assert!(matches!(error_of(text), CallError::InvalidSubmission { .. }), "{text}");

@@ -11,7 +11,7 @@ use super::lane::Lane;
 use super::producer::NoSuchRow;
 use super::row::{Row, WorkerState};
 use super::word::Ticket;
-use crate::task::{Class, Priority};
+use crate::task::{Class, Priority, WorkerId};
 
 /// A worker's handle of the table. One process has one; it can be moved between threads, not shared.
 pub struct Claimer {
@@ -34,6 +34,22 @@ impl Claimer {
         }
         let takes = Class::ALL.map(|class| classes.contains(&class));
         Ok(Self { region, row, takes, turns: Default::default() })
+    }
+
+    /// Takes tasks of these classes only, from now on.
+    pub fn take_only(&mut self, classes: &[Class]) {
+        self.takes = Class::ALL.map(|class| classes.contains(&class));
+    }
+
+    /// The workers that there are now, by the rows of the table. One that is not among them is dead, with all of its
+    /// processes.
+    pub fn workers(&self) -> Vec<WorkerId> {
+        self.region.table().rows.iter().filter_map(|row| Some(row.snapshot()?.id)).collect()
+    }
+
+    /// Whether the supervisor has written down who we are. Until then nobody can find us in the table.
+    pub fn is_registered(&self) -> bool {
+        self.shared().snapshot().is_some()
     }
 
     /// Claims the most urgent task that this worker may take and copies its payload. The order between lanes: all

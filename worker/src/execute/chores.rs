@@ -3,6 +3,7 @@
 //!
 //! Whatever cannot be removed now is found again by the next sweep of the queue's owner.
 
+use super::docker;
 use super::process::Tools;
 use crate::room;
 use crate::sys::clock;
@@ -19,7 +20,10 @@ pub struct Chores {
 impl Chores {
     /// Notes what is to be done.
     pub fn add(&mut self, chore: Chore) {
-        self.waiting.push(chore);
+        // One look for what nobody owns is as good as several.
+        if chore != Chore::Containers || !self.waiting.contains(&chore) {
+            self.waiting.push(chore);
+        }
     }
 
     /// Does what is to be done, with a sign of life after each piece of it.
@@ -33,7 +37,11 @@ impl Chores {
                 Chore::Kept { name } => {
                     let _ = room::remove_kept(&tools.settings.kept.folder, &name);
                 }
-                Chore::Containers | Chore::Worktree { .. } | Chore::Artifacts { .. } => {}
+                Chore::Artifacts { name } => {
+                    let _ = room::remove_artifacts(&tools.settings.artifacts.folder, &name);
+                }
+                Chore::Containers => docker::sweep(tools),
+                Chore::Worktree { name } => super::worktree::sweep(tools, &name),
             }
             tools.claimer.beat(clock::monotonic_ns());
         }

@@ -2,7 +2,7 @@
 //!
 //! Moved before the room is cleaned and told in the report of the end. Who is killed in between has kept a directory that
 //! no attempt tells of; it goes with its task, by its age or by the number of them, like all others. Deliberately
-//! absent: git worktrees (`cleanup.worktrees`), which are no part of a room.
+//! absent: what git knows of a worktree, which is settled before; its files are the scratch directory's.
 
 use super::process::Tools;
 use crate::room;

@@ -8,12 +8,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
+use super::docker::{self, Container, Containers, Found};
+use super::phase::{End, Phase};
 use super::program::WorkerFacts;
 use super::sandbox::Sandboxes;
 use super::settle::{blank, collect};
 use super::start::{Outputs, Writers, start};
 use super::times::{Due, Times};
-use super::watch::{Over, Watch};
+use super::watch::Watch;
 use crate::claim::{Claimer, Ticket};
 use crate::failpoint;
 use crate::output::Writer;
@@ -24,8 +26,8 @@ use crate::sys::ladder::Ladder;
 use crate::sys::spawn::{CStringArray, Child};
 use crate::sys::tree::{self, Ended, Reaper, Remains};
 use crate::sys::{clock, process};
-use crate::task::{Assignment, TreeGuard, Verdict};
-use crate::wire::{Finished, Line, LineClosed, Order, Progress, Report, WorkerSettings};
+use crate::task::{Assignment, Isolation, TreeGuard, Verdict};
+use crate::wire::{Finished, Line, LineClosed, Order, Progress, Report, WorkerMode, WorkerSettings};
 
 /// Bytes read from a task's output at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -36,6 +38,8 @@ const PROGRESS_INTERVAL_NS: u64 = 100_000_000;
 const SHORT_NS: u64 = 5_000_000;
 /// How often a tree that is being ended is looked at, in nanoseconds.
 const REAP_INTERVAL_NS: u64 = 2_000_000;
+/// How often a container is looked at that the engine is killing, in nanoseconds.
+const ENGINE_INTERVAL_NS: u64 = 20_000_000;
 
 /// What a worker keeps at hand from task to task.
 pub struct Tools {
@@ -69,8 +73,16 @@ pub struct Tools {
     pub next_settings: Option<Box<WorkerSettings>>,
     /// Whether the worker was told to leave.
     pub stopping: bool,
+    /// Of which kind it is.
+    pub mode: WorkerMode,
+    /// What it knows of its containers and their engine; nothing as long as it has none.
+    pub containers: Containers,
+    /// Orders for the attempt at hand that came while a call was waited for.
+    pub orders_kept: Vec<Order>,
     /// What is to be done when no task runs.
     pub chores: super::chores::Chores,
+    /// The running attempt's git worktree.
+    pub worktrees: super::worktree::Worktrees,
 }
 
 impl Tools {
@@ -90,36 +102,6 @@ pub struct Attempt {
     pub claimed_us: i64,
 }
 
-/// Why a worker ends an attempt before it ends by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    /// Its time is over.
-    Timeout,
-    /// It exceeded a limit.
-    OverLimit(Over),
-    /// Somebody cancelled it.
-    Cancel,
-    /// The pool takes it back.
-    GiveBack,
-    /// The supervisor is gone.
-    Orphaned,
-}
-
-/// What is going on with the tree.
-#[derive(Debug, Clone, Copy)]
-enum Phase {
-    Running,
-    /// Asked to end; killed at this time of the monotonic clock.
-    Terminating {
-        why: End,
-        kill_at_ns: u64,
-    },
-    /// Being killed.
-    Killing {
-        why: Option<End>,
-    },
-}
-
 /// A started attempt.
 struct Run<'r> {
     tools: &'r mut Tools,
@@ -130,6 +112,8 @@ struct Run<'r> {
     phase: Phase,
     times: Times,
     watch: Watch,
+    /// What the child is the client of, if it is one.
+    container: Option<Box<Container>>,
     /// The signal that has warned it of its timeout.
     warned_by: Option<i32>,
     grace_ns: u64,
@@ -154,41 +138,71 @@ pub fn run(tools: &mut Tools, attempt: &Attempt) -> Result<Finished, LineClosed>
         tools.line.report(&Report::Starting { ticket, id, limit_ms })?;
     }
     failpoint!("worker.before-spawn");
-    let mut finished = match start(tools, attempt) {
-        Err(verdict) => blank(attempt, verdict, started_us),
-        Ok((child, outputs, writers, watch)) => {
-            failpoint!("worker.after-spawn");
-            let spec = &attempt.task.spec;
-            let timeout_ms = spec.timeout_ms.or(tools.settings.timeout_ms);
-            let grace_ns = spec.grace_ms.unwrap_or(tools.settings.kill_grace_ms).saturating_mul(1_000_000);
-            let run = Run {
-                attempt,
-                reaper: Reaper::new(child.pid),
-                child,
-                outputs,
-                phase: Phase::Running,
-                times: Times::new(started_ns, timeout_ms, spec.soft_timeout.map(|soft| soft.before_ms)),
-                watch,
-                warned_by: None,
-                grace_ns,
-                leaked: false,
-                started_us,
-                // Whoever waits for the start is told at once.
-                tell_start_ns: Some(started_ns.saturating_add(if start_limit.is_some() { 0 } else { SHORT_NS })),
-                progress: None,
-                progress_told_ns: 0,
-                tools: &mut *tools,
-            };
-            run.run_out(writers)
-        }
-    };
+    let mut finished = attempt_once(tools, attempt, started_us, started_ns);
+    if docker::freed_name(tools, attempt) {
+        finished = attempt_once(tools, attempt, started_us, started_ns);
+    }
+    tools.orders_kept.clear();
     finished.finished_us = clock::unix_us();
     finished.usage.wall_us = (clock::monotonic_ns() - started_ns) / 1_000;
     finished.sandbox = tools.sandboxes.take_held();
     failpoint!("worker.before-cleanup");
-    collect(tools, attempt.task.spec.cleanup, &mut finished);
+    collect(tools, attempt, &mut finished);
     failpoint!("worker.after-cleanup");
     Ok(finished)
+}
+
+/// What an attempt begins with.
+type Begun = (Child, Outputs, Writers, Watch, Option<Box<Container>>);
+
+/// Begins an attempt, in the isolation that its task and this worker have in common.
+fn begin(tools: &mut Tools, attempt: &Attempt) -> Result<Begun, (Verdict, Isolation)> {
+    if tools.mode.isolation == Isolation::Docker {
+        docker::clear_the_way(tools, attempt).map_err(|verdict| (verdict, Isolation::Docker))?;
+    }
+    let isolation = docker::isolation_of(tools, &attempt.task.spec);
+    let isolation = isolation.map_err(|verdict| (verdict, tools.mode.isolation))?;
+    let begun = match isolation {
+        Isolation::Process => {
+            start(tools, attempt).map(|(child, out, writers, watch)| (child, out, writers, watch, None))
+        }
+        Isolation::Docker => docker::start(tools, attempt)
+            .map(|(child, out, writers, watch, container)| (child, out, writers, watch, Some(Box::new(container)))),
+    };
+    begun.map_err(|verdict| (verdict, isolation))
+}
+
+fn attempt_once(tools: &mut Tools, attempt: &Attempt, started_us: i64, started_ns: u64) -> Finished {
+    let (child, outputs, writers, watch, container) = match begin(tools, attempt) {
+        Ok(begun) => begun,
+        Err((verdict, isolation)) => return Finished { isolation, ..blank(attempt, verdict, started_us) },
+    };
+    failpoint!("worker.after-spawn");
+    let spec = &attempt.task.spec;
+    let timeout_ms = spec.timeout_ms.or(tools.settings.timeout_ms);
+    let grace_ns = spec.grace_ms.unwrap_or(tools.settings.kill_grace_ms).saturating_mul(1_000_000);
+    // Whoever waits for the start is told at once; and of a container, when it is seen to run.
+    let waits = spec.start_timeout_ms.or(tools.settings.start_timeout_ms).is_some();
+    let tell_after_ns = if container.is_some() { u64::MAX } else { u64::from(!waits) * SHORT_NS };
+    let run = Run {
+        attempt,
+        reaper: Reaper::new(child.pid),
+        child,
+        outputs,
+        phase: Phase::Running,
+        times: Times::new(started_ns, timeout_ms, spec.soft_timeout.map(|soft| soft.before_ms)),
+        watch,
+        container,
+        warned_by: None,
+        grace_ns,
+        leaked: false,
+        started_us,
+        tell_start_ns: Some(started_ns.saturating_add(tell_after_ns)),
+        progress: None,
+        progress_told_ns: 0,
+        tools,
+    };
+    run.run_out(writers)
 }
 
 impl Run<'_> {
@@ -197,34 +211,33 @@ impl Run<'_> {
     fn run_out(mut self, writers: Writers) -> Finished {
         let caps = self.tools.settings.output;
         self.tools.journal.begin(self.attempt.task.id, self.attempt.task.attempt, caps);
+        if !self.tools.orders_kept.is_empty() {
+            self.take_orders();
+        }
         while self.watch() == Remains::Something {}
         drop(writers);
         self.drain_outputs();
-        if self.times.resume(clock::monotonic_ns()) {
+        if self.times.resume(clock::monotonic_ns()) && self.container.is_none() {
             // It was killed where it stood; who is born into the leaf next must be able to run.
             tree::resume_all(self.tools.leaf());
         }
-        let why = match self.phase {
-            Phase::Running => None,
-            Phase::Terminating { why, .. } => Some(why),
-            Phase::Killing { why } => why,
+        let why = self.phase.why();
+        let (verdict, guard, meter) = match self.container.take() {
+            None => (self.verdict(why), self.guard(), None),
+            Some(container) => {
+                let (verdict, meter) = self.conclude(*container, why);
+                (verdict, TreeGuard::Engine, Some(meter))
+            }
         };
-        let verdict = match (why, self.reaper.leader_end) {
-            (Some(End::Timeout), _) => Verdict::TimedOut,
-            (Some(End::OverLimit(over)), _) => over.verdict(),
-            (Some(End::Cancel | End::GiveBack | End::Orphaned), _) => Verdict::Cancelled,
-            (None, Some(Ended::Exited(code))) => Verdict::Exited { code },
-            (None, Some(Ended::Signalled { signal, .. })) if self.warned_by == Some(signal) => Verdict::TimedOut,
-            (None, Some(Ended::Signalled { signal, core_dumped })) => Verdict::Signalled { signal, core_dumped },
-            // Our only child cannot vanish unreaped; if the kernel says so, nobody knows how it ended.
-            (None, None) => Verdict::WorkerLost,
-        };
-        let ran_out = why.is_none() && !verdict.is_success() && failpoint::cut("worker.out-of-memory").is_some();
-        let verdict = if ran_out { Verdict::OutOfMemory } else { verdict };
-        let settled = self.watch.settle(self.tools, &self.reaper.used, verdict);
+        let isolation = if meter.is_some() { Isolation::Docker } else { Isolation::Process };
+        let mut settled = self.watch.settle(self.tools, &self.reaper.used, verdict);
+        if let Some(meter) = meter {
+            meter.settle(self.tools, &mut settled);
+        }
         Finished {
             given_back: matches!(why, Some(End::GiveBack | End::Orphaned)),
-            guard: if self.child.in_cgroup { TreeGuard::Cgroup } else { TreeGuard::Subreaper },
+            isolation,
+            guard,
             usage: settled.usage,
             limits: settled.limits,
             output: self.tools.journal.finish(clock::unix_us()),
@@ -232,6 +245,36 @@ impl Run<'_> {
             progress: self.progress.take(),
             ..blank(self.attempt, settled.verdict, self.started_us)
         }
+    }
+
+    fn guard(&self) -> TreeGuard {
+        if self.child.in_cgroup { TreeGuard::Cgroup } else { TreeGuard::Subreaper }
+    }
+
+    /// How it ended, when its leader was the task itself.
+    fn verdict(&self, why: Option<End>) -> Verdict {
+        let verdict = match (why, self.reaper.leader_end) {
+            (Some(why), _) => why.verdict(),
+            (None, Some(Ended::Exited(code))) => Verdict::Exited { code },
+            (None, Some(Ended::Signalled { signal, .. })) if self.warned_by == Some(signal) => Verdict::TimedOut,
+            (None, Some(Ended::Signalled { signal, core_dumped })) => Verdict::Signalled { signal, core_dumped },
+            // Our only child cannot vanish unreaped; if the kernel says so, nobody knows how it ended.
+            (None, None) => Verdict::WorkerLost,
+        };
+        let ran_out = why.is_none() && !verdict.is_success() && failpoint::cut("worker.out-of-memory").is_some();
+        if ran_out { Verdict::OutOfMemory } else { verdict }
+    }
+
+    /// How it ended, when its leader was the client of its container.
+    fn conclude(&mut self, container: Container, why: Option<End>) -> (Verdict, docker::Meter) {
+        let concluded = container.conclude(self.tools, self.attempt, why.map(End::verdict), self.reaper.leader_end);
+        self.leaked |= concluded.leaked;
+        let verdict = match concluded.verdict {
+            // What a signal has ended shows as a code in a container.
+            Verdict::Exited { code } if self.warned_by.is_some_and(|signal| code == 128 + signal) => Verdict::TimedOut,
+            verdict => verdict,
+        };
+        (verdict, concluded.meter)
     }
 
     /// Waits for one thing to happen and sees to it.
@@ -251,7 +294,8 @@ impl Run<'_> {
                 return remains;
             }
             if leader_runs && self.reaper.leader_end.is_some() && matches!(self.phase, Phase::Running) {
-                self.leaked = true;
+                // Beside a client that has ended there may be others, which end soon.
+                self.leaked = self.container.is_none();
                 self.phase = Phase::Killing { why: None };
             }
         }
@@ -298,10 +342,13 @@ impl Run<'_> {
                 self.times.next_ns().into_iter().chain(self.watch.next_ns()).map(until).min().unwrap_or(heartbeat)
             }
             Phase::Terminating { kill_at_ns, .. } if leader_runs => until(kill_at_ns),
+            // The engine takes its time.
+            Phase::Killing { .. } if leader_runs && self.container.is_some() => ENGINE_INTERVAL_NS,
             Phase::Terminating { .. } | Phase::Killing { .. } => REAP_INTERVAL_NS,
         };
         let start = self.tell_start_ns.map_or(heartbeat, until);
-        phase.min(heartbeat).min(start).div_ceil(1_000_000)
+        let container = self.container.as_ref().map_or(heartbeat, |container| until(container.next_ns(now)));
+        phase.min(heartbeat).min(start).min(container).div_ceil(1_000_000)
     }
 
     /// Reports the start, unless that was done.
@@ -322,6 +369,13 @@ impl Run<'_> {
         if self.tell_start_ns.is_some_and(|at| now >= at) {
             self.tell_start();
         }
+        if let Some(container) = &mut self.container {
+            match container.look(self.tools, now) {
+                Found::Nothing => {}
+                Found::Begun => self.tell_start(),
+                Found::TooLate => self.end_now(End::NotBegun),
+            }
+        }
         if matches!(self.phase, Phase::Running)
             && let Some(over) = self.watch.look(self.tools, now)
         {
@@ -335,10 +389,18 @@ impl Run<'_> {
             },
             Phase::Terminating { why, kill_at_ns } if now >= kill_at_ns => {
                 self.phase = Phase::Killing { why: Some(why) };
-                tree::kill_all(self.tools.leaf());
+                self.kill();
             }
             Phase::Terminating { .. } => {}
-            Phase::Killing { .. } => tree::kill_all(self.tools.leaf()),
+            Phase::Killing { .. } => self.kill(),
+        }
+    }
+
+    /// Kills what can be seen of the tree now; to be repeated until nothing is left.
+    fn kill(&mut self) {
+        match &mut self.container {
+            None => tree::kill_all(self.tools.leaf()),
+            Some(container) => container.kill(self.tools, self.reaper.leader_end, clock::monotonic_ns()),
         }
     }
 
@@ -346,13 +408,19 @@ impl Run<'_> {
     fn warn(&mut self) {
         let Some(soft) = self.attempt.task.spec.soft_timeout else { return };
         self.warned_by = Some(soft.signal.number());
-        process::signal_group(self.child.pid, soft.signal.number());
+        match &mut self.container {
+            None => process::signal_group(self.child.pid, soft.signal.number()),
+            Some(container) => container.signal(self.tools, soft.signal.number()),
+        }
     }
 
     /// Stops the tree where it is, and its clocks.
     fn suspend(&mut self) {
         if matches!(self.phase, Phase::Running) && self.times.suspend(clock::monotonic_ns()) {
-            tree::suspend_all(self.tools.leaf());
+            match &mut self.container {
+                None => tree::suspend_all(self.tools.leaf()),
+                Some(container) => container.pause(self.tools, true),
+            }
             failpoint!("worker.after-suspend");
         }
     }
@@ -360,7 +428,10 @@ impl Run<'_> {
     /// Lets it go on.
     fn resume(&mut self) {
         if self.times.resume(clock::monotonic_ns()) {
-            tree::resume_all(self.tools.leaf());
+            match &mut self.container {
+                None => tree::resume_all(self.tools.leaf()),
+                Some(container) => container.pause(self.tools, false),
+            }
             failpoint!("worker.after-resume");
         }
     }
@@ -370,6 +441,9 @@ impl Run<'_> {
         match self.phase {
             Phase::Running => {
                 self.phase = Phase::Terminating { why, kill_at_ns: clock::monotonic_ns() + self.grace_ns };
+                if self.container.is_some() {
+                    return self.end_container(why);
+                }
                 tree::signal_all(self.tools.leaf(), Signal::SIGTERM);
                 // A stopped process takes its SIGTERM only when it goes on.
                 tree::signal_all(self.tools.leaf(), Signal::SIGCONT);
@@ -377,6 +451,15 @@ impl Run<'_> {
                 self.resume();
             }
             Phase::Terminating { .. } | Phase::Killing { .. } => {}
+        }
+    }
+
+    fn end_container(&mut self, why: End) {
+        self.resume();
+        let Some(container) = &mut self.container else { return };
+        // Without a container yet there is nobody to be asked.
+        if !container.ask_to_end(self.tools) {
+            self.end_now(why);
         }
     }
 
@@ -388,12 +471,19 @@ impl Run<'_> {
             Phase::Killing { .. } => return,
         };
         self.phase = Phase::Killing { why: Some(why) };
-        tree::kill_all(self.tools.leaf());
+        self.kill();
+    }
+
+    fn next_order(&mut self) -> Result<Option<Order>, LineClosed> {
+        match self.tools.orders_kept.is_empty() {
+            true => self.tools.line.next_order(),
+            false => Ok(Some(self.tools.orders_kept.remove(0))),
+        }
     }
 
     fn take_orders(&mut self) {
         loop {
-            match self.tools.line.next_order() {
+            match self.next_order() {
                 Ok(None) => return,
                 Ok(Some(Order::Wake)) => {}
                 Ok(Some(Order::Stop)) => self.tools.stopping = true,
@@ -407,7 +497,10 @@ impl Run<'_> {
                 },
                 Ok(Some(Order::Suspend { ticket })) if ticket == self.attempt.ticket => self.suspend(),
                 Ok(Some(Order::Resume { ticket })) if ticket == self.attempt.ticket => self.resume(),
-                Ok(Some(Order::GiveBack { ticket })) if ticket == self.attempt.ticket => self.end(End::GiveBack),
+                Ok(Some(Order::GiveBack { ticket, now })) if ticket == self.attempt.ticket => match now {
+                    true => self.end_now(End::GiveBack),
+                    false => self.end(End::GiveBack),
+                },
                 // For an attempt that is over already.
                 Ok(Some(
                     Order::Cancel { .. } | Order::GiveBack { .. } | Order::Suspend { .. } | Order::Resume { .. },
@@ -444,6 +537,9 @@ impl Run<'_> {
         let length = nix::unistd::read(fd, buffer).unwrap_or(0);
         if length > 0 {
             self.tools.journal.append(*stream, &buffer[..length], clock::unix_us());
+            if let Some(container) = &mut self.container {
+                container.hear(*stream, &buffer[..length]);
+            }
         }
         length
     }

@@ -4,6 +4,7 @@
 use std::ffi::CString;
 use std::path::Path;
 
+use super::worktree::Made;
 use crate::room::Room;
 use crate::sys::rlimit::{RawLimit, Resource};
 use crate::sys::spawn::CStringArray;
@@ -33,6 +34,10 @@ pub struct Places<'p> {
     pub checkpoint: Option<&'p Path>,
     /// Where it may leave temporary files, if not at the usual place.
     pub temporary: Option<&'p Path>,
+    /// What it finds in its environment before anything is said.
+    pub base: &'p Env,
+    /// Its git worktree, if it asked for one.
+    pub worktree: Option<&'p Made>,
 }
 
 /// The files to try for `command[0]`, in order: itself if it has a slash, else one in each folder of the path.
@@ -66,7 +71,7 @@ pub fn environment(
     let room = places.room;
     use std::os::unix::ffi::OsStrExt;
     envp.clear();
-    let (base, own) = (&settings.environment, &task.spec.env);
+    let (base, own) = (places.base, &task.spec.env);
     let makes = |name: &str| task.spec.jobserver && MAKE_FLAGS.contains(&name);
     for (name, value) in base.iter().filter(|(name, _)| !own.contains_key(*name)).chain(own) {
         let moved = places.temporary.is_some() && name == "TMPDIR" && !own.contains_key(name);
@@ -91,6 +96,10 @@ pub fn environment(
     envp.push(&[b"ACODE_ERROR=", &path(room.error())]);
     if let Some(checkpoint) = places.checkpoint {
         envp.push(&[b"ACODE_CHECKPOINT=", &path(checkpoint)]);
+    }
+    if let Some(worktree) = places.worktree {
+        envp.push(&[b"ACODE_WORKTREE=", &path(worktree.place())]);
+        envp.push(&[b"ACODE_COMMIT=", worktree.commit().as_bytes()]);
     }
     if let Some(temporary) = places.temporary.filter(|_| !own.contains_key("TMPDIR")) {
         envp.push(&[b"TMPDIR=", &path(temporary)]);
@@ -122,8 +131,19 @@ pub fn raw_limits(limits: &Rlimits) -> Vec<RawLimit> {
 
 /// Names that only acode gives to a task.
 fn is_reserved(name: &str) -> bool {
-    const NAMES: [&str; 9] =
-        ["TASK_ID", "ATTEMPT", "WORKER_ID", "WORKER_SLOT", "SCRATCH", "PROGRESS", "RESULT", "ERROR", "CHECKPOINT"];
+    const NAMES: [&str; 11] = [
+        "TASK_ID",
+        "ATTEMPT",
+        "WORKER_ID",
+        "WORKER_SLOT",
+        "SCRATCH",
+        "PROGRESS",
+        "RESULT",
+        "ERROR",
+        "CHECKPOINT",
+        "WORKTREE",
+        "COMMIT",
+    ];
     name.strip_prefix("ACODE_").is_some_and(|rest| NAMES.contains(&rest) || rest.starts_with("META_"))
 }
 

@@ -2,8 +2,10 @@
 //!
 //! Deliberately absent: the verdict, which is found before.
 
+use super::artifacts;
 use super::process::{Attempt, Tools};
-use crate::task::{Cleanup, Isolation, TreeGuard, Usage, Verdict};
+use super::worktree;
+use crate::task::{Isolation, TreeGuard, Usage, Verdict};
 use crate::wire::{Finished, Progress};
 
 /// An end without a process.
@@ -34,14 +36,17 @@ pub fn blank(attempt: &Attempt, verdict: Verdict, at_us: i64) -> Finished {
 }
 
 /// Takes what the task left in its room, and makes the room fit for the next one.
-pub fn collect(tools: &mut Tools, cleanup: Option<Cleanup>, finished: &mut Finished) {
+pub fn collect(tools: &mut Tools, attempt: &Attempt, finished: &mut Finished) {
+    let spec = &attempt.task.spec;
     let left = tools.room.collect();
     if let Some(progress) = left.progress {
         finished.progress = Some(Progress { percent: f64::from(progress.percent), message: progress.message });
     }
     finished.result = left.result.map(|value| value.to_string());
     finished.error = left.error.or(left.result_error);
-    super::keep::keep(tools, cleanup, finished);
+    artifacts::keep(tools, spec, finished);
+    worktree::settle(tools, attempt, finished);
+    super::keep::keep(tools, worktree::cleanup(tools, spec), finished);
     if tools.leaves.as_mut().is_some_and(|leaves| leaves.renew().is_err()) {
         // Without a leaf that a task could be born into, the subreaper alone holds trees together from now on.
         tools.leaves = None;

@@ -12,6 +12,7 @@ use super::process::{Attempt, Tools};
 use super::program;
 use super::sandbox;
 use super::watch::Watch;
+use super::worktree;
 use crate::output::Stream;
 use crate::room;
 use crate::sys::cgroup::Leaf;
@@ -39,11 +40,6 @@ pub fn start(tools: &mut Tools, attempt: &Attempt) -> Result<(Child, Outputs, Wr
         None => None,
         Some(path) => Some(birth::open_input(path).map_err(|e| refuse(&format!("cannot read '{path}'"), &e))?),
     };
-    let cwd_bytes = match &spec.cwd {
-        Some(cwd) => cwd.as_bytes(),
-        None => tools.room.scratch().as_os_str().as_bytes(),
-    };
-    let cwd = CString::new(cwd_bytes).map_err(|e| refuse("working directory", &e.into()))?;
     let programs = program::candidates(&spec.command[0], &tools.settings.environment, &spec.env);
     let programs: Vec<_> = programs.iter().map(CString::as_c_str).collect();
     program::arguments(&spec.command, &mut tools.argv);
@@ -55,9 +51,20 @@ pub fn start(tools: &mut Tools, attempt: &Attempt) -> Result<(Child, Outputs, Wr
         ),
     };
     let watch = Watch::begin(tools, attempt)?;
+    worktree::make(tools, attempt)?;
+    let worktree = tools.worktrees.current();
+    let own = worktree.map_or(tools.room.scratch(), |made| made.place());
+    let cwd_bytes = spec.cwd.as_ref().map_or(own.as_os_str().as_bytes(), |cwd| cwd.as_bytes());
+    let cwd = CString::new(cwd_bytes).map_err(|e| refuse("working directory", &e.into()))?;
     let plan = sandbox::plan(tools, attempt, checkpoint.as_deref(), &writers)?;
     let temporary = plan.temporary(tools.room.scratch());
-    let places = program::Places { room: &tools.room, checkpoint: checkpoint.as_deref(), temporary };
+    let places = program::Places {
+        room: &tools.room,
+        checkpoint: checkpoint.as_deref(),
+        temporary,
+        base: &tools.settings.environment,
+        worktree,
+    };
     program::environment(&tools.settings, &attempt.task, &tools.facts, places, &mut tools.envp);
     let rlimits = watch.bound(spec.rlimits.or(tools.settings.rlimits).scaled(attempt.task.memory_scale));
     let (stdin, rlimits) = (stdin.as_ref().map_or(tools.null.as_fd(), |f| f.as_fd()), program::raw_limits(&rlimits));
@@ -85,13 +92,14 @@ pub fn start(tools: &mut Tools, attempt: &Attempt) -> Result<(Child, Outputs, Wr
     }
 }
 
-fn make_pipes() -> io::Result<(Outputs, Writers)> {
+/// The pipes of a task's output.
+pub fn make_pipes() -> io::Result<(Outputs, Writers)> {
     let (out, out_writer) = pipe::pipe()?;
     let (err, err_writer) = pipe::pipe()?;
     Ok(([(Stream::Stdout, out), (Stream::Stderr, err)], [out_writer, err_writer]))
 }
 
 /// The kernel's word without Rust's '(os error N)'.
-fn describe(error: &io::Error) -> String {
+pub fn describe(error: &io::Error) -> String {
     error.raw_os_error().map_or_else(|| error.to_string(), |n| nix::errno::Errno::from_raw(n).desc().to_owned())
 }

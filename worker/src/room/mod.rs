@@ -9,6 +9,7 @@
 //!
 //! Deliberately absent: killing what still runs. A room is cleaned after its task's whole process tree is dead.
 
+mod artifacts;
 mod checkpoint;
 mod collect;
 pub mod disk;
@@ -17,10 +18,14 @@ mod kept;
 mod progress;
 mod scratch;
 mod tree;
+pub mod worktree;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use artifacts::{
+    ArtifactBounds, StoredArtifacts, artifacts_name, keep_artifacts, remove_artifacts, stored_artifacts,
+};
 pub use checkpoint::{checkpoints, make_checkpoint, remove_checkpoint};
 pub use collect::Collected;
 pub use kept::{Kept, kept, kept_name, remove_kept, trim_kept};

@@ -159,6 +159,15 @@ impl Room {
         kept.map_err(RoomError::of("keeping the scratch directory of", &self.paths.room))
     }
 
+    /// The scratch directory, unless the task has put something else in its place: what is elsewhere is not looked into.
+    ///
+    /// # Errors
+    /// It is gone, or cannot be looked at.
+    pub fn scratch_fd(&self) -> io::Result<BorrowedFd<'_>> {
+        let Fixtures { dir, scratch, .. } = &self.fixtures;
+        if scratch.is_at(dir.as_fd(), SCRATCH)? { Ok(scratch.as_fd()) } else { Err(Errno::ENOENT.into()) }
+    }
+
     /// Brings the room back to what a fresh one is. Call it when the task's whole process tree is dead. True: all of
     /// it was used again; false: some of it was made anew.
     ///

@@ -204,7 +204,7 @@ fn open_dir(parent: impl AsFd, name: &CStr) -> io::Result<OwnedFd> {
 
 /// `openat` that refuses to cross into another mount. An old kernel, or a seccomp profile that does not know the call,
 /// leaves the comparison of devices.
-fn open_here(parent: impl AsFd, name: &CStr, flags: OFlag) -> nix::Result<OwnedFd> {
+pub(super) fn open_here(parent: impl AsFd, name: &CStr, flags: OFlag) -> nix::Result<OwnedFd> {
     let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_XDEV);
     match openat2(parent.as_fd(), name, how) {
         Err(Errno::ENOSYS | Errno::EPERM) => {}

@@ -7,6 +7,7 @@ pub mod attributes;
 pub mod cgroup;
 pub mod clock;
 pub mod confine;
+pub mod copy;
 pub mod entries;
 pub mod environ;
 pub mod failpoint;

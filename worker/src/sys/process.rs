@@ -230,3 +230,13 @@ pub fn children() -> Vec<i32> {
     let list = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
     list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
+
+/// What a process is called: the beginning of its program's file name, unless it calls itself otherwise. `None` for one
+/// that has ended.
+pub fn name(pid: i32) -> Option<String> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (before, after) = stat.rsplit_once(") ")?;
+    let is_dead = after.starts_with(['Z', 'X']);
+    let (_, name) = before.split_once(" (")?;
+    (!is_dead).then(|| name.to_owned())
+}

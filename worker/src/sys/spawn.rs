@@ -114,6 +114,12 @@ impl CStringArray {
         self.pointers.push(std::ptr::null());
     }
 
+    /// The strings, without their ends.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let ends = self.starts.iter().skip(1).copied().chain([self.bytes.len()]);
+        self.starts.iter().zip(ends).map(|(start, end)| &self.bytes[*start..end - 1])
+    }
+
     fn as_ptr(&self) -> *const *const c_char {
         self.pointers.as_ptr()
     }

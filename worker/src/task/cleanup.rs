@@ -31,6 +31,18 @@ impl Cleanup {
         }
     }
 
+    /// What removes only after ends after which both do.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let removes = |success| self.removes_after(success) && other.removes_after(success);
+        match (removes(true), removes(false)) {
+            (true, true) => Self::Always,
+            (true, false) => Self::Success,
+            (false, true) => Self::Failure,
+            (false, false) => Self::Never,
+        }
+    }
+
     /// Whether it is removed after an attempt that ended so.
     pub fn removes_after(self, success: bool) -> bool {
         match self {

@@ -118,6 +118,46 @@ impl Mount {
 impl Docker {
     /// The most mounts, and the most further arguments, of one task.
     pub const LIST_MAX: usize = 64;
+    /// What a further argument for `docker run` must be, in words.
+    pub const ARGUMENT: &'static str = "a long option of docker run with its value behind a '=', as in --shm-size=1g, \
+         that does not name, detach, restart or remove the container,";
+    /// The options without which no container would be found again, or its output or end be learnt.
+    const RESERVED: [&'static str; 17] = [
+        "attach",
+        "cidfile",
+        "detach",
+        "detach-keys",
+        "help",
+        "init",
+        "interactive",
+        "label-file",
+        "log-driver",
+        "name",
+        "replace",
+        "restart",
+        "rm",
+        "rmi",
+        "sig-proxy",
+        "stop-timeout",
+        "tty",
+    ];
+
+    /// What a value of an option must be, in words.
+    pub const NAME: &'static str = "a name without spaces that does not begin with a dash";
+
+    /// Whether this can be a value of an option: a text that begins with a dash would be an option itself.
+    pub fn is_name(text: &str) -> bool {
+        !text.is_empty() && !text.starts_with('-') && !text.contains(|c: char| c.is_whitespace() || c == '\0')
+    }
+
+    /// Whether this can be a further argument for `docker run`. Only whole long options can: a word without dashes
+    /// would be taken for the image, and `--` for the end of all options.
+    pub fn is_argument(text: &str) -> bool {
+        let Some(option) = text.strip_prefix("--").filter(|rest| !rest.contains('\0')) else { return false };
+        let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        let is_ours = Self::RESERVED.contains(&name) || (name == "label" && value.starts_with("acode."));
+        !name.is_empty() && !is_ours
+    }
 
     /// Checks what the types cannot.
     ///
@@ -131,12 +171,9 @@ impl Docker {
             ("docker.user", &self.user),
         ];
         for (field, text) in texts {
-            // A text that begins with a dash would be an option of the docker CLI.
-            if text.as_deref().is_some_and(|text| {
-                text.is_empty() || text.starts_with('-') || text.contains(|c: char| c.is_whitespace() || c == '\0')
-            }) {
+            if text.as_deref().is_some_and(|text| !Self::is_name(text)) {
                 let value = text.as_deref().unwrap_or_default().escape_debug().to_string();
-                return Err(SpecError::OutOfRange { field, value: format!("'{value}'"), expected: "a name" });
+                return Err(SpecError::OutOfRange { field, value: format!("'{value}'"), expected: Self::NAME });
             }
         }
         if self.entrypoint.iter().chain(&self.args).any(|text| text.contains('\0')) {
@@ -147,6 +184,10 @@ impl Docker {
                 let value = format!("a list of {length}");
                 return Err(SpecError::OutOfRange { field, value, expected: "at most 64" });
             }
+        }
+        if let Some(wrong) = self.args.iter().find(|text| !Self::is_argument(text)) {
+            let value = format!("'{}'", wrong.escape_debug());
+            return Err(SpecError::OutOfRange { field: "docker.args", value, expected: Self::ARGUMENT });
         }
         match self.mounts.iter().find(|mount| !mount.is_sound()) {
             None => Ok(()),
@@ -177,6 +218,22 @@ mod tests {
         for text in ["a:/b", "/a:b", "/a/../b", "/a,readonly=false:/b", "", "/a:/b:/c"] {
             assert!(text.parse::<Mount>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn further_arguments_are_whole_options_that_leave_the_container_findable() {
+        for text in ["--shm-size=1g", "--privileged", "--gpus=all", "--label=team=web", "--*"] {
+            assert!(Docker::is_argument(text), "{text}");
+        }
+        for text in ["", "-", "--", "-d", "-it", "busybox", "--rm", "--name=x", "--a\0", "--=x"] {
+            assert!(!Docker::is_argument(text), "{text}");
+        }
+        for text in ["--detach=true", "--restart=always", "--label=acode.pool=x", "--sig-proxy=false", "--tty"] {
+            assert!(!Docker::is_argument(text), "{text}");
+        }
+        let docker = Docker { args: vec!["--rm".to_owned()], ..Docker::default() };
+        let said = docker.validate().unwrap_err().to_string();
+        assert!(said.starts_with("docker.args is '--rm': a long option"), "{said}");
     }
 
     #[test]

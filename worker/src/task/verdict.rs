@@ -111,6 +111,8 @@ pub enum TreeGuard {
     Cgroup,
     /// The worker as subreaper: it kills its descendants until none is left.
     Subreaper,
+    /// The container engine, which is asked to kill all of it.
+    Engine,
 }
 
 /// Where an attempt's output lies in its worker's journal.

@@ -75,12 +75,11 @@ pub fn validate_patterns(patterns: &[String]) -> Result<(), SpecError> {
     if patterns.len() > ARTIFACT_PATTERNS_MAX {
         return refuse(format!("a list of {}", patterns.len()), "at most 64 patterns");
     }
-    for pattern in patterns {
-        let climbs = pattern.starts_with('/') || pattern.split('/').any(|part| part == "..");
-        if pattern.is_empty() || climbs || pattern.contains('\0') {
-            let value = format!("'{}'", pattern.escape_debug());
-            return refuse(value, "a pattern below the working directory, such as out/**/*.png");
+    match super::Patterns::read(patterns) {
+        Ok(_) => Ok(()),
+        Err((index, _)) => {
+            let value = format!("'{}'", patterns[index].escape_debug());
+            refuse(value, "a pattern below the working directory, such as out/**/*.png,")
         }
     }
-    Ok(())
 }

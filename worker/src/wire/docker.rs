@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::task::{Cleanup, Docker, Env, Isolation};
+use crate::task::{Class, Cleanup, Docker, Env, Isolation};
 
 /// What a worker needs for containers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,4 +68,15 @@ pub struct WorkerMode {
     pub isolation: Isolation,
     /// Whether this is the pool's default: then it takes tasks that do not say how.
     pub serves_any: bool,
+}
+
+impl WorkerMode {
+    /// Whether such a worker takes tasks of this class.
+    pub fn takes(self, class: Class) -> bool {
+        match class {
+            Class::Any => self.serves_any,
+            Class::Process => self.isolation == Isolation::Process,
+            Class::Docker => self.isolation == Isolation::Docker,
+        }
+    }
 }

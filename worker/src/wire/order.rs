@@ -38,6 +38,9 @@ pub enum Order {
     GiveBack {
         /// Which claim.
         ticket: Ticket,
+        /// Without any grace.
+        #[serde(default)]
+        now: bool,
     },
     /// Claim nothing more, and leave when the running task has ended.
     Stop,

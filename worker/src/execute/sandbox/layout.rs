@@ -80,7 +80,7 @@ pub struct Wish<'w> {
     /// Further places that it may write to.
     pub kept: Vec<&'w Path>,
     /// Further places that it may read.
-    pub readable: &'w [PathBuf],
+    pub readable: Vec<&'w Path>,
     /// The pool's own places.
     pub hidden: &'w [PathBuf],
     /// Whether it can have a /proc of its own.
@@ -142,7 +142,7 @@ pub fn rules(wish: &Wish<'_>, abi: u32, handled: Handled) -> io::Result<Ruleset>
     for path in PROGRAMS.iter().chain(&SETTINGS).chain(&["/proc"]).map(Path::new) {
         allow(path, reading)?;
     }
-    for path in wish.readable {
+    for path in &wish.readable {
         allow(path, reading)?;
     }
     Ok(rules)
@@ -193,7 +193,7 @@ impl Layout {
     fn new_root(&mut self, wish: &Wish<'_>) -> io::Result<()> {
         let mut shown: Vec<(&Path, usize)> = Vec::new();
         let mut links = Vec::new();
-        for path in PROGRAMS.iter().chain(&SETTINGS).map(Path::new).chain(wish.readable.iter().map(PathBuf::as_path)) {
+        for path in PROGRAMS.iter().chain(&SETTINGS).map(Path::new).chain(wish.readable.iter().copied()) {
             match fs::symlink_metadata(path) {
                 // /bin and its like, which point into /usr.
                 Ok(meta) if meta.is_symlink() && path.parent() == Some(Path::new("/")) => {
@@ -361,7 +361,7 @@ mod tests {
             room: &room,
             scratch: &scratch,
             kept: Vec::new(),
-            readable: &[],
+            readable: Vec::new(),
             hidden: &hidden,
             fresh_proc: false,
         };

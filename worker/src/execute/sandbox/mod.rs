@@ -15,6 +15,7 @@ use std::rc::Rc;
 use nix::unistd::{Pid, getegid, geteuid, getpid, getppid, getsid};
 
 use super::process::{Attempt, Tools};
+use super::worktree::Made;
 use crate::sys::confine::filter::{Filter, Sockets, Wanted};
 use crate::sys::confine::landlock::{self, Handled, MAKE_BLOCK, Ruleset};
 use crate::sys::confine::{Abilities, Confinement, Identity, Part, probe};
@@ -234,6 +235,9 @@ impl<'d> Draft<'d> {
         if !same && self.attempt.task.spec.jobserver {
             return Err("the pool's jobserver cannot be shared with another user".to_owned());
         }
+        if !same && self.attempt.task.spec.worktree.is_some() {
+            return Err(format!("a git worktree is the pool's own user's, and cannot be given to '{text}'"));
+        }
         self.held.push(format!("user: {text}"));
         Ok((!same).then_some(identity))
     }
@@ -341,13 +345,18 @@ impl<'d> Draft<'d> {
         if self.attempt.task.spec.jobserver {
             kept.push(&settings.jobserver.fifo);
         }
+        let mut readable: Vec<&Path> =
+            settings.sandbox_rules.readable.iter().map(std::path::PathBuf::as_path).collect();
+        for (path, writes) in self.tools.worktrees.current().map(Made::directories).unwrap_or_default() {
+            if writes { kept.push(path) } else { readable.push(path) }
+        }
         layout::Wish {
             files: self.files,
             devices: self.devices,
             room: room.path(),
             scratch: room.scratch(),
             kept,
-            readable: &settings.sandbox_rules.readable,
+            readable,
             hidden: &settings.sandbox_rules.hidden,
             fresh_proc: self.abilities.fresh_proc,
         }

@@ -15,7 +15,7 @@ use super::super::process::{Attempt, Tools};
 use super::{Over, Settled};
 use crate::room::disk::{Amount, DiskLimit, Held, Means, SLACK_BYTES, Seen, Wish};
 use crate::sys::{clock, tree};
-use crate::task::{Cleanup, HeldLimit, Hold, Limits, OverLimitAction, Rlimits, Verdict};
+use crate::task::{Cleanup, DiskMethod, HeldLimit, Hold, Limits, OverLimitAction, Rlimits, Verdict};
 
 /// The longest time between two looks, in nanoseconds.
 const LOOK_MAX_NS: u64 = 100_000_000;
@@ -62,11 +62,11 @@ impl Exceeded {
 }
 
 impl Disk {
-    /// Puts the limits in place.
+    /// Puts the limits in place, by the best means that `method` allows.
     ///
     /// # Errors
     /// The scratch directory cannot even be looked at.
-    pub fn begin(tools: &mut Tools, attempt: &Attempt, limits: &Limits) -> Result<Self, Verdict> {
+    pub fn begin(tools: &mut Tools, attempt: &Attempt, limits: &Limits, method: DiskMethod) -> Result<Self, Verdict> {
         if limits.disk_mb.is_none() && limits.disk_files.is_none() {
             return Ok(Self::default());
         }
@@ -74,12 +74,10 @@ impl Disk {
         let limit = DiskLimit { bytes, files: limits.disk_files };
         let action = limits.action.unwrap_or_default();
         let cleanup = attempt.task.spec.cleanup.unwrap_or(tools.settings.cleanup);
-        let wish = Wish {
-            method: tools.settings.disk,
-            limit,
-            wall: action != OverLimitAction::Warn,
-            keeps: cleanup != Cleanup::Always,
-        };
+        let keeps = cleanup != Cleanup::Always
+            || !attempt.task.spec.artifacts.is_empty()
+            || attempt.task.spec.worktree.is_some();
+        let wish = Wish { method, limit, wall: action != OverLimitAction::Warn, keeps };
         let held = tools.room.hold(&wish).map_err(|error| {
             let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
             Verdict::NotStarted { why: format!("the scratch directory cannot be limited: {cause}"), errno: None }
@@ -221,7 +219,7 @@ impl Active {
 mod tests {
     use super::*;
     use crate::room::Room;
-    use crate::task::{DiskMethod, Usage};
+    use crate::task::Usage;
     use std::fs;
 
     const EXITED: Verdict = Verdict::Exited { code: 0 };

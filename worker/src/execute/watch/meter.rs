@@ -48,6 +48,11 @@ pub struct Meter {
 }
 
 impl Meter {
+    /// One that never looks: somebody else does.
+    pub fn none() -> Self {
+        Self { look_ns: u64::MAX, pause_ns: PAUSE_NS, ..Self::default() }
+    }
+
     /// Begins to count; to be called when the leaf is the one that the task will be born into.
     pub fn begin(tools: &mut Tools, limits: &Limits) -> Self {
         let mut meter = Self { look_ns: clock::monotonic_ns() + FIRST_NS, pause_ns: PAUSE_NS, ..Self::default() };

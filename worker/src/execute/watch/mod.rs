@@ -13,7 +13,7 @@ mod sample;
 
 use super::process::{Attempt, Tools};
 use crate::sys::tree::Used;
-use crate::task::{HeldLimit, Rlimits, Usage, Verdict};
+use crate::task::{DiskMethod, HeldLimit, Limits, Rlimits, Usage, Verdict};
 
 /// A limit whose excess ends an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,14 +73,37 @@ impl Watch {
     /// # Errors
     /// The verdict of a task that must not run without them.
     pub fn begin(tools: &mut Tools, attempt: &Attempt) -> Result<Self, Verdict> {
-        let spec = &attempt.task.spec;
-        let limits = spec.limits.or(tools.settings.limits).scaled(attempt.task.memory_scale);
-        let limits = limits.within(&tools.settings.max_limits);
+        let limits = Self::limits(tools, attempt);
         Ok(Self {
             leaf: leaf::Leaf::begin(tools, &limits)?,
-            disk: disk::Disk::begin(tools, attempt, &limits)?,
+            disk: disk::Disk::begin(tools, attempt, &limits, tools.settings.disk)?,
             meter: meter::Meter::begin(tools, &limits),
         })
+    }
+
+    /// Watches over what is left to watch when the task is in a container: its scratch directory. What the container
+    /// itself is held to, and what it uses, is none of the leaf's, in which there is only the client.
+    ///
+    /// # Errors
+    /// As for [`Watch::begin`].
+    pub fn beside_container(tools: &mut Tools, attempt: &Attempt, limits: &Limits) -> Result<Self, Verdict> {
+        // What is mounted in the worker's own view of the files, nobody else sees.
+        let method = match tools.settings.disk {
+            DiskMethod::Loop | DiskMethod::Tmpfs => DiskMethod::Auto,
+            method @ (DiskMethod::Auto | DiskMethod::Quota | DiskMethod::Sampling) => method,
+        };
+        Ok(Self {
+            leaf: leaf::Leaf::begin(tools, &Limits::default())?,
+            disk: disk::Disk::begin(tools, attempt, limits, method)?,
+            meter: meter::Meter::none(),
+        })
+    }
+
+    /// The limits of an attempt: its task's, the pool's where that says nothing, and none above its maximum.
+    pub fn limits(tools: &Tools, attempt: &Attempt) -> Limits {
+        let spec = &attempt.task.spec;
+        let limits = spec.limits.or(tools.settings.limits).scaled(attempt.task.memory_scale);
+        limits.within(&tools.settings.max_limits)
     }
 
     /// The limits of the task's processes, with what holds its disk limit.
