@@ -13,29 +13,13 @@ use std::time::{Duration, Instant};
 use acode::wire::TaskRef;
 use acode::wire::request::{Cancel, Events, Show, Status, Submit, Workers};
 use acode_worker::task::{Array, Priority, Retry, Submission, TaskId, TaskSpec, TaskState, TreeGuard};
+use common::dice::Dice;
 use common::history::History;
 use common::{Options, PATIENCE, Pool, is_alive, shell, signal};
 use nix::sys::signal::Signal;
 
 /// No more is submitted while so many tasks wait.
 const BACKLOG: u64 = 400;
-
-/// A seeded generator (splitmix64): the same choices for the same seed.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)) % sides
-    }
-
-    fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
-        (!from.is_empty()).then(|| from[self.roll(from.len() as u64) as usize])
-    }
-}
 
 struct Chaos {
     pool: Pool,

@@ -14,28 +14,12 @@ use std::time::{Duration, Instant};
 
 use acode::wire::request::{Status, Workers};
 use acode_worker::task::{Docker, Isolation, Mount, Retry, TaskId, TaskSpec};
+use common::dice::Dice;
 use common::engine::Engine;
 use common::history::{History, assert_completed_once};
 use common::{Options, PATIENCE, Pool, scaled, shell, signal, wait_until};
 use more::entry;
 use nix::sys::signal::Signal;
-
-/// A seeded generator (splitmix64): the same choices for the same seed.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)) % sides
-    }
-
-    fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
-        (!from.is_empty()).then(|| from[self.roll(from.len() as u64) as usize])
-    }
-}
 
 /// How often each was struck.
 #[derive(Debug, Default)]

@@ -295,7 +295,7 @@ fn patch_bytes(pool: &Pool, id: TaskId) -> Vec<u8> {
 
 #[test]
 fn changes_beyond_the_bound_are_told_and_not_kept() {
-    let Some((pool, repo)) = bench(Options::workers(1).config("artifacts:\n  maxBytes: 100000")) else { return };
+    let Some((pool, repo)) = bench(Options::workers(1).config("artifacts:\n  maxBytesPerTask: 100000")) else { return };
     for script in
         ["head -c 3000000 /dev/urandom >large", "for n in 1 2 3 4 5 6; do head -c 50000 /dev/urandom >$n; done"]
     {

@@ -108,7 +108,7 @@ pub fn owners(folder: &Path, first: TaskId, last: u64) -> Vec<TaskId> {
 
 /// Where the files of an attempt are, in this folder of all artefacts.
 pub fn files_of(folder: &Path, task: TaskId, attempt: u32) -> PathBuf {
-    folder.join(room::artifacts_name(task, attempt)).join("files")
+    folder.join(room::attempt_name(task, attempt)).join("files")
 }
 
 /// The artefacts in this folder of files that the patterns mean, by path; all if there are none.

@@ -16,7 +16,7 @@ use super::container_args::ContainerOptions;
 use super::limit_args::LimitOptions;
 pub use super::task_args::{SubmitArgs, TaskOptions};
 use super::values::{self, GroupLimit, Place};
-use super::worktree_args::WorktreeOptions;
+use super::worktree_args::{DiffArgs, WorktreeOptions};
 use crate::config::Modes;
 use crate::wire::{Stamp, TaskRef};
 
@@ -411,19 +411,6 @@ pub struct TaskLogsArgs {
     /// Only standard error, on standard output
     #[arg(long)]
     pub stderr: bool,
-    /// Its id, a beginning of it, its number, or its name
-    pub id: TaskRef,
-}
-
-/// `acode task diff`
-#[derive(Debug, clap::Args)]
-pub struct DiffArgs {
-    /// Of this attempt [default: the last one of which changes were kept]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub attempt: Option<u32>,
-    /// Only which files, and how much of them
-    #[arg(long)]
-    pub stat: bool,
     /// Its id, a beginning of it, its number, or its name
     pub id: TaskRef,
 }

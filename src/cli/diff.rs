@@ -9,9 +9,9 @@ use std::process::{Command, Stdio};
 
 use acode_worker::task::Artifacts;
 
-use super::args::DiffArgs;
 use super::door::{Door, Need};
 use super::render::Out;
+use super::worktree_args::DiffArgs;
 use super::{CliError, Context, Exit};
 use crate::wire::request::Show;
 use crate::wire::types::TaskRecord;

@@ -6,6 +6,7 @@ use acode_worker::task::Worktree;
 
 use super::CliError;
 use crate::repository::Commits;
+use crate::wire::TaskRef;
 
 /// A git worktree of the task's own.
 #[derive(Debug, Default, Clone, clap::Args)]
@@ -31,4 +32,17 @@ impl WorktreeOptions {
         let found = Commits::default().parse(text, &here)?;
         Ok(Some(Worktree { keep_changes: self.keep_changes, ..found }))
     }
+}
+
+/// `acode task diff`
+#[derive(Debug, clap::Args)]
+pub struct DiffArgs {
+    /// Of this attempt [default: the last one of which changes were kept]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub attempt: Option<u32>,
+    /// Only which files, and how much of them
+    #[arg(long)]
+    pub stat: bool,
+    /// Its id, a beginning of it, its number, or its name
+    pub id: TaskRef,
 }

@@ -107,6 +107,9 @@ impl Supervisor {
     pub(super) fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(256);
         self.tick();
+        // What should have started while nobody was here is not to be started now.
+        self.expire_overdue();
+        self.commit();
         while !self.is_finished() {
             self.dispatch();
             self.share_jobs();

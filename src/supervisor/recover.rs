@@ -71,7 +71,6 @@ pub(super) fn build(launch: Launch, nursery: Nursery, mut manager: Manager) -> R
     let (signals, boot_id) = settle_process()?;
     let (store, holding) = recover(&dirs, &boot_id, &config, nursery.pid)?;
     let workers_lock = WorkersLock::new(dirs.workers_lock()).shared()?;
-
     let (rows, region) = make_table(&config)?;
     let (now_ns, started_us) = (clock::monotonic_ns(), clock::unix_us());
     let by_load = scaling::Rules::of(&config.workers, rows);

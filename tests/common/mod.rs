@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub mod daemon;
+pub mod dice;
 pub mod engine;
 pub mod history;
 pub mod leftovers;

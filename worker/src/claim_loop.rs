@@ -20,7 +20,7 @@ use crate::sys::spawn::CStringArray;
 use crate::sys::{clock, pipe, process, signal, spawn};
 use crate::task::{Assignment, Class, Verdict};
 use crate::wire::{
-    EXIT_BOOT_FAILED, EXIT_ORPHANED, Finished, Inherited, Line, LineClosed, Order, Report, SPILLED, WorkerMode,
+    EXIT_BOOT_FAILED, EXIT_ORPHANED, Finished, Inherited, Line, LineClosed, Report, SPILLED, WorkerMode,
 };
 
 /// Lives a worker's life and returns its exit code. `user_namespace` is for its tasks' sandboxes.
@@ -129,7 +129,7 @@ impl Worker {
         self.tools.line.report(&Report::Ready)?;
         execute::clear_row(&mut self.tools);
         loop {
-            self.take_orders()?;
+            self.tools.take_orders()?;
             if let Some(settings) = self.tools.next_settings.take() {
                 self.tools.settings = *settings;
             }
@@ -146,23 +146,6 @@ impl Worker {
                 None => self.rest()?,
             }
         }
-    }
-
-    /// Takes what orders have come, without waiting.
-    fn take_orders(&mut self) -> Result<(), LineClosed> {
-        while let Some(order) = self.tools.line.next_order()? {
-            match order {
-                // It had its effect by waking us.
-                Order::Wake => {}
-                Order::Stop => self.tools.stopping = true,
-                Order::Ping { nonce } => self.tools.line.report(&Report::Pong { nonce })?,
-                Order::Configure(settings) => self.tools.next_settings = Some(settings),
-                // Between tasks nothing is held, so these came too late.
-                Order::Cancel { .. } | Order::GiveBack { .. } | Order::Suspend { .. } | Order::Resume { .. } => {}
-                Order::Chore(chore) => self.tools.chores.add(chore),
-            }
-        }
-        Ok(())
     }
 
     /// Sees one claim through.

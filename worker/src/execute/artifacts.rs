@@ -14,13 +14,13 @@ use nix::sys::stat::Mode;
 
 use super::process::Tools;
 use crate::room::{self, ArtifactBounds};
-use crate::sys::clock;
+use crate::sys::{clock, describe};
 use crate::task::{Artifacts, Patterns, TaskId, TaskSpec, Verdict};
-use crate::wire::{ArtifactSettings, Finished, LineClosed, Order, Report};
+use crate::wire::{ArtifactSettings, Finished};
 
 /// The folder of what is kept of an attempt.
 pub fn folder_of(settings: &ArtifactSettings, task: TaskId, attempt: u32) -> PathBuf {
-    settings.folder.join(room::artifacts_name(task, attempt))
+    settings.folder.join(room::attempt_name(task, attempt))
 }
 
 /// Keeps what the task's patterns mean below its worktree, if it has one, else below its scratch directory. An attempt that
@@ -48,32 +48,15 @@ pub fn keep(tools: &mut Tools, spec: &TaskSpec, finished: &mut Finished) {
 }
 
 fn copy(tools: &mut Tools, patterns: &Patterns, base: &Path, id: (TaskId, u32)) -> io::Result<Option<Artifacts>> {
-    let Tools { room, settings, claimer, line, stopping, next_settings, chores, .. } = tools;
-    let top = open_base(room.scratch_fd()?, base)?;
-    let bounds = ArtifactBounds { bytes: settings.artifacts.max_bytes, files: settings.artifacts.max_files };
+    let top = open_base(tools.room.scratch_fd()?, base)?;
+    let settings = tools.settings.artifacts.clone();
+    let bounds = ArtifactBounds { bytes: settings.max_bytes, files: settings.max_files };
     let mut attend = || {
-        claimer.beat(clock::monotonic_ns());
-        loop {
-            match line.next_order() {
-                Ok(None) => return true,
-                Ok(Some(Order::Stop)) => *stopping = true,
-                Ok(Some(Order::Ping { nonce })) => drop(line.report(&Report::Pong { nonce })),
-                Ok(Some(Order::Configure(new))) => *next_settings = Some(new),
-                Ok(Some(Order::Chore(chore))) => chores.add(chore),
-                // The attempt is over already.
-                Ok(Some(
-                    Order::Wake
-                    | Order::Cancel { .. }
-                    | Order::GiveBack { .. }
-                    | Order::Suspend { .. }
-                    | Order::Resume { .. },
-                )) => {}
-                // Nobody will ever know of it.
-                Err(LineClosed) => return false,
-            }
-        }
+        tools.claimer.beat(clock::monotonic_ns());
+        // The attempt is over already, and if the supervisor is gone, nobody will ever know of it.
+        tools.take_orders().is_ok()
     };
-    room::keep_artifacts(&settings.artifacts.folder, id, top.as_fd(), patterns, bounds, &mut attend)
+    room::keep_artifacts(&settings.folder, id, top.as_fd(), patterns, bounds, &mut attend)
 }
 
 /// Opens a directory of the scratch directory without following links or entering mounts.
@@ -86,9 +69,4 @@ fn open_base(scratch: impl AsFd, base: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(base.as_os_str().as_bytes())?;
     let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_XDEV | ResolveFlag::RESOLVE_NO_SYMLINKS;
     Ok(openat2(scratch, path.as_c_str(), OpenHow::new().flags(flags).resolve(resolve))?)
-}
-
-/// The kernel's word without Rust's '(os error N)'.
-fn describe(error: &io::Error) -> String {
-    error.raw_os_error().map_or_else(|| error.to_string(), |n| nix::errno::Errno::from_raw(n).desc().to_owned())
 }

@@ -19,7 +19,7 @@ pub fn keep(tools: &mut Tools, cleanup: Option<Cleanup>, finished: &mut Finished
     if removed || no_end || place.max == 0 {
         return;
     }
-    match tools.room.keep(&place.folder, &room::kept_name(finished.id, finished.attempt)) {
+    match tools.room.keep(&place.folder, &room::attempt_name(finished.id, finished.attempt)) {
         Ok(None) => {}
         Ok(Some(path)) => {
             finished.kept = Some(path);

@@ -6,6 +6,7 @@ mod call;
 mod chores;
 mod docker;
 mod keep;
+mod orders;
 mod phase;
 mod process;
 mod program;

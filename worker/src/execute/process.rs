@@ -9,6 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
 use super::docker::{self, Container, Containers, Found};
+use super::orders::Told;
 use super::phase::{End, Phase};
 use super::program::WorkerFacts;
 use super::sandbox::Sandboxes;
@@ -27,7 +28,7 @@ use crate::sys::spawn::{CStringArray, Child};
 use crate::sys::tree::{self, Ended, Reaper, Remains};
 use crate::sys::{clock, process};
 use crate::task::{Assignment, Isolation, TreeGuard, Verdict};
-use crate::wire::{Finished, Line, LineClosed, Order, Progress, Report, WorkerMode, WorkerSettings};
+use crate::wire::{Finished, Line, LineClosed, Progress, Report, WorkerMode, WorkerSettings};
 
 /// Bytes read from a task's output at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -77,8 +78,8 @@ pub struct Tools {
     pub mode: WorkerMode,
     /// What it knows of its containers and their engine; nothing as long as it has none.
     pub containers: Containers,
-    /// Orders for the attempt at hand that came while a call was waited for.
-    pub orders_kept: Vec<Order>,
+    /// What the attempt at hand was told while something else was waited for, until it looks.
+    pub orders_kept: Vec<(Ticket, Told)>,
     /// What is to be done when no task runs.
     pub chores: super::chores::Chores,
     /// The running attempt's git worktree.
@@ -474,37 +475,16 @@ impl Run<'_> {
         self.kill();
     }
 
-    fn next_order(&mut self) -> Result<Option<Order>, LineClosed> {
-        match self.tools.orders_kept.is_empty() {
-            true => self.tools.line.next_order(),
-            false => Ok(Some(self.tools.orders_kept.remove(0))),
-        }
-    }
-
     fn take_orders(&mut self) {
         loop {
-            match self.next_order() {
+            match self.tools.next_told(self.attempt.ticket) {
                 Ok(None) => return,
-                Ok(Some(Order::Wake)) => {}
-                Ok(Some(Order::Stop)) => self.tools.stopping = true,
-                // A supervisor that takes no answer any more has closed the orders too, which the next turn finds.
-                Ok(Some(Order::Ping { nonce })) => drop(self.tools.line.report(&Report::Pong { nonce })),
-                Ok(Some(Order::Configure(settings))) => self.tools.next_settings = Some(settings),
-                Ok(Some(Order::Chore(chore))) => self.tools.chores.add(chore),
-                Ok(Some(Order::Cancel { ticket, now })) if ticket == self.attempt.ticket => match now {
-                    true => self.end_now(End::Cancel),
-                    false => self.end(End::Cancel),
-                },
-                Ok(Some(Order::Suspend { ticket })) if ticket == self.attempt.ticket => self.suspend(),
-                Ok(Some(Order::Resume { ticket })) if ticket == self.attempt.ticket => self.resume(),
-                Ok(Some(Order::GiveBack { ticket, now })) if ticket == self.attempt.ticket => match now {
-                    true => self.end_now(End::GiveBack),
-                    false => self.end(End::GiveBack),
-                },
-                // For an attempt that is over already.
-                Ok(Some(
-                    Order::Cancel { .. } | Order::GiveBack { .. } | Order::Suspend { .. } | Order::Resume { .. },
-                )) => {}
+                Ok(Some(Told::Cancel { now: true })) => self.end_now(End::Cancel),
+                Ok(Some(Told::Cancel { now: false })) => self.end(End::Cancel),
+                Ok(Some(Told::GiveBack { now: true })) => self.end_now(End::GiveBack),
+                Ok(Some(Told::GiveBack { now: false })) => self.end(End::GiveBack),
+                Ok(Some(Told::Suspend)) => self.suspend(),
+                Ok(Some(Told::Resume)) => self.resume(),
                 Err(LineClosed) => {
                     self.end(End::Orphaned);
                     // The pipe stays ready for ever; a short pause keeps this from spinning until the tree is gone.

@@ -3,9 +3,11 @@
 //! Deliberately absent: everything after the birth, which is `process`'.
 
 use std::ffi::CString;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use super::birth;
 use super::process::{Attempt, Tools};
@@ -16,8 +18,8 @@ use super::worktree;
 use crate::output::Stream;
 use crate::room;
 use crate::sys::cgroup::Leaf;
-use crate::sys::pipe;
 use crate::sys::spawn::{self, Child, Spawn};
+use crate::sys::{describe, pipe};
 use crate::task::Verdict;
 
 /// The read ends of a task's output pipes.
@@ -25,24 +27,29 @@ pub type Outputs = [(Stream, OwnedFd); 2];
 /// Their write ends.
 pub type Writers = [OwnedFd; 2];
 
-/// Makes the attempt's process, with all that it is born with.
+/// What every attempt is given, however it is kept apart.
+pub struct Prepared {
+    /// Where its output is read.
+    pub outputs: Outputs,
+    /// Where it writes it.
+    pub writers: Writers,
+    /// Its standard input, if it names a file.
+    pub stdin: Option<File>,
+    /// Its checkpoint directory, if it asks for one.
+    pub checkpoint: Option<PathBuf>,
+}
+
+/// Makes and opens these.
 ///
 /// # Errors
-/// The verdict of an attempt that has none.
-pub fn start(tools: &mut Tools, attempt: &Attempt) -> Result<(Child, Outputs, Writers, Watch), Verdict> {
+/// The verdict of an attempt that cannot have them.
+pub fn prepare(tools: &Tools, attempt: &Attempt) -> Result<Prepared, Verdict> {
     let spec = &attempt.task.spec;
-    let refuse = |what: &str, error: &io::Error| Verdict::NotStarted {
-        why: format!("{what}: {}", describe(error)),
-        errno: error.raw_os_error(),
-    };
     let (outputs, writers) = make_pipes().map_err(|e| refuse("no pipe for the output", &e))?;
     let stdin = match &spec.stdin {
         None => None,
         Some(path) => Some(birth::open_input(path).map_err(|e| refuse(&format!("cannot read '{path}'"), &e))?),
     };
-    let programs = program::candidates(&spec.command[0], &tools.settings.environment, &spec.env);
-    let programs: Vec<_> = programs.iter().map(CString::as_c_str).collect();
-    program::arguments(&spec.command, &mut tools.argv);
     let checkpoint = match spec.checkpoint {
         false => None,
         true => Some(
@@ -50,6 +57,19 @@ pub fn start(tools: &mut Tools, attempt: &Attempt) -> Result<(Child, Outputs, Wr
                 .map_err(|e| refuse("the checkpoint directory cannot be made", &e))?,
         ),
     };
+    Ok(Prepared { outputs, writers, stdin, checkpoint })
+}
+
+/// Makes the attempt's process, with all that it is born with.
+///
+/// # Errors
+/// The verdict of an attempt that has none.
+pub fn start(tools: &mut Tools, attempt: &Attempt) -> Result<(Child, Outputs, Writers, Watch), Verdict> {
+    let spec = &attempt.task.spec;
+    let Prepared { outputs, writers, stdin, checkpoint } = prepare(tools, attempt)?;
+    let programs = program::candidates(&spec.command[0], &tools.settings.environment, &spec.env);
+    let programs: Vec<_> = programs.iter().map(CString::as_c_str).collect();
+    program::arguments(&spec.command, &mut tools.argv);
     let watch = Watch::begin(tools, attempt)?;
     worktree::make(tools, attempt)?;
     let worktree = tools.worktrees.current();
@@ -93,13 +113,13 @@ pub fn start(tools: &mut Tools, attempt: &Attempt) -> Result<(Child, Outputs, Wr
 }
 
 /// The pipes of a task's output.
-pub fn make_pipes() -> io::Result<(Outputs, Writers)> {
+fn make_pipes() -> io::Result<(Outputs, Writers)> {
     let (out, out_writer) = pipe::pipe()?;
     let (err, err_writer) = pipe::pipe()?;
     Ok(([(Stream::Stdout, out), (Stream::Stderr, err)], [out_writer, err_writer]))
 }
 
-/// The kernel's word without Rust's '(os error N)'.
-pub fn describe(error: &io::Error) -> String {
-    error.raw_os_error().map_or_else(|| error.to_string(), |n| nix::errno::Errno::from_raw(n).desc().to_owned())
+/// The verdict of an attempt for which something cannot be had.
+fn refuse(what: &str, error: &io::Error) -> Verdict {
+    Verdict::NotStarted { why: format!("{what}: {}", describe(error)), errno: error.raw_os_error() }
 }

@@ -27,8 +27,8 @@ pub struct Kept {
     pub at_ns: i128,
 }
 
-/// What the directory of an attempt is called.
-pub fn kept_name(task: TaskId, attempt: u32) -> String {
+/// What the directory of an attempt is called, of whatever it has left.
+pub fn attempt_name(task: TaskId, attempt: u32) -> String {
     format!("{task}-{attempt}")
 }
 
@@ -78,7 +78,7 @@ mod tests {
         let folder = home.path().join("kept");
         assert!(kept(&folder).is_empty());
         fs::create_dir_all(folder.join("somebody-else")).unwrap();
-        let name = |seq| kept_name(TaskId::new(1, 2, seq), 3);
+        let name = |seq| attempt_name(TaskId::new(1, 2, seq), 3);
         for seq in 0..5 {
             fs::create_dir_all(folder.join(name(seq)).join("deep/er")).unwrap();
             // The clock of files has steps.

@@ -23,12 +23,10 @@ pub mod worktree;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use artifacts::{
-    ArtifactBounds, StoredArtifacts, artifacts_name, keep_artifacts, remove_artifacts, stored_artifacts,
-};
+pub use artifacts::{ArtifactBounds, StoredArtifacts, keep_artifacts, remove_artifacts, stored_artifacts};
 pub use checkpoint::{checkpoints, make_checkpoint, remove_checkpoint};
 pub use collect::Collected;
-pub use kept::{Kept, kept, kept_name, remove_kept, trim_kept};
+pub use kept::{Kept, attempt_name, kept, remove_kept, trim_kept};
 pub use progress::Progress;
 pub use scratch::Room;
 pub use tree::{empty_folder, remove_tree, remove_tree_at};

@@ -24,3 +24,8 @@ pub mod spawn;
 pub mod stray;
 pub mod tree;
 pub mod usage;
+
+/// The kernel's word without Rust's '(os error N)'.
+pub fn describe(error: &std::io::Error) -> String {
+    error.raw_os_error().map_or_else(|| error.to_string(), |n| nix::errno::Errno::from_raw(n).desc().to_owned())
+}

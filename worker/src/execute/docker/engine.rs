@@ -1,30 +1,22 @@
-//! Calls of the docker client that are waited for: each with a deadline of its own, its output captured and bounded, and
-//! the worker alive meanwhile for its supervisor.
+//! Calls of the docker client that are waited for, each with a deadline of its own (`call`), and what makes one up: its file,
+//! its arguments, its environment.
 //!
-//! Only for moments in which no task's tree lives: whatever is a child of the worker during a call belongs to it, and is
-//! dead and reaped when it returns. No shell, and nothing of a task's in the client's environment. Deliberately absent:
-//! what an answer means, and calls beside a running client (`errand`).
+//! No shell, and nothing of a task's in the client's environment. Deliberately absent: what an answer means, and calls
+//! beside a running client (`errand`).
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
+use super::super::call::{self, Call, Output, word};
 use super::super::process::Tools;
 use super::super::program;
-use crate::sys::spawn::{self, CStringArray, Child, Spawn, Step};
-use crate::sys::tree::{self, Ended, Reaper, Remains};
-use crate::sys::{clock, pipe, process};
+use crate::sys::clock;
+use crate::sys::spawn::CStringArray;
+use crate::sys::tree::Ended;
 use crate::task::Env;
-use crate::wire::{DockerSettings, LineClosed, Order, Report};
+use crate::wire::DockerSettings;
 
-/// The most bytes kept of each of a call's two outputs.
-const KEPT_BYTES: usize = 64 << 10;
-/// How often a client that is being killed is looked at, in milliseconds.
-const REAP_INTERVAL_MS: u64 = 2;
-/// How long a killed client may take to be gone, in nanoseconds. One that the kernel holds longer is left to it.
-const KILL_PATIENCE_NS: u64 = 2_000_000_000;
 /// The most characters of the client's words that are told.
 const WORDS_MAX: usize = 400;
 
@@ -93,24 +85,42 @@ impl CallError {
 /// # Errors
 /// It cannot be run, gives no answer within `limit_ms` milliseconds, or ends with another code than 0.
 pub fn call(tools: &mut Tools, arguments: &[&str], limit_ms: u64) -> Result<String, CallError> {
-    let what = arguments.first().copied().unwrap_or_default();
-    let (child, outputs) = start(&tools.settings.docker, arguments)
-        .map_err(|source| CallError::NotRun { program: tools.settings.docker.program.clone(), source })?;
-    let limit_ns = limit_ms.saturating_mul(1_000_000);
-    let mut waiting = Waiting::new(child, outputs, clock::monotonic_ns().saturating_add(limit_ns));
-    let ended = waiting.wait(tools);
-    let [out, err] = waiting.end();
-    let words = || last_words(&err.text).or_else(|| last_words(&out.text));
-    match ended {
-        Some(Ended::Exited(0)) => Ok(String::from_utf8_lossy(&out.text).into_owned()),
-        Some(Ended::Exited(code)) => {
+    let what = arguments.first().copied().unwrap_or_default().to_owned();
+    let DockerSettings { program, environment, .. } = &tools.settings.docker;
+    let (program, environment) = (program.clone(), environment.clone());
+    let call = Call {
+        program: &program,
+        arguments: arguments.iter().map(word).collect(),
+        environment: &environment,
+        directory: Path::new("/"),
+        input: None,
+        output: Output::Answer,
+        file_bytes: None,
+        umask: 0o077,
+        deadline_ns: clock::monotonic_ns().saturating_add(limit_ms.saturating_mul(1_000_000)),
+    };
+    // No order cuts it short, not even that of a supervisor that is gone: what it is for has to be done.
+    let answer = match call::call(tools, call, &mut |tools| tools.keep_orders().map(|()| true)) {
+        Ok(answer) => answer,
+        Err(call::CallError::Absent(_)) => {
+            return Err(CallError::NotRun { program, source: io::Error::from_raw_os_error(libc::ENOENT) });
+        }
+        Err(call::CallError::Start { source, .. }) => return Err(CallError::NotRun { program, source }),
+        Err(call::CallError::TooLong(_) | call::CallError::Ended(_)) => {
+            return Err(CallError::TimedOut { what, limit_ms });
+        }
+    };
+    let output = String::from_utf8_lossy(&answer.output).into_owned();
+    let words = || last_words(&answer.words).or_else(|| last_words(&output));
+    match answer.ended {
+        Ended::Exited(0) => Ok(output),
+        Ended::Exited(code) => {
             let words = words().unwrap_or_else(|| format!("it ended with code {code} and without a word"));
-            Err(CallError::Refused { what: what.to_owned(), words })
+            Err(CallError::Refused { what, words })
         }
-        Some(Ended::Signalled { signal, .. }) => {
-            Err(CallError::Refused { what: what.to_owned(), words: format!("it was killed by signal {signal}") })
+        Ended::Signalled { signal, .. } => {
+            Err(CallError::Refused { what, words: format!("it was killed by signal {signal}") })
         }
-        None => Err(CallError::TimedOut { what: what.to_owned(), limit_ms }),
     }
 }
 
@@ -144,162 +154,8 @@ pub fn client_files(settings: &DockerSettings) -> Vec<CString> {
     }
 }
 
-/// Without a cgroup of its own: the worker's leaf may have been killed just now, and who is born into such a one may die.
-fn start(settings: &DockerSettings, arguments: &[&str]) -> io::Result<(Child, [OwnedFd; 2])> {
-    let null = std::fs::File::open("/dev/null")?;
-    let ((out, out_writer), (err, err_writer)) = (pipe::pipe()?, pipe::pipe()?);
-    pipe::set_nonblocking(&out)?;
-    pipe::set_nonblocking(&err)?;
-    let programs = client_files(settings);
-    let programs: Vec<_> = programs.iter().map(CString::as_c_str).collect();
-    if programs.is_empty() {
-        return Err(io::Error::from_raw_os_error(libc::ENOENT));
-    }
-    let spawn = Spawn {
-        programs: &programs,
-        argv: &argument_array(&settings.program, arguments.iter().copied()),
-        envp: &environment_array(settings, &Env::new()),
-        cwd: c"/",
-        stdio: [null.as_fd(), out_writer.as_fd(), err_writer.as_fd()],
-        cgroup: None,
-        rlimits: &[],
-        umask: 0o077,
-        confinement: None,
-        heeds_quota: false,
-    };
-    match spawn::spawn(&spawn) {
-        Ok(child) => Ok((child, [out, err])),
-        Err(error) => {
-            debug_assert!(error.step != Step::Confine, "nothing confines the client");
-            Err(error.source)
-        }
-    }
-}
-
-/// What is read of one output.
-#[derive(Debug)]
-struct Capture {
-    fd: OwnedFd,
-    text: Vec<u8>,
-    over: bool,
-}
-
-impl Capture {
-    /// Reads all that is there; what does not fit is dropped.
-    fn read(&mut self) {
-        let mut buffer = [0; 4096];
-        loop {
-            match nix::unistd::read(&self.fd, &mut buffer) {
-                Ok(0) => self.over = true,
-                Ok(length) => {
-                    let room = KEPT_BYTES - self.text.len();
-                    self.text.extend_from_slice(&buffer[..length.min(room)]);
-                    continue;
-                }
-                Err(nix::errno::Errno::EINTR) => continue,
-                Err(nix::errno::Errno::EAGAIN) => {}
-                Err(_) => self.over = true,
-            }
-            return;
-        }
-    }
-}
-
-/// A call under way.
-struct Waiting {
-    child: Child,
-    reaper: Reaper,
-    outputs: [Capture; 2],
-    deadline_ns: u64,
-    /// The supervisor is gone; there are no more orders.
-    orphaned: bool,
-}
-
-impl Waiting {
-    fn new(child: Child, outputs: [OwnedFd; 2], deadline_ns: u64) -> Self {
-        let outputs = outputs.map(|fd| Capture { fd, text: Vec::new(), over: false });
-        Self { reaper: Reaper::new(child.pid), child, outputs, deadline_ns, orphaned: false }
-    }
-
-    /// Waits for the client's end, or for the deadline: then `None`.
-    fn wait(&mut self, tools: &mut Tools) -> Option<Ended> {
-        loop {
-            let now = clock::monotonic_ns();
-            tools.claimer.beat(now);
-            if self.reaper.leader_end.is_some() || now >= self.deadline_ns {
-                return self.reaper.leader_end;
-            }
-            let left_ms = (self.deadline_ns - now).div_ceil(1_000_000);
-            let has_ended = self.wait_once(tools, left_ms.min(tools.settings.heartbeat_interval_ms.max(1)));
-            for output in &mut self.outputs {
-                output.read();
-            }
-            if has_ended {
-                self.reaper.reap();
-            }
-            if !self.orphaned {
-                self.orphaned = tools.take_orders_for_later().is_err();
-            }
-        }
-    }
-
-    /// Waits for something to happen; true if the client has ended.
-    fn wait_once(&self, tools: &Tools, timeout_ms: u64) -> bool {
-        let timeout = PollTimeout::try_from(timeout_ms).unwrap_or(PollTimeout::MAX);
-        let mut fds = vec![PollFd::new(self.child.pidfd.as_fd(), PollFlags::POLLIN)];
-        // An output at its end would be ready for ever, and so would the orders of a supervisor that is gone.
-        let open = self.outputs.iter().filter(|output| !output.over);
-        fds.extend(open.map(|output| PollFd::new(output.fd.as_fd(), PollFlags::POLLIN)));
-        if !self.orphaned {
-            fds.push(PollFd::new(tools.line.orders_fd(), PollFlags::POLLIN));
-        }
-        let ready = poll(&mut fds, timeout).is_ok_and(|count| count > 0);
-        ready && fds[0].revents().is_some_and(|events| !events.is_empty())
-    }
-
-    /// Kills what is left of it, and gives what was read.
-    fn end(mut self) -> [Capture; 2] {
-        let give_up_ns = clock::monotonic_ns().saturating_add(KILL_PATIENCE_NS);
-        while self.reaper.reap() == Remains::Something && clock::monotonic_ns() < give_up_ns {
-            if self.reaper.leader_end.is_none() {
-                process::signal_group(self.child.pid, libc::SIGKILL);
-            }
-            tree::kill_all(None);
-            std::thread::sleep(std::time::Duration::from_millis(REAP_INTERVAL_MS));
-        }
-        for output in &mut self.outputs {
-            output.read();
-        }
-        self.outputs
-    }
-}
-
-impl Tools {
-    /// Takes what orders have come, without waiting. Those for the attempt at hand are kept until it looks.
-    ///
-    /// # Errors
-    /// The supervisor is gone.
-    pub(super) fn take_orders_for_later(&mut self) -> Result<(), LineClosed> {
-        while let Some(order) = self.line.next_order()? {
-            match order {
-                // Whoever waits here looks at the table when the wait is over.
-                Order::Wake => {}
-                Order::Stop => self.stopping = true,
-                Order::Ping { nonce } => self.line.report(&Report::Pong { nonce })?,
-                Order::Configure(settings) => self.next_settings = Some(settings),
-                Order::Chore(chore) => self.chores.add(chore),
-                Order::Cancel { .. } | Order::GiveBack { .. } | Order::Suspend { .. } | Order::Resume { .. } => {
-                    self.orders_kept.push(order);
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
 /// The last line that says something, cut to a bearable length, without the client's usual beginnings.
-pub fn last_words(text: &[u8]) -> Option<String> {
-    let text = String::from_utf8_lossy(text);
+fn last_words(text: &str) -> Option<String> {
     let said = |line: &&str| !line.is_empty() && !line.starts_with("See 'docker") && !line.starts_with("Run 'docker");
     let line = text.lines().map(str::trim).rev().find(said)?;
     let line = ["docker: ", "Error response from daemon: ", "Error: "]
@@ -334,9 +190,9 @@ mod tests {
 
     #[test]
     fn the_clients_last_words_are_plain() {
-        let text = b"docker: Error response from daemon: No such image: x.\nSee 'docker run --help'.\n\n";
+        let text = "docker: Error response from daemon: No such image: x.\nSee 'docker run --help'.\n\n";
         assert_eq!(last_words(text).as_deref(), Some("No such image: x."));
-        assert_eq!(last_words(b" \n"), None);
-        assert_eq!(last_words(&b"x".repeat(10_000)).map(|words| words.len()), Some(WORDS_MAX));
+        assert_eq!(last_words(" \n"), None);
+        assert_eq!(last_words(&"x".repeat(10_000)).map(|words| words.len()), Some(WORDS_MAX));
     }
 }

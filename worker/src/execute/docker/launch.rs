@@ -5,14 +5,13 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 
 use super::super::birth;
 use super::super::process::{Attempt, Tools};
 use super::super::program;
-use super::super::start::{Outputs, Writers, describe, make_pipes};
+use super::super::start::{Outputs, Prepared, Writers, prepare};
 use super::super::watch::Watch;
 use super::super::worktree;
 use super::cgroup::{device_path, is_unified};
@@ -25,10 +24,9 @@ use super::meter::Meter;
 use super::name::Client;
 use super::removal;
 use crate::failpoint;
-use crate::room;
 use crate::sys::cgroup::Leaf;
-use crate::sys::clock;
 use crate::sys::spawn::{self, CStringArray, Child, Spawn, SpawnError};
+use crate::sys::{clock, describe};
 use crate::task::{Env, Limits, Rlimits, Verdict};
 
 /// Sees to it that nothing of an earlier attempt of this task is left in any container: to be called before an attempt,
@@ -54,18 +52,7 @@ pub fn start(tools: &mut Tools, attempt: &Attempt) -> Result<(Child, Outputs, Wr
         let why = "the task asks for a sandbox, which a container has not (isolation process has one)".to_owned();
         return Err(Verdict::NotStarted { why, errno: None });
     }
-    let (outputs, writers) = make_pipes().map_err(|e| refuse("no pipe for the output", &e))?;
-    let stdin = match &spec.stdin {
-        None => None,
-        Some(path) => Some(birth::open_input(path).map_err(|e| refuse(&format!("cannot read '{path}'"), &e))?),
-    };
-    let checkpoint = match spec.checkpoint {
-        false => None,
-        true => Some(
-            room::make_checkpoint(&tools.settings.checkpoints, attempt.task.id.seq())
-                .map_err(|e| refuse("the checkpoint directory cannot be made", &e))?,
-        ),
-    };
+    let Prepared { outputs, writers, stdin, checkpoint } = prepare(tools, attempt)?;
     let limits = Watch::limits(tools, attempt);
     let watch = Watch::beside_container(tools, attempt, &limits)?;
     let rlimits = watch.bound(spec.rlimits.or(tools.settings.rlimits).scaled(attempt.task.memory_scale));
@@ -128,10 +115,6 @@ fn start_client(
         })
     };
     birth::into_leaf(&mut tools.leaves, give_birth)
-}
-
-fn refuse(what: &str, error: &io::Error) -> Verdict {
-    Verdict::NotStarted { why: format!("{what}: {}", describe(error)), errno: error.raw_os_error() }
 }
 
 fn not_started(refused: &super::refused::Refused) -> Verdict {

@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use super::refused::Refused;
+use crate::sys::describe;
 use crate::wire::DockerSettings;
 
 /// Where engines listen that nobody has named.
@@ -45,12 +46,9 @@ impl Guard {
     /// # Errors
     /// It is not there, or not allowed.
     pub fn check(&self, source: &str) -> Result<String, Refused> {
-        let path = Path::new(source).canonicalize().map_err(|error| Refused::NoSource {
-            path: source.to_owned(),
-            why: error
-                .raw_os_error()
-                .map_or_else(|| error.to_string(), |n| nix::errno::Errno::from_raw(n).desc().to_owned()),
-        })?;
+        let path = Path::new(source)
+            .canonicalize()
+            .map_err(|error| Refused::NoSource { path: source.to_owned(), why: describe(&error) })?;
         if !self.allowed.iter().any(|allowed| path.starts_with(allowed)) {
             let resolved =
                 if path == Path::new(source) { String::new() } else { format!(" (it is {})", path.display()) };

@@ -6,11 +6,9 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use super::super::call::{self, Answer, Call, CallError, Output, word};
+use super::super::call::{self, Answer, Call, CallError, Heed, Output, word};
 use super::super::process::Tools;
-use crate::claim::Ticket;
 use crate::task::Env;
-use crate::wire::{LineClosed, Order, Report};
 
 /// What holds for every call.
 const CONFIGURATION: [&str; 10] = [
@@ -27,8 +25,6 @@ const CONFIGURATION: [&str; 10] = [
     // Its contents are not to be missed where git-lfs is not installed.
     "filter.lfs.required=false",
 ];
-/// The most of an answer that is kept: paths and names of commits.
-const ANSWER_MAX: usize = 64 * 1024;
 
 /// One call of git.
 #[derive(Debug)]
@@ -61,12 +57,7 @@ impl<'g> Git<'g> {
     ///
     /// # Errors
     /// As for [`call::call`].
-    pub fn run(
-        self,
-        tools: &mut Tools,
-        deadline_ns: u64,
-        heed: &mut dyn FnMut(&mut Tools) -> bool,
-    ) -> Result<Answer, CallError> {
+    pub fn run(self, tools: &mut Tools, deadline_ns: u64, heed: Heed<'_>) -> Result<Answer, CallError> {
         let mut arguments = Vec::new();
         for setting in CONFIGURATION.iter().chain(self.configuration) {
             arguments.extend([word("-c"), word(setting)]);
@@ -80,8 +71,9 @@ impl<'g> Git<'g> {
             environment: &environment,
             directory: self.directory,
             input: self.input,
-            output: self.output.map_or(Output::Answer(ANSWER_MAX), Output::File),
+            output: self.output.map_or(Output::Answer, Output::File),
             file_bytes: self.file_bytes,
+            umask: tools.settings.umask,
             deadline_ns,
         };
         call::call(tools, call, heed)
@@ -103,33 +95,4 @@ fn environment(tools: &Tools) -> Env {
     // By this a supervisor finds what a killed worker has left running.
     environment.insert("ACODE_SCRATCH".to_owned(), tools.room.scratch().display().to_string());
     environment
-}
-
-/// Why a worker ends what it does for an attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
-    /// The attempt is cancelled.
-    Cancelled,
-    /// The pool takes it back, or has gone.
-    GivenBack,
-}
-
-/// Takes the orders that have come; says whether one of them ends this attempt.
-pub fn take_orders(tools: &mut Tools, ticket: Ticket) -> Option<Stop> {
-    loop {
-        match tools.line.next_order() {
-            Ok(None) => return None,
-            Ok(Some(Order::Wake)) => {}
-            Ok(Some(Order::Stop)) => tools.stopping = true,
-            // A supervisor that takes no answer any more has closed the orders too.
-            Ok(Some(Order::Ping { nonce })) => drop(tools.line.report(&Report::Pong { nonce })),
-            Ok(Some(Order::Configure(settings))) => tools.next_settings = Some(settings),
-            Ok(Some(Order::Chore(chore))) => tools.chores.add(chore),
-            Ok(Some(Order::Cancel { ticket: own, .. })) if own == ticket => return Some(Stop::Cancelled),
-            Ok(Some(Order::GiveBack { ticket: own, .. })) if own == ticket => return Some(Stop::GivenBack),
-            // For another attempt; and none of the task's processes runs that could be suspended.
-            Ok(Some(Order::Cancel { .. } | Order::GiveBack { .. } | Order::Suspend { .. } | Order::Resume { .. })) => {}
-            Err(LineClosed) => return Some(Stop::GivenBack),
-        }
-    }
 }

@@ -5,8 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::super::call::{Answer, CallError};
+use super::super::orders::Stop;
 use super::super::process::{Attempt, Tools};
-use super::git::{Git, Stop, take_orders};
+use super::git::Git;
 use super::{Made, rest};
 use crate::failpoint;
 use crate::room::worktree::{self as room, Mark};
@@ -191,7 +192,7 @@ impl Maker<'_> {
 
     /// Rests between two tries to get the lock; whether to try again.
     fn goes_on(&mut self) -> bool {
-        self.stop = self.stop.or(take_orders(self.tools, self.attempt.ticket));
+        self.stop = self.stop.or(self.tools.told_to_stop(self.attempt.ticket));
         self.stop.is_none() && clock::monotonic_ns() < self.deadline_ns() && rest(self.tools)
     }
 
@@ -212,8 +213,8 @@ impl Maker<'_> {
         let (deadline_ns, ticket) = (self.deadline_ns(), self.attempt.ticket);
         let mut stop = None;
         let answer = git.run(self.tools, deadline_ns, &mut |tools| {
-            stop = take_orders(tools, ticket);
-            stop.is_none()
+            stop = tools.told_to_stop(ticket);
+            Ok(stop.is_none())
         });
         self.stop = self.stop.or(stop);
         match answer {

@@ -19,12 +19,12 @@ use std::path::{Path, PathBuf};
 
 pub use make::make;
 
+use super::orders::Stop;
 use super::process::{Attempt, Tools};
 use crate::room::worktree as room;
 use crate::sys::clock;
 use crate::task::{Artifacts, Cleanup, TaskSpec, Verdict};
 use crate::wire::{Chore, Finished};
-use git::{Stop, take_orders};
 
 /// How long the repository's lock is waited for when a worktree is removed, in nanoseconds; then it is removed later.
 const LOCK_NS: u64 = 30_000_000_000;
@@ -103,7 +103,7 @@ pub fn settle(tools: &mut Tools, attempt: &Attempt, finished: &mut Finished) {
     let ticket = attempt.ticket;
     let released = release(tools, &made.mark, |tools| {
         // Told to go, it leaves the rest to whoever finds the mark.
-        take_orders(tools, ticket) != Some(Stop::GivenBack) && clock::monotonic_ns() < deadline_ns
+        tools.told_to_stop(ticket) != Some(Stop::GivenBack) && clock::monotonic_ns() < deadline_ns
     });
     if let Err(error) = released {
         finished.error.get_or_insert_with(|| format!("the worktree could not be removed from its repository: {error}"));

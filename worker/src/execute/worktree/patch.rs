@@ -13,13 +13,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use super::super::artifacts::folder_of;
 use super::super::call::{Answer, CallError};
+use super::super::orders::Stop;
 use super::super::process::{Attempt, Tools};
 use super::super::program;
 use super::Made;
-use super::git::{Git, Stop, take_orders};
+use super::git::Git;
 use crate::failpoint;
-use crate::room;
 use crate::sys::clock;
 use crate::sys::tree::Ended;
 use crate::task::{Artifacts, Env};
@@ -32,7 +33,7 @@ const PATCH: &str = "changes.patch";
 /// Stores the patch, and notes it; or why there is none.
 pub fn keep(tools: &mut Tools, attempt: &Attempt, made: &Made, artifacts: &mut Artifacts) {
     let settings = &tools.settings.artifacts;
-    let folder = settings.folder.join(room::kept_name(attempt.task.id, attempt.task.attempt));
+    let folder = folder_of(settings, attempt.task.id, attempt.task.attempt);
     let left = settings.max_bytes.saturating_sub(artifacts.bytes);
     match store(tools, attempt, made, &folder, left) {
         Ok(bytes) => {
@@ -134,7 +135,7 @@ impl Patcher<'_> {
         let ticket = self.attempt.ticket;
         let answer = git.run(self.tools, self.deadline_ns, &mut |tools| {
             // That it is cancelled means nothing any more: it has ended.
-            take_orders(tools, ticket) != Some(Stop::GivenBack)
+            Ok(tools.told_to_stop(ticket) != Some(Stop::GivenBack))
         });
         match answer {
             Ok(answer) if answer.is_success() => Ok(()),

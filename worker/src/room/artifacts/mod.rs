@@ -14,7 +14,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-use super::remove_tree;
+use super::{attempt_name, remove_tree};
 use crate::failpoint;
 use crate::sys::copy::GoOn;
 use crate::task::{Artifacts, Patterns, TaskId};
@@ -46,7 +46,7 @@ pub fn keep_artifacts(
     bounds: ArtifactBounds,
     go_on: GoOn<'_>,
 ) -> io::Result<Option<Artifacts>> {
-    let name = artifacts_name(task, attempt);
+    let name = attempt_name(task, attempt);
     let mut draft = Draft::begin(folder, &name)?;
     let walked = Walk::new(base, patterns, bounds, &mut draft, go_on)?.run();
     let published = walked.and_then(|found| {
@@ -60,11 +60,6 @@ pub fn keep_artifacts(
     }
     let found = Artifacts { folder: folder.join(name), ..published? };
     Ok(Some(found).filter(|found| found.files > 0 || found.omitted.is_some()))
-}
-
-/// What the folder of an attempt is called.
-pub fn artifacts_name(task: TaskId, attempt: u32) -> String {
-    format!("{task}-{attempt}")
 }
 
 /// One folder of artefacts.
@@ -90,7 +85,7 @@ impl StoredArtifacts {
 
     /// Its name in the folder of all artefacts.
     pub fn name(&self) -> String {
-        let name = artifacts_name(self.task, self.attempt);
+        let name = attempt_name(self.task, self.attempt);
         if self.is_draft { draft::name_of(&name) } else { name }
     }
 }

@@ -20,6 +20,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
+use crate::sys::describe;
 use crate::task::DiskMethod;
 use mounted::Mounted;
 use quota::{Quota, Quotas};
@@ -126,10 +127,7 @@ impl Offers {
 
 /// What the host offers for scratch directories in `folder`, which must exist. Changes nothing.
 pub fn probe(folder: &Path) -> Offers {
-    let words = |error: io::Error| match error.raw_os_error() {
-        Some(number) => nix::errno::Errno::from_raw(number).desc().to_owned(),
-        None => error.to_string(),
-    };
+    let words = |error: io::Error| describe(&error);
     let quota = std::fs::File::open(folder).and_then(|folder| quota::check(&folder));
     Offers {
         quota: quota.map_err(words),
