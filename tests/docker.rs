@@ -9,14 +9,18 @@ mod docker;
 #[path = "common/more.rs"]
 mod more;
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use acode::wire::TaskRef;
 use acode::wire::request::{Continue, Suspend};
-use acode_worker::task::{Docker, Hold, Isolation, Limits, SoftTimeout, TaskId, TaskSpec, TaskState, TreeGuard};
+use acode_worker::task::{
+    Docker, Hold, Isolation, Limits, SoftTimeout, TaskId, TaskSpec, TaskState, TreeGuard, UsageSource,
+};
 use common::engine::Engine;
 use common::{Pool, shell, wait_until};
-use docker::{assert_nothing_left, ended, in_container, options, pool};
+use docker::{assert_nothing_left, ended, in_container, options, pool, seconds, within_ms};
 use more::{cancel, command, only_attempt, output_of, reaches, verdict, written};
 
 #[test]
@@ -59,6 +63,54 @@ fn standard_input_and_variables_arrive_and_stand_on_no_command_line() {
 }
 
 #[test]
+fn nothing_of_the_hosts_environment_is_inside_and_nothing_of_the_tasks_is_shown_outside() {
+    let Some(engine) = Engine::start() else { return };
+    let pool =
+        Pool::start(options(&engine, 1, "").var("TOP_SECRET", "of-the-host").var("LD_LIBRARY_PATH", "/of-the-host"));
+    let mut spec = in_container(shell("env; exec sleep 1000", &[]));
+    spec.env = [("OWN_SECRET".to_owned(), "of-the-task".to_owned())].into();
+    let id = pool.submit_spec(spec);
+    reaches(&pool, id, TaskState::Running);
+    wait_until("it runs", || engine.running().len() == 1);
+    let told = |file: &str| {
+        let processes = fs::read_dir("/proc").unwrap().flatten();
+        let texts = processes.filter_map(|entry| Some((entry.path(), fs::read(entry.path().join(file)).ok()?)));
+        let telling = texts.filter(|(_, text)| text.windows(11).any(|part| part == b"of-the-task"));
+        telling.map(|(path, _)| fs::read_to_string(path.join("comm")).unwrap_or_default()).collect::<Vec<_>>()
+    };
+    assert_eq!(told("cmdline"), [""; 0], "on a command line");
+    // It is in the container's own environment alone, the client has none of it.
+    assert!(
+        told("environ").iter().all(|name| ["docker-init", "sleep", "tini"].contains(&name.trim())),
+        "{:?}",
+        told("environ")
+    );
+    for entry in fs::read_dir(pool.state_dir().join("containers")).unwrap().flatten() {
+        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o077, 0, "{entry:?}");
+    }
+    assert!(cancel(&pool, id));
+    pool.wait(id);
+    let said = written(&pool, id).out();
+    assert!(said.contains("OWN_SECRET=of-the-task\n") && !said.contains("of-the-host"), "{said}");
+    assert!(!said.contains("DOCKER_"), "{said}");
+    assert!(said.lines().any(|line| line.starts_with("PATH=/usr/local/sbin:")), "the image's own: {said}");
+    assert_nothing_left(&engine, pool);
+}
+
+#[test]
+fn what_speaks_before_its_cgroup_is_found_is_counted_all_the_same() {
+    let Some(engine) = Engine::start() else { return };
+    let pool = pool(&engine, 1, "");
+    // The place of its cgroups is this engine's own, and told by the engine alone.
+    let task = ended(&pool, shell("echo at once; exec sleep $1", &[&seconds(3)]));
+    let attempt = only_attempt(&task);
+    let usage = attempt.usage.unwrap();
+    assert_eq!(usage.source, UsageSource::Cgroup, "{attempt:?}");
+    assert!(usage.peak_memory_bytes.is_some_and(|bytes| bytes > 10_000), "{usage:?}");
+    assert_nothing_left(&engine, pool);
+}
+
+#[test]
 fn what_cannot_be_started_says_why_and_whose_fault_it_is() {
     let Some(engine) = Engine::start() else { return };
     let pool = pool(&engine, 1, "");
@@ -88,10 +140,12 @@ fn what_cannot_be_started_says_why_and_whose_fault_it_is() {
 fn timeout_and_cancellation_end_the_container_by_term_and_by_kill() {
     let Some(engine) = Engine::start() else { return };
     let pool = pool(&engine, 3, "");
-    let polite =
-        TaskSpec { timeout_ms: Some(2_500), ..shell("trap 'echo bye; exit 3' TERM; while :; do sleep 0.1; done", &[]) };
+    let polite = TaskSpec {
+        timeout_ms: Some(within_ms(2_500)),
+        ..shell("trap 'echo bye; exit 3' TERM; while :; do sleep 0.1; done", &[])
+    };
     let deaf = TaskSpec {
-        timeout_ms: Some(2_500),
+        timeout_ms: Some(within_ms(2_500)),
         grace_ms: Some(300),
         ..shell("trap '' TERM; while :; do sleep 0.1; done", &[])
     };
@@ -112,8 +166,8 @@ fn a_warning_comes_before_the_timeout() {
     let Some(engine) = Engine::start() else { return };
     let pool = pool(&engine, 1, "");
     let spec = |script: &str| TaskSpec {
-        timeout_ms: Some(20_000),
-        soft_timeout: Some(SoftTimeout { before_ms: 17_000, signal: "SIGUSR1".parse().unwrap() }),
+        timeout_ms: Some(within_ms(20_000)),
+        soft_timeout: Some(SoftTimeout { before_ms: within_ms(17_000), signal: "SIGUSR1".parse().unwrap() }),
         ..shell(script, &[])
     };
     let task = ended(&pool, spec("trap 'echo warned; exit 0' USR1; while :; do sleep 0.1; done"));
@@ -134,12 +188,12 @@ fn a_suspended_container_is_paused_and_goes_on_or_ends() {
             all.len() == 1 && engine.inspect(&all[0], "{{.State.Paused}}") == paused
         });
     };
-    let id = pool.submit_spec(in_container(shell("sleep 2; echo done", &[])));
+    let id = pool.submit_spec(in_container(shell("sleep $1; echo done", &[&seconds(2)])));
     reaches(&pool, id, TaskState::Running);
     wait_until("it runs", || engine.running().len() == 1);
     suspend(id);
     is_paused("true");
-    std::thread::sleep(Duration::from_millis(2_500));
+    std::thread::sleep(Duration::from_millis(within_ms(2_500)));
     assert_eq!(pool.call(&Continue { ids: vec![TaskRef::Id(id)] }).resumed, [id]);
     assert_eq!(pool.wait(id).state, TaskState::Completed);
     let id = pool.submit_spec(in_container(command(&["sleep", "1000"])));

@@ -205,7 +205,7 @@ fn a_container_that_does_not_begin_in_time_is_the_engines_fault() {
         engine.folder().display()
     );
     let cli = engine.scripted_cli(&script);
-    let pool = pool(&engine, 1, &format!("  program: {}\n  startTimeoutSeconds: 1\n", cli.program()));
+    let pool = pool(&engine, 1, &format!("  program: {}\n  startTimeoutSeconds: 5\n", cli.program()));
     let task = ended(&pool, command(&["true"]));
     assert_eq!(verdicts(&task), ["engine-failed", "engine-failed", "exited"], "{task:?}\n{}", pool.log());
     assert!(task.attempts.iter().flatten().next().and_then(|one| one.reason.as_deref()).unwrap().contains("in time"));

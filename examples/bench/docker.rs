@@ -17,6 +17,9 @@ use super::pool::{self, Outcome, Pool, beside, median};
 use super::table::{Figure, Target};
 
 const TRUE: &[&str] = &["true"];
+/// Long enough for a worker to learn where this engine, which is not in the usual place, keeps its containers' cgroups. It asks
+/// the engine until it knows.
+const WHILE: &[&str] = &["sleep", "2"];
 /// How long the engine's start may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -162,6 +165,8 @@ pub fn containers(size: Size) -> Outcome<Vec<Figure>> {
     // The first few fill caches.
     bare.rate(4)?;
     let mut ours = Ours::start(&engine)?;
+    pool::submit_one(&mut ours.client, pool::array(WHILE, 4))?;
+    pool::wait_all(&mut ours.client)?;
     ours.rate(4)?;
     let (value, limit, ratio) = rounds(repeats, || bare.latency(count / 2), || ours.latency(count / 2))?;
     let latency = Figure::new('m', "a container, submit to end, p50", value * 1e3, "ms")

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use acode_worker::nursery::Nursery;
 use acode_worker::sys::cgroup::{self, Leaf};
 use acode_worker::sys::{clock, pipe, process};
-use acode_worker::task::WorkerId;
+use acode_worker::task::{Isolation, WorkerId};
 use acode_worker::wire::{Birth, FrameError, Frames, Order, Report, WorkerMode, WorkerSettings, encode};
 use nix::errno::Errno;
 
@@ -231,7 +231,9 @@ impl Crew {
     /// The dead workers whose trees are dead too.
     pub fn ready_for_burial(&self) -> Vec<u16> {
         let dead: Vec<_> = self.hands.iter().filter(|(_, hand)| hand.dead).collect();
-        if dead.is_empty() || (!self.hands.values().all(Hand::has_leaf) && self.strangers_remain()) {
+        // Clients of the container engine that were called between two tasks run outside of any leaf.
+        let in_leaves = || self.hands.values().all(|hand| hand.has_leaf() && hand.mode.isolation == Isolation::Process);
+        if dead.is_empty() || (!in_leaves() && self.strangers_remain()) {
             return Vec::new();
         }
         dead.into_iter().filter(|(_, hand)| hand.tree_is_dead()).map(|(row, _)| *row).collect()

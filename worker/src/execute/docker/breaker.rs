@@ -89,7 +89,8 @@ impl Default for Breaker {
 
 impl Breaker {
     /// What is thought of the engine.
-    pub fn state(&self) -> &State {
+    #[cfg(test)]
+    fn state(&self) -> &State {
         &self.state
     }
 

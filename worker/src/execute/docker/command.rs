@@ -106,11 +106,6 @@ pub struct Request<'r> {
     pub device: Option<&'r str>,
 }
 
-/// The limits that docker has no option for, each with why.
-pub fn unheld(limits: &Limits, device: Option<&str>) -> Vec<(&'static str, &'static str)> {
-    limits::unheld(limits, device)
-}
-
 /// Makes the command line, the program first.
 ///
 /// # Errors

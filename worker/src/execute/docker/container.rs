@@ -60,6 +60,8 @@ pub struct Container {
     /// When the engine is asked whether it runs, once it is there.
     ask_ns: Option<u64>,
     ask_pause_ns: u64,
+    /// Its cgroup is not found, and may be.
+    seeks: bool,
     /// Where its cgroup was found.
     pub(super) cgroup_parent: Option<String>,
 }
@@ -107,6 +109,7 @@ impl Container {
             spoken: false,
             ask_ns: None,
             ask_pause_ns: ASK_PAUSE_NS,
+            seeks: true,
             cgroup_parent: None,
         }
     }
@@ -132,32 +135,47 @@ impl Container {
     /// When it wants to be looked at.
     pub fn next_ns(&self, now_ns: u64) -> u64 {
         let errands = self.errands.next_ns(now_ns).unwrap_or(u64::MAX);
-        let birth = match self.birth {
-            Birth::Awaited { .. } => self.look_ns,
-            Birth::Seen => u64::MAX,
-        };
-        errands.min(self.meter.next_ns()).min(birth)
+        let look_ns = if self.is_looked_for() { self.look_ns } else { u64::MAX };
+        errands.min(self.meter.next_ns()).min(look_ns)
+    }
+
+    /// Whether it is not known to run, or not where: what has spoken at once may have been faster than the engine's word.
+    fn is_looked_for(&self) -> bool {
+        match self.birth {
+            Birth::Awaited { .. } => true,
+            Birth::Seen => self.seeks && !self.asked_to_end,
+        }
     }
 
     /// Looks at what is due.
     pub fn look(&mut self, tools: &Tools, now_ns: u64) -> Found {
         self.errands.tend(tools, now_ns);
         self.meter.look(tools, now_ns);
-        let Birth::Awaited { until_ns } = self.birth else { return Found::Nothing };
-        if now_ns < self.look_ns {
+        if now_ns < self.look_ns || !self.is_looked_for() {
             return Found::Nothing;
         }
         let is_late = now_ns.saturating_sub(self.began_ns) > LATE_NS;
         self.look_ns = now_ns.saturating_add(if is_late { LOOK_LATE_NS } else { LOOK_NS });
-        if self.is_seen(tools, now_ns) {
-            self.birth = Birth::Seen;
-            self.meter.look(tools, now_ns);
-            if self.paused {
-                self.pause(tools, true);
+        let is_seen = self.is_seen(tools, now_ns);
+        match self.birth {
+            Birth::Awaited { .. } if is_seen => {
+                self.birth = Birth::Seen;
+                // The engine was asked too early, and now it knows.
+                (self.ask_ns, self.ask_pause_ns) = (Some(now_ns), ASK_PAUSE_NS);
+                self.meter.look(tools, now_ns);
+                if self.paused {
+                    self.pause(tools, true);
+                }
+                Found::Begun
             }
-            return Found::Begun;
+            Birth::Awaited { until_ns } if now_ns >= until_ns => Found::TooLate,
+            Birth::Awaited { .. } => Found::Nothing,
+            Birth::Seen => {
+                // An engine that has not answered for so long is not asked for ever.
+                self.seeks &= self.ask_pause_ns < ASK_MAX_NS || !self.errands.are_done();
+                Found::Nothing
+            }
         }
-        if now_ns >= until_ns { Found::TooLate } else { Found::Nothing }
     }
 
     /// Whether the container is seen to run: by its cgroup, by what it says, or because the engine says so, who is asked
@@ -165,11 +183,13 @@ impl Container {
     fn is_seen(&mut self, tools: &Tools, now_ns: u64) -> bool {
         let Some(id) = self.mark.container() else { return false };
         if self.meter.finds(&id, &tools.containers.cgroup_parent) {
+            self.seeks = false;
             return true;
         }
         let answer = self.errands.take_answer();
         if let Some(pid) = answer.and_then(|pid| pid.trim().parse().ok()).filter(|pid| *pid > 0) {
             self.cgroup_parent = self.meter.find_by_process(&id, pid);
+            self.seeks = false;
             return true;
         }
         let first_ns = if tools.containers.sees_cgroups { ASK_NS } else { 0 };

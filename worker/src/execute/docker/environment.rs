@@ -4,11 +4,6 @@
 //! own environment by `--env=NAME`, unless the name would mean something to the client. Deliberately absent: acode's own
 //! variables, which are the same in every isolation.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-
 use super::name::Client;
 use super::refused::Refused;
 use crate::task::Env;
@@ -191,46 +186,8 @@ fn means_something(name: &str) -> bool {
     CLIENT_NAMES.contains(&upper.as_str()) || CLIENT_BEGINNINGS.iter().any(|beginning| upper.starts_with(beginning))
 }
 
-/// The file, for as long as the client may read it. Removed when this goes; if the process is killed before, it lies
-/// beside the mark of its container and goes with it.
-#[derive(Debug)]
-pub struct EnvFile {
-    path: PathBuf,
-}
-
-impl EnvFile {
-    /// Writes the file, for our own eyes only. One that an earlier attempt has left is removed, never written to.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn write(path: &Path, variables: &Variables) -> io::Result<Self> {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        // From here on it is removed whatever happens.
-        let own = Self { path: path.to_owned() };
-        file.write_all(variables.text().as_bytes())?;
-        Ok(own)
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-impl Drop for EnvFile {
-    fn drop(&mut self) {
-        // What cannot be removed is removed with the container's mark.
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
@@ -294,20 +251,5 @@ mod tests {
         let pool = names.map(|name| (name.to_owned(), "x".to_owned())).into_iter().collect();
         let kept = pool_variables(&pool);
         assert_eq!(kept.keys().collect::<Vec<_>>(), ["API_URL", "LANG", "LC_ALL", "TZ"]);
-    }
-
-    #[test]
-    fn the_file_is_ours_alone_and_goes_with_its_guard() {
-        let folder = tempfile::tempdir().unwrap();
-        let (path, elsewhere) = (folder.path().join("t.env"), folder.path().join("elsewhere"));
-        fs::write(&elsewhere, "kept").unwrap();
-        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
-        let variables = divide(&["SECRET=1"], Client::Docker).unwrap();
-        let file = EnvFile::write(&path, &variables).unwrap();
-        assert_eq!(fs::read_to_string(file.path()).unwrap(), "SECRET=1\n");
-        assert_eq!(fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
-        drop(file);
-        assert!(!path.exists());
-        assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "kept", "a link is not followed");
     }
 }

@@ -128,11 +128,6 @@ impl Inspected {
         }
         Ok(all)
     }
-
-    /// A label's value.
-    pub fn label(&self, name: &str) -> Option<&str> {
-        self.config.labels.get(name).map(String::as_str)
-    }
 }
 
 impl ContainerState {
@@ -166,8 +161,12 @@ mod tests {
         let HostConfig { memory, memory_swap, nano_cpus, pids_limit, cgroup_parent } = container.host_config.clone();
         assert_eq!((memory, memory_swap, nano_cpus, pids_limit), (64 << 20, 64 << 20, 500_000_000, 20));
         assert_eq!(
-            (cgroup_parent.as_str(), container.label("acode.pool"), container.label("x")),
-            ("", Some("p"), None)
+            (
+                cgroup_parent.as_str(),
+                container.config.labels.get("acode.pool").map(String::as_str),
+                container.config.labels.get("x")
+            ),
+            ("", Some("p"), None::<&String>)
         );
     }
 
@@ -175,7 +174,7 @@ mod tests {
     fn what_podman_leaves_out_is_empty() {
         let text = format!("{PODMAN}\n\n{DOCKER}\n");
         let [container, _] = Inspected::read(&text).unwrap().try_into().unwrap();
-        assert!(!container.state.has_started() && container.label("acode.pool").is_none());
+        assert!(!container.state.has_started() && container.config.labels.is_empty());
         let bare = Inspected::read(r#"{"Id":"1","State":null,"HostConfig":null,"Config":null}"#).unwrap();
         assert!(!bare[0].state.has_started() && !bare[0].state.is_running());
     }

@@ -9,19 +9,14 @@
 //! exist, `launch` begins, `container` is the time between, `conclude` the end, `removal` what is left after it.
 
 mod availability;
-#[allow(dead_code, reason = "more is offered than is used")]
 mod breaker;
-#[allow(dead_code, reason = "more is offered than is used")]
 mod cgroup;
-#[allow(dead_code, reason = "more is offered than is used")]
 mod command;
 mod conclude;
 mod container;
 mod engine;
-#[allow(dead_code, reason = "more is offered than is used")]
 mod environment;
 mod errand;
-#[allow(dead_code, reason = "more is offered than is used")]
 mod inspect;
 mod judge;
 mod launch;

@@ -19,8 +19,8 @@ const BATCH: usize = 16;
 const REMEMBERED_MAX: usize = 1_024;
 /// How long a removal that failed is left alone, in nanoseconds.
 const PAUSE_NS: u64 = 2_000_000_000;
-/// How long a worker is idle before it removes what has ended, in milliseconds: the next task may come just now.
-const IDLE_MS: u64 = 50;
+/// How long an idle worker leaves alone what has ended, in nanoseconds: the next task may come just now, and would wait.
+const IDLE_NS: u64 = 1_000_000_000;
 /// The most containers, and the most marks, that one sweep looks at. What is beyond is for the next one.
 const SWEEP_MAX: usize = 512;
 /// The length of a full container id.
@@ -43,6 +43,8 @@ pub struct Ended {
     waiting: Vec<Left>,
     urgent: bool,
     not_before_ns: u64,
+    /// When an idle worker removes them.
+    idle_at_ns: u64,
 }
 
 /// One of them.
@@ -70,18 +72,20 @@ impl Ended {
         if self.waiting.len() < REMEMBERED_MAX {
             self.waiting.push(left);
         }
+        self.idle_at_ns = clock::monotonic_ns().saturating_add(IDLE_NS);
     }
 
     /// For how long at the most an idle worker may sleep, in milliseconds.
     pub fn nap_ms(&self, now_ns: u64) -> Option<u64> {
-        let pause_ms = self.not_before_ns.saturating_sub(now_ns).div_ceil(1_000_000);
-        (!self.waiting.is_empty()).then(|| pause_ms.max(IDLE_MS))
+        let at_ns = self.not_before_ns.max(self.idle_at_ns);
+        (!self.waiting.is_empty()).then(|| at_ns.saturating_sub(now_ns).div_ceil(1_000_000).max(1))
     }
 
     fn is_due(&self, moment: Moment, now_ns: u64) -> bool {
         let due = match moment {
             Moment::Claiming => self.urgent || self.waiting.len() >= BATCH,
-            Moment::Idle | Moment::Leaving => true,
+            Moment::Idle => now_ns >= self.idle_at_ns,
+            Moment::Leaving => true,
         };
         due && !self.waiting.is_empty() && (now_ns >= self.not_before_ns || moment == Moment::Leaving)
     }
@@ -308,7 +312,8 @@ mod tests {
         let task = |number| TaskId::new(1, 2, number);
         assert!(!ended.is_due(Moment::Leaving, 0) && ended.nap_ms(0).is_none());
         (1..BATCH as u64).for_each(|number| ended.note(task(number), "a".to_owned(), false));
-        assert!(!ended.is_due(Moment::Claiming, 0) && ended.is_due(Moment::Idle, 0));
+        assert!(!ended.is_due(Moment::Claiming, 0) && !ended.is_due(Moment::Idle, 0));
+        assert!(ended.is_due(Moment::Idle, ended.idle_at_ns) && ended.nap_ms(ended.idle_at_ns) == Some(1));
         ended.note(task(99), "a".to_owned(), false);
         assert!(ended.is_due(Moment::Claiming, 0));
         let mut ended = Ended::default();

@@ -54,14 +54,6 @@ impl ContainerCgroup {
         Some(Self { hierarchy })
     }
 
-    /// Where it is; of v1 the place in one hierarchy.
-    pub fn path(&self) -> &Path {
-        match &self.hierarchy {
-            Hierarchy::V2(group) => group.path(),
-            Hierarchy::V1(groups) => groups.path(),
-        }
-    }
-
     /// What it has counted so far.
     pub fn reading(&self) -> Reading {
         match &self.hierarchy {

@@ -38,10 +38,6 @@ impl Groups {
         [&self.pids, &self.memory, &self.cpuacct, &self.cpu, &self.blkio].into_iter().filter_map(Option::as_deref)
     }
 
-    pub fn path(&self) -> &Path {
-        self.all().next().unwrap_or(Path::new("/"))
-    }
-
     pub fn reading(&self) -> Reading {
         let (memory, pids, cpu) = (self.memory.as_deref(), self.pids.as_deref(), self.cpuacct.as_deref());
         let io = read(self.blkio.as_deref(), "blkio.throttle.io_service_bytes_recursive")

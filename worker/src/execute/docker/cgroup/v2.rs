@@ -1,7 +1,7 @@
 //! A container's cgroup in v2.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
@@ -25,10 +25,6 @@ impl Group {
     fn leaf(&self) -> Option<Leaf> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         Some(Leaf::from_fd(open(&self.path, flags, Mode::empty()).ok()?))
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     pub fn reading(&self) -> Reading {
