@@ -4,7 +4,7 @@
 //! clock, and the verdict about what comes next, which is `judge`'s.
 
 use acode_worker::claim::{Producer, Ticket};
-use acode_worker::task::{Isolation, OutputRef, TaskId, TaskState, TreeGuard, Usage, Verdict, WorkerId};
+use acode_worker::task::{TaskId, TaskState, Verdict, WorkerId};
 use acode_worker::wire::Finished;
 
 use super::desk::{Active, Desk, Phase};
@@ -178,29 +178,7 @@ pub fn lost(desk: &Desk, producer: &mut Producer, ticket: Ticket, ours: bool, no
 
 /// The end of an attempt whose worker cannot tell it.
 pub fn ended_without_worker(id: TaskId, ticket: Ticket, attempt: u32, started_us: i64) -> Finished {
-    Finished {
-        ticket,
-        id,
-        attempt,
-        verdict: Verdict::WorkerLost,
-        given_back: false,
-        isolation: Isolation::Process,
-        guard: TreeGuard::Subreaper,
-        usage: Usage::default(),
-        output: OutputRef::default(),
-        claimed_us: started_us,
-        started_us,
-        finished_us: started_us,
-        limits: Vec::new(),
-        sandbox: Vec::new(),
-        kept: None,
-        artifacts: None,
-        leaked: false,
-        result: None,
-        error: None,
-        progress: None,
-        checkpoint: false,
-    }
+    Finished::blank(ticket, (id, attempt), Verdict::WorkerLost, started_us)
 }
 
 fn stored(next: Next, finished_us: u64) -> store::Next {

@@ -5,33 +5,16 @@
 use super::artifacts;
 use super::process::{Attempt, Tools};
 use super::worktree;
-use crate::task::{Isolation, TreeGuard, Usage, Verdict};
+use crate::task::Verdict;
 use crate::wire::{Finished, Progress};
 
 /// An end without a process.
 pub fn blank(attempt: &Attempt, verdict: Verdict, at_us: i64) -> Finished {
+    let task = &attempt.task;
     Finished {
-        ticket: attempt.ticket,
-        id: attempt.task.id,
-        attempt: attempt.task.attempt,
-        verdict,
-        given_back: false,
-        isolation: Isolation::Process,
-        guard: TreeGuard::Subreaper,
-        usage: Usage::default(),
-        output: crate::task::OutputRef::default(),
         claimed_us: attempt.claimed_us,
-        started_us: at_us,
-        finished_us: at_us,
-        limits: Vec::new(),
-        sandbox: Vec::new(),
-        kept: None,
-        artifacts: None,
-        leaked: false,
-        result: None,
-        error: None,
-        checkpoint: attempt.task.spec.checkpoint,
-        progress: None,
+        checkpoint: task.spec.checkpoint,
+        ..Finished::blank(attempt.ticket, (task.id, task.attempt), verdict, at_us)
     }
 }
 

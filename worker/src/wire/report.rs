@@ -137,3 +137,32 @@ pub struct Finished {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
 }
+
+impl Finished {
+    /// An end of which nothing more is known: of this claim, for this task's attempt, all at one time.
+    pub fn blank(ticket: Ticket, (id, attempt): (TaskId, u32), verdict: Verdict, at_us: i64) -> Self {
+        Self {
+            ticket,
+            id,
+            attempt,
+            verdict,
+            given_back: false,
+            isolation: Isolation::Process,
+            guard: TreeGuard::Subreaper,
+            usage: Usage::default(),
+            output: OutputRef::default(),
+            claimed_us: at_us,
+            started_us: at_us,
+            finished_us: at_us,
+            limits: Vec::new(),
+            sandbox: Vec::new(),
+            kept: None,
+            artifacts: None,
+            leaked: false,
+            result: None,
+            error: None,
+            checkpoint: false,
+            progress: None,
+        }
+    }
+}
