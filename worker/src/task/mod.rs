@@ -17,6 +17,7 @@ mod spec;
 mod state;
 mod submission;
 mod usage;
+pub mod varint;
 mod verdict;
 mod worktree;
 

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
-use super::{Frames, Order, Report, encode};
+use super::{Frames, Order, Report, encode, encode_finished};
 use crate::sys::failpoint;
 
 /// The supervisor is gone, or talks nonsense, which comes to the same: there is nobody left to work for.
@@ -59,7 +59,11 @@ impl Line {
     /// The supervisor is gone.
     pub fn report(&mut self, report: &Report) -> Result<(), LineClosed> {
         self.buffer.clear();
-        encode(report, &mut self.buffer).map_err(|_| LineClosed)?;
+        let encoded = match report {
+            Report::Finished(finished) => encode_finished(finished, &mut self.buffer),
+            other => encode(other, &mut self.buffer),
+        };
+        encoded.map_err(|_| LineClosed)?;
         if matches!(report, Report::Finished(_))
             && let Some(bytes) = failpoint::cut("worker.report-byte")
         {
