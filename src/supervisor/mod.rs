@@ -34,6 +34,7 @@ mod modes;
 mod notify;
 mod observe;
 mod order;
+mod pace;
 mod pause;
 mod pressure;
 mod prune;
@@ -204,6 +205,7 @@ struct Supervisor {
 
     store: Box<dyn Queue>,
     ledger: ledger::Ledger,
+    pace: pace::Pace,
     desk: desk::Desk,
     /// Where assignments go that are too large for a slot.
     spill: PathBuf,
