@@ -28,6 +28,20 @@ fn clamp(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
+/// How what held a tree together is stored.
+pub(super) fn guard_code(guard: TreeGuard) -> u8 {
+    match guard {
+        TreeGuard::Cgroup => 0,
+        TreeGuard::Subreaper => 1,
+        TreeGuard::Engine => 2,
+    }
+}
+
+/// What held a tree together, by its stored number.
+pub(super) fn guard_of(code: u8) -> Option<TreeGuard> {
+    [TreeGuard::Cgroup, TreeGuard::Subreaper, TreeGuard::Engine].get(usize::from(code)).copied()
+}
+
 /// The event that goes with a final state.
 fn event_of(state: TaskState) -> Option<EventKind> {
     match state {
@@ -90,6 +104,10 @@ impl Writer<'_> {
     /// Records the end of an attempt, once, and moves the task on if it still waits for that.
     pub(super) fn finished(&mut self, end: &AttemptEnd) -> rusqlite::Result<()> {
         let Some(row) = self.row(end.id.seq())? else { return Ok(()) };
+        // Recorded already, in company: the batch comes again.
+        if end.attempt == 1 && row.has_brief {
+            return Ok(());
+        }
         let verdict = match &end.verdict {
             Verdict::Exited { code: 0 } => None,
             other => Some(serde_json::to_string(other).map_err(|e| defect(&e.to_string()))?),
@@ -158,11 +176,7 @@ impl Writer<'_> {
 
     fn insert_attempt(&mut self, end: &AttemptEnd, verdict: Option<&str>) -> rusqlite::Result<bool> {
         let worker = end.worker.to_u128().to_be_bytes();
-        let guard = match end.guard {
-            TreeGuard::Cgroup => 0_u8,
-            TreeGuard::Subreaper => 1,
-            TreeGuard::Engine => 2,
-        };
+        let guard = guard_code(end.guard);
         let (usage, output) = (&end.usage, &end.output);
         let record = params![
             attempt_key(end.id.seq(), end.attempt),
