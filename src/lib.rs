@@ -1,5 +1,6 @@
 //! acode: a durable task queue and pre-fork worker pool for one Linux server.
 
+pub mod api;
 mod artifacts;
 pub mod cli;
 pub mod config;

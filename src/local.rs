@@ -5,12 +5,13 @@
 
 use std::sync::Arc;
 
+use acode_worker::actions::Registry;
 use acode_worker::task::{Limits, TaskState};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::records;
-use crate::requests::{self, Admitted, RequestError};
+use crate::requests::{self, Admitted, Bounds, RequestError};
 use crate::rundir::{DirError, Dirs, InstanceLock, LockError};
 use crate::store::{self, GroupChange, Hooks, Op, Store, StoreError};
 use crate::sweep;
@@ -43,6 +44,7 @@ pub struct Local {
     store: Store,
     limit: u64,
     max: Limits,
+    actions: &'static Registry,
     dirs: Dirs,
     // Let go of last.
     _lock: InstanceLock,
@@ -50,16 +52,23 @@ pub struct Local {
 
 impl Local {
     /// Takes the queue, making it if there is none. `limit` is how many unfinished tasks it may hold, `max` the largest
-    /// limits that a task may have, and `hooks` says what runs when one has ended: the next pool runs it.
+    /// limits that a task may have, `actions` what typed tasks are checked by, and `hooks` says what runs when one has ended: the
+    /// next pool runs it.
     ///
     /// # Errors
     /// The directory is not usable, or somebody else holds it.
-    pub fn open(dirs: &Dirs, limit: u64, max: Limits, hooks: Hooks) -> Result<Self, LocalError> {
+    pub fn open(
+        dirs: &Dirs,
+        limit: u64,
+        max: Limits,
+        hooks: Hooks,
+        actions: &'static Registry,
+    ) -> Result<Self, LocalError> {
         dirs.prepare()?;
         let lock = InstanceLock::take(&dirs.lock())?;
         let mut store = Store::open(&dirs.state)?;
         store.set_hooks(hooks);
-        Ok(Self { store, limit, max, dirs: dirs.clone(), _lock: lock })
+        Ok(Self { store, limit, max, actions, dirs: dirs.clone(), _lock: lock })
     }
 
     /// Answers a request; `None` if only a running pool can.
@@ -77,7 +86,7 @@ impl Local {
         match request {
             Request::Submit(submit) => {
                 let queued = self.store.counts().pending;
-                let bounds = (self.limit, &self.max);
+                let bounds = Bounds { limit: self.limit, max: &self.max, actions: self.actions };
                 let Admitted { tasks, ids } = requests::admit(&mut self.store, submit.tasks, bounds, queued)?;
                 requests::check_dependencies(&self.store, &tasks)?;
                 let ops: Vec<Op> = tasks.into_iter().map(|task| Op::Submit(Arc::new(task))).collect();

@@ -3,7 +3,7 @@
 //! Used by the supervisor, which lays the live pool over it, and by clients that read the queue of a pool that is not
 //! running. Deliberately absent: anything that only a live pool knows.
 
-use acode_worker::task::{Class, Isolation, TaskId, TaskSpec, Verdict};
+use acode_worker::task::{TaskId, TaskSpec, Verdict};
 use serde_json::value::RawValue;
 
 use crate::store::{self, Queue, StoreError};
@@ -52,11 +52,8 @@ pub fn task(stored: store::TaskRecord, waiting: Option<Waiting>) -> TaskRecord {
         expires_at: Some(stored.expires_us).filter(|time| *time > 0).map(stamp),
         progress: stored.progress_percent.map(|percent| progress(percent, stored.progress_message)),
         waiting,
-        isolation: match spec.class() {
-            Class::Any => None,
-            Class::Process => Some(Isolation::Process),
-            Class::Docker => Some(Isolation::Docker),
-        },
+        isolation: spec.own_isolation(),
+        action: spec.action.map(|action| *action),
         docker: spec.docker,
         command: spec.command,
         cwd: spec.cwd,

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use acode_worker::actions::Registry;
 use acode_worker::sys::clock;
 use acode_worker::task::{Array, Blocker, GroupWish, IfExists, Key, Limits, Submission, TaskId, TaskSpec, TaskState};
 
@@ -65,17 +66,28 @@ pub fn looks_up(submissions: &[Submission]) -> bool {
     submissions.iter().any(|entry| !entry.dependencies.is_empty() || entry.key.is_some())
 }
 
-/// Checks the entries of a submission, and gives them their ids. `limit` is how many tasks the queue may hold, and `max` the
-/// largest limits that a task may have.
+/// What submissions are held against.
+#[derive(Clone, Copy)]
+pub struct Bounds<'b> {
+    /// How many unfinished tasks the queue may hold.
+    pub limit: u64,
+    /// The largest limits that a task may have.
+    pub max: &'b Limits,
+    /// The actions that are known here.
+    pub actions: &'b Registry,
+}
+
+/// Checks the entries of a submission, and gives them their ids.
 ///
 /// # Errors
 /// The first entry that is refused; no number is lost but those of the entries before it.
 pub fn admit(
     store: &mut dyn Queue,
     mut submissions: Vec<Submission>,
-    (limit, max): (u64, &Limits),
+    bounds: Bounds<'_>,
     queued: u64,
 ) -> Result<Admitted, RequestError> {
+    let Bounds { limit, max, actions } = bounds;
     let taken = check_keys(store, &submissions)?;
     // The sizes are the client's word, so their sum may be more than a number holds.
     let new = submissions.iter().enumerate().filter(|(entry, _)| !taken.contains_key(entry));
@@ -86,6 +98,9 @@ pub fn admit(
     }
     for (entry, submission) in submissions.iter_mut().enumerate() {
         submission.spec.validate().map_err(|error| refused(entry, error))?;
+        if let Some(action) = &submission.spec.action {
+            actions.check(action).map_err(|error| refused(entry, error))?;
+        }
         if let Some((key, own, most)) = submission.spec.limits.above(max) {
             let why = format!("limits.{key} is {own}: at most {most} is allowed (workers.maxLimits.{key})");
             return Err(refused(entry, why).into());

@@ -11,6 +11,7 @@ use acode_worker::task::TaskState;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
+use super::action_args::ActionOptions;
 use super::artifact_args::{ArtifactsArgs, FetchArgs};
 use super::container_args::ContainerOptions;
 use super::limit_args::LimitOptions;
@@ -491,7 +492,7 @@ pub struct RunArgs {
     #[arg(long)]
     pub no_progress: bool,
     /// A task file, YAML or JSON Lines; - is standard input
-    #[arg(value_name = "FILE", conflicts_with_all = ["command", "TaskOptions", "LimitOptions", "ContainerOptions", "WorktreeOptions"])]
+    #[arg(value_name = "FILE", conflicts_with_all = ["command", "TaskOptions", "LimitOptions", "ContainerOptions", "WorktreeOptions", "ActionOptions"])]
     pub file: Option<PathBuf>,
     /// About the command.
     #[command(flatten)]
@@ -505,8 +506,11 @@ pub struct RunArgs {
     /// Its git worktree.
     #[command(flatten)]
     pub worktree: WorktreeOptions,
+    /// Its type, if it is no command.
+    #[command(flatten)]
+    pub action: ActionOptions,
     /// The program and its arguments
-    #[arg(last = true, required_unless_present = "file", value_name = "CMD")]
+    #[arg(last = true, required_unless_present_any = ["file", "kind"], value_name = "CMD")]
     pub command: Vec<String>,
 }
 

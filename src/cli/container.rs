@@ -27,6 +27,8 @@ pub fn place(attempt: &AttemptRecord, mixed: bool) -> Option<&'static str> {
     match attempt.isolation {
         Some(Isolation::Docker) => Some("in a container"),
         Some(Isolation::Process) if mixed => Some("as a process"),
+        Some(Isolation::None) => Some("in the worker"),
+        Some(Isolation::Library) => Some("in the worker, from a library"),
         Some(Isolation::Process) | None => None,
     }
 }

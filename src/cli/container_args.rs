@@ -52,7 +52,7 @@ impl ContainerOptions {
         match self.isolation {
             _ if self.asks_for_container() => Class::Docker,
             Some(Isolation::Process) => Class::Process,
-            Some(Isolation::Docker) | None => Class::Any,
+            Some(Isolation::Docker | Isolation::None | Isolation::Library) | None => Class::Any,
         }
     }
 
@@ -62,9 +62,9 @@ impl ContainerOptions {
     /// It makes no sense.
     pub fn docker(&self) -> Result<Option<Docker>, CliError> {
         let Some(given) = self.first_given() else { return Ok(None) };
-        if self.isolation == Some(Isolation::Process) {
+        if let Some(other) = self.isolation.filter(|isolation| *isolation != Isolation::Docker) {
             let words =
-                format!("{given} is about a container, and --isolation process asks for none: leave one of them out");
+                format!("{given} is about a container, and --isolation {other} asks for none: leave one of them out");
             return Err(CliError::Usage(words));
         }
         let here = std::env::current_dir()

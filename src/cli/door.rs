@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use acode_worker::task::{Limits, Submission, TaskId};
 
 use super::{CliError, Context};
+use crate::api::role;
 use crate::config::{self, Overrides};
 use crate::local::{Local, LocalError};
 use crate::rundir::LockError;
@@ -90,7 +91,7 @@ impl Door {
                 Need::Queue | Need::NewQueue => {}
             }
             let (limit, max, hooks) = settings(context, need)?;
-            match Local::open(&context.dirs, limit, max, hooks) {
+            match Local::open(&context.dirs, limit, max, hooks, role::registry()) {
                 Ok(local) => return Ok(Self::Queue(Box::new(local))),
                 // A pool that is just starting, or another client that writes for a moment.
                 Err(LocalError::Lock(LockError::Held { .. })) if started.elapsed() < PATIENCE => sleep(NAP),

@@ -18,6 +18,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::progress::Board;
 use super::{CliError, Context, logs};
+use crate::api::role;
 use crate::rundir::{Dirs, Vars};
 use crate::supervisor::{self, Detached, Launch, Started};
 use crate::wire::reply::Waited;
@@ -85,7 +86,8 @@ impl PrivatePool {
             held = None;
             let reload = Box::new(|| Err("a private pool has no configuration to read again".into()));
             let lifeline = Some(lifeline_reader);
-            let launch = Launch { dirs: theirs, config, reload, lifeline, log_to_file: true };
+            let launch =
+                Launch { dirs: theirs, config, reload, lifeline, actions: role::registry(), log_to_file: true };
             let code =
                 supervisor::serve(launch, |up| ready(up.pid)).map_or_else(|error| CliError::from(error).tell(), |()| 0);
             // Whoever made the folder may have been killed.

@@ -4,6 +4,7 @@
 //! that is, over the control protocol, or on the queue itself when no pool runs. Deliberately absent: colours, and any
 //! knowledge of how a pool works.
 
+mod action_args;
 pub mod args;
 mod artifact_args;
 mod artifacts;
@@ -36,6 +37,7 @@ mod worktree_args;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use acode_worker::actions::Registry;
 use args::{Args, Command};
 pub use error::{CliError, Exit};
 
@@ -56,6 +58,7 @@ pub struct Context {
 
 /// The whole program.
 pub fn main() -> ExitCode {
+    crate::api::init(Registry::built_in());
     let words: Vec<std::ffi::OsString> = std::env::args_os().collect();
     let args = match Args::from_words(&words) {
         Ok(args) => args,

@@ -5,6 +5,7 @@ use acode_worker::task::Isolation;
 use super::args::StartArgs;
 use super::render::{Out, plain};
 use super::{CliError, Context, Exit, engine};
+use crate::api::role;
 use crate::config::{self, Config, Overrides};
 use crate::supervisor::{self, Launch, Started, Up};
 
@@ -54,7 +55,14 @@ fn launch(context: &Context, args: &StartArgs) -> Result<Launch, CliError> {
     let config = config::load(args.config.as_deref(), &context.vars, &overrides)?.config;
     let (file, vars) = (args.config.clone(), context.vars.clone());
     let reload = Box::new(move || Ok(config::load(file.as_deref(), &vars, &overrides)?.config));
-    Ok(Launch { dirs: context.dirs.clone(), config, reload, lifeline: None, log_to_file: args.detach })
+    Ok(Launch {
+        dirs: context.dirs.clone(),
+        config,
+        reload,
+        lifeline: None,
+        actions: role::registry(),
+        log_to_file: args.detach,
+    })
 }
 
 /// Says that docker workers have no image for tasks that name none: it may be meant so.

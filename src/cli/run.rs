@@ -62,9 +62,12 @@ pub fn run(context: &Context, args: RunArgs) -> Result<Exit, CliError> {
                 &inner,
                 &mut door,
                 args.options,
-                &args.limits,
-                &args.container,
-                &args.worktree,
+                submission::Asked {
+                    limits: &args.limits,
+                    container: &args.container,
+                    worktree: &args.worktree,
+                    action: &args.action,
+                },
                 args.command,
             );
             door.submit_all(std::iter::once(task), RoomWait::Usual, |accepted| ids.extend_from_slice(accepted))?;

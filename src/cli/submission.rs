@@ -13,16 +13,31 @@ use acode_worker::task::{
     Array, Blocker, Dependency, DependencyKind, Env, GroupWish, Key, Retries, SoftTimeout, Submission, TaskId, TaskSpec,
 };
 
+use super::action_args::ActionOptions;
 use super::args::TaskOptions;
 use super::container_args::ContainerOptions;
 use super::door::Door;
 use super::limit_args::LimitOptions;
 use super::worktree_args::WorktreeOptions;
 use super::{CliError, Context};
+use crate::api::role;
 use crate::wire::request::Resolve;
 use crate::wire::{Stamp, TaskRef};
 
-/// Makes the submission of one command.
+/// The options that are in groups of their own.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    /// What it may use.
+    pub limits: &'a LimitOptions,
+    /// Where it runs.
+    pub container: &'a ContainerOptions,
+    /// Its git worktree.
+    pub worktree: &'a WorktreeOptions,
+    /// Its type.
+    pub action: &'a ActionOptions,
+}
+
+/// Makes the submission of one command, or of one action.
 ///
 /// # Errors
 /// Something in it makes no sense, or names a task that is not there.
@@ -30,11 +45,10 @@ pub fn build(
     context: &Context,
     door: &mut Door,
     options: TaskOptions,
-    limits: &LimitOptions,
-    container: &ContainerOptions,
-    worktree: &WorktreeOptions,
+    asked: Asked<'_>,
     command: Vec<String>,
 ) -> Result<Submission, CliError> {
+    let Asked { limits, container, worktree, action } = asked;
     let docker = container.docker()?;
     if container.asks_for_container() && options.sandbox.is_some() {
         let words =
@@ -56,6 +70,7 @@ pub fn build(
         name: options.name,
         // In a container it is the container's, and one that is not absolute is meant in the worktree, if there is one.
         command: if container.asks_for_container() || worktree.is_some() { command } else { program(command)? },
+        action: action.action()?,
         worktree,
         cwd,
         isolation: container.isolation,
@@ -78,7 +93,7 @@ pub fn build(
         artifacts: options.artifacts,
         ..TaskSpec::default()
     };
-    spec.validate().map_err(|error| CliError::Usage(error.to_string()))?;
+    check(&spec)?;
     let array = options.array.map(|(first, last)| Array::Range { first, count: (last - first).saturating_add(1) });
     let key = options.key.map(|text| Key { text, if_exists: options.if_exists.unwrap_or_default() });
     let group = group(options.group, options.limit_group)?;
@@ -93,6 +108,13 @@ pub fn build(
         dependencies,
         key,
     })
+}
+
+/// Checks what was typed as a whole, so that a mistake is told before anybody is asked for anything.
+fn check(spec: &TaskSpec) -> Result<(), CliError> {
+    spec.validate().map_err(|error| CliError::Usage(error.to_string()))?;
+    let action = spec.action.as_ref();
+    action.map_or(Ok(()), |action| role::registry().check(action)).map_err(|error| CliError::Usage(error.to_string()))
 }
 
 fn dependencies(door: &mut Door, wishes: [(Vec<TaskRef>, DependencyKind); 3]) -> Result<Vec<Dependency>, CliError> {
@@ -152,7 +174,7 @@ fn resolve(door: &mut Door, names: Vec<TaskRef>) -> Result<Vec<TaskId>, CliError
 }
 
 /// A program with a slash that is not absolute is meant from here; one without is looked up where it runs.
-fn program(mut command: Vec<String>) -> Result<Vec<String>, CliError> {
+pub(super) fn program(mut command: Vec<String>) -> Result<Vec<String>, CliError> {
     if let Some(program) = command.first_mut()
         && program.contains('/')
     {
@@ -170,7 +192,7 @@ fn working_directory(cwd: &Path, container: &ContainerOptions) -> Result<String,
     absolute(cwd)
 }
 
-fn absolute(path: &Path) -> Result<String, CliError> {
+pub(super) fn absolute(path: &Path) -> Result<String, CliError> {
     let doing = || format!("tell what {} is from here", path.display());
     let absolute = std::path::absolute(path).map_err(|source| CliError::File { doing: doing(), source })?;
     absolute.into_os_string().into_string().map_err(|path| CliError::Usage(format!("{path:?} is not UTF-8")))

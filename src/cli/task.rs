@@ -62,9 +62,12 @@ fn submit(context: &Context, args: SubmitArgs) -> Result<Exit, CliError> {
         context,
         &mut door,
         args.options,
-        &args.limits,
-        &args.container,
-        &args.worktree,
+        submission::Asked {
+            limits: &args.limits,
+            container: &args.container,
+            worktree: &args.worktree,
+            action: &args.action,
+        },
         args.command,
     )?;
     let class = task.spec.class();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use acode_worker::task::{Cleanup, ExitCodes, IfExists, Priority, Sandbox, TaskSignal};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
+use super::action_args::ActionOptions;
 use super::container_args::ContainerOptions;
 use super::limit_args::LimitOptions;
 use super::values;
@@ -16,7 +17,7 @@ use crate::wire::{Stamp, TaskRef};
 #[derive(Debug, clap::Args)]
 pub struct SubmitArgs {
     /// Queue the tasks of this file, YAML or JSON Lines; - is standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["command", "TaskOptions", "LimitOptions", "ContainerOptions", "WorktreeOptions"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["command", "TaskOptions", "LimitOptions", "ContainerOptions", "WorktreeOptions", "ActionOptions"])]
     pub file: Option<PathBuf>,
     /// Do not wait while the queue is nearly full: fail with exit code 5
     #[arg(long, conflicts_with = "wait_for_room")]
@@ -36,8 +37,11 @@ pub struct SubmitArgs {
     /// Its git worktree, likewise.
     #[command(flatten)]
     pub worktree: WorktreeOptions,
+    /// Its type, if it is no command.
+    #[command(flatten)]
+    pub action: ActionOptions,
     /// The program and its arguments
-    #[arg(trailing_var_arg = true, required_unless_present = "file", value_name = "CMD")]
+    #[arg(trailing_var_arg = true, required_unless_present_any = ["file", "kind"], value_name = "CMD")]
     pub command: Vec<String>,
 }
 

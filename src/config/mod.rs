@@ -60,6 +60,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// Containers: `docker`.
     pub docker: Docker,
+    /// Typed tasks: `actions`.
+    pub actions: Actions,
     /// Files of tasks that are kept: `artifacts`.
     pub artifacts: Artifacts,
     /// The supervisor's own log: `log`.
@@ -194,6 +196,18 @@ impl Tasks {
             None => name == pattern,
         })
     }
+}
+
+/// What an action gets that does not say otherwise.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Actions {
+    /// Program and arguments of the worker program that does the custom actions which nobody else is named for; none if
+    /// empty.
+    pub program: Vec<String>,
+    /// The time that an attempt may take; `None` is as of commands.
+    pub timeout: Option<Duration>,
+    /// The most retries; `None` is as of commands.
+    pub retries: Option<u32>,
 }
 
 /// When what tasks leave is removed.

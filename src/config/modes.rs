@@ -84,7 +84,7 @@ impl FromStr for Modes {
         let mut shares: Vec<(Isolation, Option<u32>)> = Vec::new();
         for part in text.split(',') {
             let (name, count) = part.trim().split_once(':').map_or((part.trim(), None), |(n, c)| (n, Some(c)));
-            let mode = Isolation::from_name(name).ok_or_else(wrong)?;
+            let mode = Isolation::from_name(name).filter(|mode| !mode.is_inline()).ok_or_else(wrong)?;
             let count = count.map(|count| count.parse::<u32>().map_err(|_| wrong())).transpose()?;
             let is_new = shares.iter().all(|(known, _)| *known != mode);
             let fits = count.is_none_or(|count| (1..=WORKERS_MAX).contains(&count));

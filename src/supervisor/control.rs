@@ -207,7 +207,8 @@ impl Supervisor {
             self.writable()?;
         }
         let queued = self.queued();
-        let bounds = (self.config.queue.max_tasks, &self.config.workers.max_limits);
+        let (limit, max) = (self.config.queue.max_tasks, &self.config.workers.max_limits);
+        let bounds = requests::Bounds { limit, max, actions: self.actions };
         let admitted = requests::admit(&mut *self.store, tasks, bounds, queued)?;
         let Admitted { tasks, ids } = admitted;
         if looks_up {

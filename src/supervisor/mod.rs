@@ -60,6 +60,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use acode_worker::actions::Registry;
 use acode_worker::claim::Producer;
 use acode_worker::failpoint;
 use acode_worker::nursery::Nursery;
@@ -91,6 +92,8 @@ pub struct Launch {
     pub reload: Reload,
     /// Closed by whoever started us when we shall end: by its death, too.
     pub lifeline: Option<OwnedFd>,
+    /// What its workers can do by themselves.
+    pub actions: &'static Registry,
     /// Whether it leaves the terminal: then its log goes to the state directory's file if the configuration names none.
     pub log_to_file: bool,
 }
@@ -214,6 +217,8 @@ struct Supervisor {
     next_expiry_us: Option<u64>,
     /// A task in the queue may have a start deadline: without any, no commit asks for the next one.
     has_deadlines: bool,
+    /// What workers can do by themselves: parameters are checked by it.
+    actions: &'static Registry,
     /// The limit groups, by number.
     groups: BTreeMap<u32, Group>,
     ageing: order::Ageing,
@@ -255,7 +260,7 @@ pub fn serve(launch: Launch, ready: impl FnOnce(Up)) -> Result<(), PoolError> {
     let begin: fn() = if launch.log_to_file { launch::leave_terminal } else { || {} };
     // A service's main process is a supervisor that has neither left its terminal nor a master of its own.
     let manager = notify::Manager::take(!launch.log_to_file && launch.lifeline.is_none());
-    let nursery = Nursery::start(begin).map_err(PoolError::system("the nursery cannot be forked"))?;
+    let nursery = Nursery::start(begin, launch.actions).map_err(PoolError::system("the nursery cannot be forked"))?;
     // Tasks run as the same user: without this they could trace the supervisor, or take its descriptors.
     acode_worker::sys::process::forbid_looks_inside()
         .map_err(PoolError::system("the supervisor cannot be closed to looks inside"))?;

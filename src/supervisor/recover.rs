@@ -65,7 +65,7 @@ const SIGNALS: [i32; 9] = [
 
 /// Builds a supervisor that is ready to run.
 pub(super) fn build(launch: Launch, nursery: Nursery, mut manager: Manager) -> Result<Supervisor, PoolError> {
-    let Launch { dirs, config, reload, lifeline, log_to_file } = launch;
+    let Launch { dirs, config, reload, lifeline, actions, log_to_file } = launch;
     dirs.prepare()?;
     let lock = InstanceLock::take(&dirs.lock())?;
     let log = start_log(&dirs, &config, log_to_file, &mut manager)?;
@@ -75,7 +75,7 @@ pub(super) fn build(launch: Launch, nursery: Nursery, mut manager: Manager) -> R
     let (rows, region) = make_table(&config)?;
     let (now_ns, started_us) = (clock::monotonic_ns(), clock::unix_us());
     let by_load = scaling::Rules::of(&config.workers, rows);
-    let supervisor = Supervisor {
+    Ok(Supervisor {
         id: WorkerId::generate((started_us / 1_000) as u64).map_err(PoolError::system("no random id"))?,
         boot_id,
         started_us,
@@ -108,6 +108,7 @@ pub(super) fn build(launch: Launch, nursery: Nursery, mut manager: Manager) -> R
         next_wake_us: store.next_delayed()?,
         next_expiry_us: store.next_expiry()?,
         has_deadlines: true,
+        actions,
         groups: BTreeMap::new(),
         ageing: super::order::Ageing::default(),
         next_tick_ns: 0,
@@ -132,8 +133,7 @@ pub(super) fn build(launch: Launch, nursery: Nursery, mut manager: Manager) -> R
         manager,
         workers_lock,
         _lock: lock,
-    };
-    Ok(supervisor)
+    })
 }
 
 /// No worker yet, and the number of them to begin with.

@@ -2,7 +2,7 @@
 
 use acode_worker::task::{Docker, Env, Limits, OutputCaps, SandboxRules};
 use acode_worker::wire::{
-    ArtifactSettings, DockerSettings, JobserverPlace, KeptPlace, WorkerSettings, WorktreeSettings,
+    ActionSettings, ArtifactSettings, DockerSettings, JobserverPlace, KeptPlace, WorkerSettings, WorktreeSettings,
 };
 
 use super::decide::Rules;
@@ -61,6 +61,10 @@ pub fn worker_settings(config: &Config, dirs: &Dirs, queue: &str) -> WorkerSetti
             folder: dirs.worktrees(),
             locks: dirs.repository_locks(),
             cleanup: config.cleanup.worktrees,
+        },
+        actions: ActionSettings {
+            program: config.actions.program.clone(),
+            timeout_ms: config.actions.timeout.map(millis),
         },
     }
 }

@@ -288,7 +288,15 @@ impl Supervisor {
 
     /// What a task says about its retries; of an array's member the array.
     fn retries_of(&self, id: TaskId) -> Option<acode_worker::task::Retries> {
-        self.store.get(id).ok().flatten()?.spec.retry
+        let spec = self.store.get(id).ok().flatten()?.spec;
+        let count = self.config.actions.retries.filter(|_| spec.action.is_some());
+        match (spec.retry, count) {
+            (own, None) => own,
+            (own, Some(count)) => {
+                let own = own.unwrap_or_default();
+                Some(acode_worker::task::Retries { count: own.count.or(Some(count)), ..own })
+            }
+        }
     }
 
     fn unreadable(&mut self, row: u16, ticket: Ticket, why: String) {

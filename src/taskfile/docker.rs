@@ -46,13 +46,13 @@ pub fn parse_mount(text: &str, folder: &Path) -> Result<Mount, MountTextError> {
     format!("{whole}{rest}").parse().map_err(|_| MountTextError::Form)
 }
 
-/// Reads `isolation`; `none` takes the defaults' back.
+/// Reads `isolation`; `default`, or nothing at all, takes the defaults' back.
 pub(super) fn isolation(node: &Node<'_>) -> Result<Option<Isolation>, Fault> {
-    if is_none(node) {
+    if node.is_null() || node.as_text("isolation")? == "default" {
         return Ok(None);
     }
     let found = Isolation::from_name(node.as_text("isolation")?);
-    found.map(Some).ok_or_else(|| node.refused("isolation", "process, docker or none"))
+    found.map(Some).ok_or_else(|| node.refused("isolation", "none, library, process, docker or default"))
 }
 
 /// Reads `{image: debian, ...}`; `none` in place of the mapping takes the defaults' back.

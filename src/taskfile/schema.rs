@@ -256,6 +256,7 @@ impl Draft {
                 SpecError::OutOfRange { field, .. } if field.starts_with("docker") => "docker",
                 SpecError::Exclusive { one: "sandbox", .. } => "sandbox",
                 SpecError::Exclusive { other: "docker", .. } => "docker",
+                SpecError::InlineCommand(_) | SpecError::Unfit { .. } => "isolation",
                 SpecError::Exclusive { .. } => "retries",
                 SpecError::BadEnvName(_) | SpecError::OutOfRange { .. } | SpecError::TooLarge { .. } => "",
             };

@@ -409,7 +409,7 @@ fn a_working_directory_in_a_container_is_absolute() {
 #[test]
 fn a_wrong_container_is_refused_with_its_place() {
     let error = |text: &str| error(&format!("tasks:\n- command: x\n  {text}\n"));
-    insta::assert_snapshot!(error("isolation: vm"), @"tasks:3:14: isolation is vm: process, docker or none is expected");
+    insta::assert_snapshot!(error("isolation: vm"), @"tasks:3:14: isolation is vm: none, library, process, docker or default is expected");
     insta::assert_snapshot!(error("docker: debian"), @"tasks:3:11: docker is the text 'debian': a mapping is expected");
     insta::assert_snapshot!(error("docker: {imgae: debian}"), @"tasks:3:12: unknown key 'imgae' in docker: did you mean 'image'?");
     insta::assert_snapshot!(error("docker: {image: --privileged}"), @"tasks:3:19: docker.image is --privileged: a name without spaces that does not begin with a dash is expected");

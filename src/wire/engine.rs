@@ -33,6 +33,8 @@ impl ModeCounts {
         match mode {
             Isolation::Process => self.process += 1,
             Isolation::Docker => self.docker += 1,
+            // No worker has these as its mode.
+            Isolation::None | Isolation::Library => {}
         }
     }
 }

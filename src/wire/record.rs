@@ -5,8 +5,8 @@
 //! microseconds. Deliberately absent: how they look as text (`cli/render.rs`).
 
 use acode_worker::task::{
-    Artifacts, Docker, Env, HeldLimit, Isolation, OutputRef, Priority, TaskId, TaskState, TreeGuard, Verdict, WorkerId,
-    Worktree,
+    Action, Artifacts, Docker, Env, HeldLimit, Isolation, OutputRef, Priority, TaskId, TaskState, TreeGuard, Verdict,
+    WorkerId, Worktree,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -215,8 +215,11 @@ pub struct TaskRecord {
     pub progress: Option<Progress>,
     /// Why it does not run yet, if it is pending.
     pub waiting: Option<Waiting>,
-    /// Program and arguments.
+    /// Program and arguments; empty for an action.
     pub command: Vec<String>,
+    /// Its action, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<Action>,
     /// Working directory, if one was asked for.
     pub cwd: Option<String>,
     /// How it is to be kept apart, if it says so; else as the pool does it.

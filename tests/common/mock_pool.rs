@@ -218,6 +218,7 @@ fn record(id: TaskId, task: &Submission, with_attempts: bool) -> TaskRecord {
     };
     attempt.set_verdict(&Verdict::Exited { code: 3 });
     let mut record = TaskRecord {
+        action: None,
         schema: SCHEMA,
         id,
         number: id.seq(),

@@ -9,22 +9,22 @@ use std::sync::Arc;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::actions::Registry;
 use crate::claim::{Claimer, Region, Ticket, WorkerState};
+use crate::execute::WorkerFacts;
 use crate::execute::{self, Attempt, Moment, Sandboxes, Tools};
-use crate::execute::{WorkerFacts, blank};
 use crate::failpoint;
 use crate::output::Writer;
 use crate::room::Room;
 use crate::sys::cgroup::Leaves;
 use crate::sys::spawn::CStringArray;
 use crate::sys::{clock, pipe, process, signal, spawn};
-use crate::task::{Assignment, Class, Verdict};
-use crate::wire::{
-    EXIT_BOOT_FAILED, EXIT_ORPHANED, Finished, Inherited, Line, LineClosed, Report, SPILLED, WorkerMode,
-};
+use crate::task::{Assignment, Class};
+use crate::wire::{EXIT_BOOT_FAILED, EXIT_ORPHANED, Inherited, Line, LineClosed, Report, SPILLED, WorkerMode};
 
-/// Lives a worker's life and returns its exit code. `user_namespace` is for its tasks' sandboxes.
-pub fn live(inherited: Inherited, user_namespace: Option<OwnedFd>) -> i32 {
+/// Lives a worker's life and returns its exit code. `user_namespace` is for its tasks' sandboxes, `actions` is what it can do
+/// by itself.
+pub fn live(inherited: Inherited, user_namespace: Option<OwnedFd>, actions: &'static Registry) -> i32 {
     let Inherited { birth, orders, reports, table, lock: _lock, leaf } = inherited;
     let name = std::ffi::CString::new(format!("acode-w{}", birth.row)).unwrap_or_default();
     process::set_name(&name);
@@ -65,6 +65,7 @@ pub fn live(inherited: Inherited, user_namespace: Option<OwnedFd>) -> i32 {
             chores: execute::Chores::default(),
             worktrees: execute::Worktrees::default(),
             settings: birth.settings,
+            actions,
         },
         payload: Vec::new(),
         backoff_ms: 0,
@@ -159,11 +160,7 @@ impl Worker {
         let report = match read_assignment(&self.payload) {
             Ok(task) => {
                 let attempt = Attempt { ticket, task, claimed_us };
-                let finished = match attempt.task.spec.command.is_empty() {
-                    false => execute::run(&mut self.tools, &attempt)?,
-                    true => no_command(&attempt),
-                };
-                Report::Finished(Box::new(finished))
+                Report::Finished(Box::new(execute::run(&mut self.tools, &attempt)?))
             }
             Err(why) => Report::Unreadable { ticket, why },
         };
@@ -204,11 +201,6 @@ impl Worker {
         }
         Ok(())
     }
-}
-
-fn no_command(attempt: &Attempt) -> Finished {
-    let why = "the task has no command".to_owned();
-    blank(attempt, Verdict::NotStarted { why, errno: None }, clock::unix_us())
 }
 
 /// Reads the assignment from a slot's payload, or from the file that it names.

@@ -6,6 +6,8 @@
 //!
 //! With the feature `loom`, which is for the model checker alone, there is nothing but the claim table.
 
+#[cfg(not(feature = "loom"))]
+pub mod actions;
 pub mod claim;
 #[cfg(not(feature = "loom"))]
 pub mod claim_loop;

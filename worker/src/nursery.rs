@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use serde::{Deserialize, Serialize};
 
+use crate::actions::Registry;
 use crate::claim_loop;
 use crate::failpoint;
 use crate::sys::{confine, pipe, process, signal};
@@ -36,17 +37,18 @@ pub struct Nursery {
 }
 
 impl Nursery {
-    /// Forks the nursery off the calling process, which must have one thread. `begin` is what the nursery does first.
+    /// Forks the nursery off the calling process, which must have one thread. `begin` is what the nursery does first, and
+    /// `actions` what its workers can do by themselves.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn start(begin: fn()) -> io::Result<Self> {
+    pub fn start(begin: fn(), actions: &'static Registry) -> io::Result<Self> {
         let (ours, theirs) = pipe::message_pair()?;
         match process::fork()? {
             process::Forked::Child => {
                 drop(ours);
                 begin();
-                process::exit_now(serve(&theirs))
+                process::exit_now(serve(&theirs, actions))
             }
             process::Forked::Parent(pid, pidfd) => Ok(Self { socket: ours, pid, pidfd }),
         }
@@ -83,7 +85,7 @@ impl Drop for Nursery {
 }
 
 /// The nursery's life: until the supervisor closes its end, or dies.
-fn serve(socket: &OwnedFd) -> i32 {
+fn serve(socket: &OwnedFd, actions: &'static Registry) -> i32 {
     process::set_name(c"acode-nursery");
     // A session of its own keeps the terminal's signals away from workers: only the supervisor decides on those.
     let _ = nix::unistd::setsid();
@@ -109,7 +111,7 @@ fn serve(socket: &OwnedFd) -> i32 {
         match process::fork_sibling() {
             Ok(process::Forked::Child) => {
                 close(socket.as_fd());
-                process::exit_now(claim_loop::live(inherited, user_namespace))
+                process::exit_now(claim_loop::live(inherited, user_namespace, actions))
             }
             Ok(process::Forked::Parent(pid, pidfd)) => {
                 failpoint!("nursery.after-birth");

@@ -10,6 +10,7 @@ mod orders;
 mod phase;
 mod process;
 mod program;
+mod route;
 mod sandbox;
 mod settle;
 mod start;
@@ -19,8 +20,9 @@ mod worktree;
 
 pub use chores::Chores;
 pub use docker::{Containers, Moment, attend, nap_ms, remove_ended};
-pub use process::{Attempt, Tools, run};
+pub use process::{Attempt, Tools};
 pub use program::WorkerFacts;
+pub use route::run;
 pub use sandbox::Sandboxes;
 pub use settle::blank;
 pub use worktree::{Made, Worktrees, clear_row};

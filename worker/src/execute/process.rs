@@ -17,6 +17,7 @@ use super::settle::{blank, collect};
 use super::start::{Outputs, Writers, start};
 use super::times::{Due, Times};
 use super::watch::Watch;
+use crate::actions::Registry;
 use crate::claim::{Claimer, Ticket};
 use crate::failpoint;
 use crate::output::Writer;
@@ -84,6 +85,8 @@ pub struct Tools {
     pub chores: super::chores::Chores,
     /// The running attempt's git worktree.
     pub worktrees: super::worktree::Worktrees,
+    /// The actions that this program has.
+    pub actions: &'static Registry,
 }
 
 impl Tools {
@@ -164,7 +167,8 @@ fn begin(tools: &mut Tools, attempt: &Attempt) -> Result<Begun, (Verdict, Isolat
     let isolation = docker::isolation_of(tools, &attempt.task.spec);
     let isolation = isolation.map_err(|verdict| (verdict, tools.mode.isolation))?;
     let begun = match isolation {
-        Isolation::Process => {
+        // What runs in the worker itself does not come here.
+        Isolation::Process | Isolation::None | Isolation::Library => {
             start(tools, attempt).map(|(child, out, writers, watch)| (child, out, writers, watch, None))
         }
         Isolation::Docker => docker::start(tools, attempt)

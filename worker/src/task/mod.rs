@@ -3,6 +3,7 @@
 //! Pure data with its rules: no I/O, no clock, no kernel. Everything here is serialisable, and its JSON form is
 //! the one that people see, so a change of a name here is a change of the public interface.
 
+mod action;
 mod cleanup;
 mod disk;
 mod docker;
@@ -21,6 +22,7 @@ pub mod varint;
 mod verdict;
 mod worktree;
 
+pub use action::{Action, ActionType, Library};
 pub use cleanup::Cleanup;
 pub use disk::DiskMethod;
 pub use docker::{Docker, Mount, MountError, Pull};

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cleanup, Docker, Isolation, Limits, Retries, Rlimits, Sandbox, SoftTimeout, TaskId, Worktree};
+use super::{Action, Cleanup, Docker, Isolation, Limits, Retries, Rlimits, Sandbox, SoftTimeout, TaskId, Worktree};
 
 /// Environment variables or metadata: names with values, in the order given.
 pub type Env = std::collections::BTreeMap<String, String>;
@@ -73,9 +73,20 @@ impl Class {
 /// Why a task specification is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
-    /// There is no command.
+    /// There is no command, and no action either.
     #[error("command is empty: name a program to run")]
     EmptyCommand,
+    /// A command asks for what only an action can have.
+    #[error("isolation {0} is for actions: a command runs in a process or in a container")]
+    InlineCommand(Isolation),
+    /// The isolation does not fit to what the action comes from.
+    #[error("isolation {isolation} {why}")]
+    Unfit {
+        /// Which isolation.
+        isolation: Isolation,
+        /// Why it does not fit.
+        why: &'static str,
+    },
     /// There is a finish hook without a program.
     #[error("onFinish is empty: name a program to run")]
     EmptyHook,
@@ -128,8 +139,12 @@ pub struct TaskSpec {
     /// A name for people; not unique.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Program and arguments. Never given to a shell.
+    /// Program and arguments. Never given to a shell. Empty for an action.
+    #[serde(default)]
     pub command: Vec<String>,
+    /// An action in the place of a command; beside one, its parameters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<Box<Action>>,
     /// Working directory; the scratch directory if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<String>,
@@ -208,9 +223,7 @@ impl TaskSpec {
     /// # Errors
     /// The first thing found wrong.
     pub fn validate(&self) -> Result<(), SpecError> {
-        if self.command.first().is_none_or(String::is_empty) {
-            return Err(SpecError::EmptyCommand);
-        }
+        self.validate_work()?;
         if self.on_finish.first().is_some_and(String::is_empty) {
             return Err(SpecError::EmptyHook);
         }
@@ -243,8 +256,14 @@ impl TaskSpec {
         self.docker.as_ref().map_or(Ok(()), Docker::validate)?;
         self.worktree.as_ref().map_or(Ok(()), Worktree::validate)?;
         super::validate_patterns(&self.artifacts)?;
-        if self.docker.is_some() && self.isolation == Some(Isolation::Process) {
-            return Err(SpecError::Exclusive { one: "isolation process", other: "docker" });
+        let not_contained = match self.isolation.filter(|_| self.docker.is_some()) {
+            Some(Isolation::Process) => Some("isolation process"),
+            Some(Isolation::None) => Some("isolation none"),
+            Some(Isolation::Library) => Some("isolation library"),
+            Some(Isolation::Docker) | None => None,
+        };
+        if let Some(one) = not_contained {
+            return Err(SpecError::Exclusive { one, other: "docker" });
         }
         if self.sandbox.is_some() && self.class() == Class::Docker {
             return Err(SpecError::Exclusive { one: "sandbox", other: "isolation docker" });
@@ -252,12 +271,50 @@ impl TaskSpec {
         self.retry.as_ref().map_or(Ok(()), Retries::validate)
     }
 
-    /// Which workers may take it.
+    /// Which workers may take it. What runs in a worker itself does so in any.
     pub fn class(&self) -> Class {
-        match (self.isolation, &self.docker) {
-            (Some(Isolation::Process), _) => Class::Process,
-            (Some(Isolation::Docker), _) | (None, Some(_)) => Class::Docker,
-            (None, None) => Class::Any,
+        match self.own_isolation() {
+            Some(Isolation::Process) => Class::Process,
+            Some(Isolation::Docker) => Class::Docker,
+            Some(Isolation::None | Isolation::Library) | None => Class::Any,
+        }
+    }
+
+    /// How it is to be kept apart, if it says so in any way.
+    pub fn own_isolation(&self) -> Option<Isolation> {
+        let by_docker = self.docker.as_ref().map(|_| Isolation::Docker);
+        let library = self.action.as_ref().and_then(|action| action.library.as_ref());
+        self.isolation.or(by_docker).or(library.map(|_| Isolation::Library))
+    }
+
+    /// Checks that there is something to do, and that it can be done in the isolation that is asked for.
+    fn validate_work(&self) -> Result<(), SpecError> {
+        let has_command = !self.command.is_empty();
+        if self.command.first().is_some_and(String::is_empty) {
+            return Err(SpecError::EmptyCommand);
+        }
+        let isolation = self.own_isolation();
+        let Some(action) = &self.action else {
+            return match isolation.filter(|isolation| isolation.is_inline()) {
+                _ if !has_command => Err(SpecError::EmptyCommand),
+                Some(inline) => Err(SpecError::InlineCommand(inline)),
+                None => Ok(()),
+            };
+        };
+        action.validate(has_command)?;
+        let is_program = !action.program.is_empty();
+        let unfit = |isolation, why| Err(SpecError::Unfit { isolation, why });
+        match isolation {
+            Some(inline) if inline.is_inline() && has_command => Err(SpecError::InlineCommand(inline)),
+            Some(inline) if inline.is_inline() && is_program => unfit(inline, "is not for worker programs"),
+            Some(Isolation::Docker) if is_program => unfit(Isolation::Docker, "is not for worker programs"),
+            Some(Isolation::Docker) if action.reuse => unfit(Isolation::Docker, "makes a container for each action"),
+            Some(inline) if inline.is_inline() && action.reuse => unfit(inline, "has no process to be reused"),
+            Some(Isolation::Library) if action.library.is_none() => unfit(Isolation::Library, "needs a library"),
+            Some(Isolation::None) if action.library.is_some() => {
+                unfit(Isolation::None, "has no link namespace for a library")
+            }
+            _ => Ok(()),
         }
     }
 
@@ -276,12 +333,13 @@ impl TaskSpec {
         Ok(())
     }
 
-    /// The name that people see: the one given, else the program's file name.
+    /// The name that people see: the one given, else the program's file name, else the action's.
     pub fn display_name(&self) -> &str {
-        match (&self.name, self.command.first()) {
-            (Some(name), _) => name,
-            (None, Some(program)) => program.rsplit('/').next().unwrap_or(program),
-            (None, None) => "",
+        match (&self.name, self.command.first(), &self.action) {
+            (Some(name), _, _) => name,
+            (None, Some(program), _) => program.rsplit('/').next().unwrap_or(program),
+            (None, None, Some(action)) => action.display_name(),
+            (None, None, None) => "",
         }
     }
 }

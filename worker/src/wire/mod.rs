@@ -16,5 +16,5 @@ pub use birth::{Birth, EXIT_BOOT_FAILED, EXIT_ORPHANED, Inherited, SPILLED};
 pub use docker::{ArtifactSettings, DockerSettings, WorkerMode, WorktreeSettings};
 pub use frame::{FrameError, Frames, MAX_FRAME, encode, encode_finished};
 pub use line::{Line, LineClosed};
-pub use order::{Chore, JobserverPlace, KeptPlace, Order, WorkerSettings};
+pub use order::{ActionSettings, Chore, JobserverPlace, KeptPlace, Order, WorkerSettings};
 pub use report::{Finished, Progress, Report};

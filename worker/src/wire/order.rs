@@ -152,6 +152,22 @@ pub struct WorkerSettings {
     /// For git worktrees.
     #[serde(default)]
     pub worktrees: WorktreeSettings,
+    /// For actions.
+    #[serde(default)]
+    pub actions: ActionSettings,
+}
+
+/// What actions get that do not say otherwise.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ActionSettings {
+    /// Program and arguments of the pool's own worker program, which does the custom actions that nobody else is named for;
+    /// none if empty.
+    #[serde(default)]
+    pub program: Vec<String>,
+    /// Milliseconds that an attempt may take, where that differs from those of commands.
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
 }
 
 /// Where scratch directories are kept.

@@ -116,6 +116,7 @@ fn classes(tools: &Tools) -> &'static [Class] {
 pub fn isolation_of(tools: &Tools, spec: &TaskSpec) -> Result<Isolation, Verdict> {
     let refuse = |why: &str| Err(Verdict::NotStarted { why: why.to_owned(), errno: None });
     match (tools.mode.isolation, spec.class()) {
+        (Isolation::None | Isolation::Library, _) => refuse("this worker has a mode that no worker has"),
         (Isolation::Process, Class::Any | Class::Process) => Ok(Isolation::Process),
         (Isolation::Process, Class::Docker) => refuse(
             "the task asks for a container, and this worker runs tasks as processes (workers.mode has docker workers)",

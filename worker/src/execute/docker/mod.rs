@@ -62,7 +62,7 @@ pub fn nap_ms(tools: &Tools) -> Option<u64> {
     let containers = &tools.containers;
     let ended = containers.ended.nap_ms(clock::monotonic_ns());
     match tools.mode.isolation {
-        Isolation::Process => ended,
+        Isolation::Process | Isolation::None | Isolation::Library => ended,
         Isolation::Docker if !tools.claimer.is_registered() => Some(REGISTERED_MS),
         Isolation::Docker => containers.availability.nap_ms().into_iter().chain(ended).min(),
     }

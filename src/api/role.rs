@@ -1,0 +1,35 @@
+//! The roles of one executable file: what it does when a pool executes it again.
+//!
+//! A pool is a family of processes of one program, and an action in a process of its own is that program as well. Which
+//! role it has, the variable `ACODE_ROLE` says, which is taken out of the environment before anything else. Deliberately
+//! absent: what the roles do.
+
+use std::sync::OnceLock;
+
+use acode_worker::actions::Registry;
+use acode_worker::sys::{environ, process};
+
+/// The variable that names the role.
+pub const ROLE: &str = "ACODE_ROLE";
+/// The exit code of a role that is not known.
+const EXIT_UNKNOWN: i32 = 2;
+
+static REGISTRY: OnceLock<Registry> = OnceLock::new();
+
+/// Makes a program capable of pools: to be called at the top of `main`, while there is one thread. Where the program was
+/// executed by a pool, it does that pool's work and does not return. Later calls change nothing.
+pub fn init(registry: Registry) {
+    let registry = REGISTRY.get_or_init(|| registry);
+    let Some(role) = environ::take(ROLE) else { return };
+    process::exit_now(play(&role.to_string_lossy(), registry))
+}
+
+/// The actions of this program: those of [`init`], else the built-in ones.
+pub fn registry() -> &'static Registry {
+    REGISTRY.get_or_init(Registry::built_in)
+}
+
+fn play(role: &str, _registry: &'static Registry) -> i32 {
+    eprintln!("acode: {ROLE} is '{role}', which is no role of this version: it is for processes of a pool alone");
+    EXIT_UNKNOWN
+}

@@ -1,0 +1,15 @@
+//! Actions: typed work that is done by a function, in the worker itself or in a process made for it.
+//!
+//! An action sees nothing of where it runs: what it may ask for is its [`Context`], behind which there is a [`Host`].
+//! The registry holds the actions by their names; `check` looks at parameters before a task is accepted. Deliberately
+//! absent: how an action is kept apart, which is `execute`'s.
+
+mod context;
+mod error;
+mod output_file;
+mod registry;
+
+pub use context::{Context, Facts, Host, Why};
+pub use error::{ActionError, Cancelled};
+pub use output_file::{OutputFile, OutputFileError};
+pub use registry::{Outcome, ParamsError, Registry, WorkAction};
