@@ -197,7 +197,7 @@ impl Writer<'_> {
         let plain = if count < FEW { 0 } else { self.plain_among(&ends[..count])? };
         if plain < FEW {
             // Looking again at each step would cost more than it can save.
-            self.long_way = 2 * count.max(1) - 1;
+            self.long_way = (2 * count).saturating_sub(1);
             return Ok(0);
         }
         let ends = &ends[..plain];

@@ -96,6 +96,24 @@ fn a_crowd_that_comes_again_whole_or_in_part_changes_nothing() {
 }
 
 #[test]
+fn what_stands_between_the_ends_keeps_none_of_them_from_company() {
+    let mut bed = Bed::new();
+    let ids: Vec<TaskId> = (0..80).map(|_| bed.task()).collect();
+    let mut ops = ends(&ids);
+    for place in [120, 60, 8, 0] {
+        ops.insert(place, Op::Continue);
+    }
+    // One that failed in the middle of them.
+    let failed = ids[50];
+    let place = ops.iter().position(|op| matches!(op, Op::Started { id, .. } if *id == failed)).unwrap();
+    ops.splice(place..place + 2, run(failed, 1, Next::Final(TaskState::Failed)));
+    bed.store.apply(&ops).unwrap();
+    assert_eq!((bed.store.counts().completed, bed.store.counts().failed), (79, 1));
+    let alone = rows(&bed, "SELECT count(*) FROM attempt");
+    assert!(alone < 8, "{alone} went the long way");
+}
+
+#[test]
 fn whoever_waits_for_an_end_in_a_crowd_is_told_of_it() {
     let mut bed = Bed::new();
     let ids: Vec<TaskId> = (0..8).map(|_| bed.task()).collect();
