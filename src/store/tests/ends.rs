@@ -16,7 +16,7 @@ fn plain(id: TaskId, n: u64) -> [Op; 2] {
         finished_us: started_us + 3 + n,
         usage: Usage { wall_us: 3 + n, user_us: n, max_rss_bytes: n << 20, ..Usage::default() },
         output: OutputRef { segment: 4, offset: 8 * n, ..OutputRef::default() },
-        result: (n % 2 == 0).then(|| format!("{{\"n\":{n}}}")),
+        result: n.is_multiple_of(2).then(|| format!("{{\"n\":{n}}}")),
         ..*end
     };
     let claimed_us = Some(started_us - n % 7);
