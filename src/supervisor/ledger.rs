@@ -9,6 +9,7 @@ use std::sync::Arc;
 use acode_worker::task::{Array, TaskId};
 
 use super::clients::ClientId;
+use super::pace::Pace;
 use crate::store::{EventKind, NewTask, Op, Pause};
 use crate::wire::reply;
 
@@ -90,6 +91,8 @@ pub struct Ledger {
     submitted: u64,
     /// Somebody waits for this batch, or workers will soon.
     urgent: bool,
+    /// How fast batches come.
+    pub pace: Pace,
     /// By how much less than [`LINGER_NS`] batches are kept open.
     hasty_ns: u64,
 }

@@ -208,7 +208,6 @@ struct Supervisor {
 
     store: Box<dyn Queue>,
     ledger: ledger::Ledger,
-    pace: pace::Pace,
     desk: desk::Desk,
     /// Where assignments go that are too large for a slot.
     spill: PathBuf,

@@ -141,7 +141,7 @@ impl Supervisor {
     fn lingers(&mut self) -> bool {
         let supply = self.producer.total_ready();
         let more = self.desk.served().any(|lane| self.desk.is_open(lane));
-        self.ledger.linger(self.pace.linger_ns(supply, more));
+        self.ledger.linger(self.ledger.pace.linger_ns(supply, more));
         !self.ledger.is_empty() && self.workers_are_busy() && self.broken.is_none() && self.store.blocked() == 0
     }
 

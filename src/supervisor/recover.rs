@@ -32,7 +32,6 @@ use super::limits::Holding;
 use super::log::Log;
 use super::notify::Manager;
 use super::observe::Observer;
-use super::pace::Pace;
 use super::pause::Pauses;
 use super::reactor::{CLIENTS, Polls};
 use super::resources::Meter;
@@ -101,7 +100,6 @@ pub(super) fn build(launch: Launch, nursery: Nursery, mut manager: Manager) -> R
         death_of: BTreeMap::new(),
         last_boot_failure: None,
         ledger: Ledger::default(),
-        pace: Pace::default(),
         desk: Desk::default(),
         spill: dirs.spill(),
         broken: None,
