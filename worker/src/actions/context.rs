@@ -132,6 +132,11 @@ impl<'h> Context<'h> {
         self.host.is_warned()
     }
 
+    /// Why the action is to end, if it is.
+    pub fn told_to_end(&self) -> Option<Why> {
+        self.host.told_to_end()
+    }
+
     /// Goes on only if the action is not to end: `context.check()?`, some ten times a second or more.
     ///
     /// # Errors

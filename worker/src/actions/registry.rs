@@ -54,6 +54,14 @@ pub enum ParamsError {
     /// This program was built without it.
     #[error("actions of type {0} are not in this acode: it was built without them")]
     NotBuilt(ActionType),
+    /// The library that has it cannot be used, or refuses it.
+    #[error("library '{path}': {why}")]
+    Library {
+        /// Its file.
+        path: String,
+        /// Why.
+        why: String,
+    },
     /// They do not fit.
     #[error("params of {name}: {why}")]
     Wrong {

@@ -7,6 +7,7 @@ mod chores;
 mod docker;
 mod inline;
 mod keep;
+mod library;
 mod orders;
 mod phase;
 mod process;
@@ -21,6 +22,7 @@ mod worktree;
 
 pub use chores::Chores;
 pub use docker::{Containers, Moment, attend, nap_ms, remove_ended};
+pub use library::Libraries;
 pub use process::{Attempt, Tools};
 pub use program::WorkerFacts;
 pub use route::run;

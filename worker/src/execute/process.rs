@@ -87,6 +87,8 @@ pub struct Tools {
     pub worktrees: super::worktree::Worktrees,
     /// The actions that this program has.
     pub actions: &'static Registry,
+    /// The shared objects with actions that are loaded.
+    pub libraries: super::library::Libraries,
 }
 
 impl Tools {

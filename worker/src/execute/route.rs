@@ -3,6 +3,7 @@
 //! Deliberately absent: the ways themselves, each of which has a file of its own.
 
 use super::inline;
+use super::library;
 use super::process::{self, Attempt, Tools};
 use super::settle::blank;
 use crate::actions::Registry;
@@ -59,7 +60,7 @@ pub fn run(tools: &mut Tools, attempt: &Attempt) -> Result<Finished, LineClosed>
     match route(&attempt.task.spec, tools.actions, pool_has_program) {
         Route::Process => process::run(tools, attempt),
         Route::Inline => run_inline(tools, attempt),
-        Route::Library => Ok(not_started(attempt, "isolation library is not built yet")),
+        Route::Library => library::run(tools, attempt),
         Route::Program => Ok(not_started(attempt, "worker programs are not built yet")),
         Route::Nowhere => Ok(not_started(attempt, "the task has no command")),
     }
