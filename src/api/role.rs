@@ -29,7 +29,10 @@ pub fn registry() -> &'static Registry {
     REGISTRY.get_or_init(Registry::built_in)
 }
 
-fn play(role: &str, _registry: &'static Registry) -> i32 {
+fn play(role: &str, registry: &'static Registry) -> i32 {
+    if role == "daemon" {
+        return acode_worker::actions::daemon::serve(registry);
+    }
     eprintln!("acode: {ROLE} is '{role}', which is no role of this version: it is for processes of a pool alone");
     EXIT_UNKNOWN
 }

@@ -5,8 +5,10 @@
 //! absent: how an action is kept apart, which is `execute`'s.
 
 mod context;
+pub mod daemon;
 mod error;
 mod output_file;
+pub mod protocol;
 mod registry;
 
 pub use context::{Context, Facts, Host, Why};

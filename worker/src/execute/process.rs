@@ -87,6 +87,8 @@ pub struct Tools {
     pub worktrees: super::worktree::Worktrees,
     /// The actions that this program has.
     pub actions: &'static Registry,
+    /// Programs that wait for the next task.
+    pub programs: super::programs::Programs,
 }
 
 impl Tools {

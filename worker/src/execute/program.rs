@@ -71,24 +71,11 @@ pub fn environment(
     let room = places.room;
     use std::os::unix::ffi::OsStrExt;
     envp.clear();
-    let (base, own) = (places.base, &task.spec.env);
-    let makes = |name: &str| task.spec.jobserver && MAKE_FLAGS.contains(&name);
-    for (name, value) in base.iter().filter(|(name, _)| !own.contains_key(*name)).chain(own) {
-        let moved = places.temporary.is_some() && name == "TMPDIR" && !own.contains_key(name);
-        if !is_reserved(name) && !makes(name) && !moved {
-            envp.push(&[name.as_bytes(), b"=", value.as_bytes()]);
-        }
-    }
-    if task.spec.jobserver {
-        for name in MAKE_FLAGS {
-            let given = own.get(name).or_else(|| base.get(name)).map_or("", String::as_str);
-            envp.push(&[name.as_bytes(), b"=", make_flags(given, &settings.jobserver).as_bytes()]);
-        }
-    }
+    let (own, jobserver) = (&task.spec.env, task.spec.jobserver);
+    let common = Common { base: places.base, own, jobserver, temporary: places.temporary };
+    common_environment(&common, settings, worker, envp);
     envp.push(&[b"ACODE_TASK_ID=", task.id.to_string().as_bytes()]);
     envp.push(&[b"ACODE_ATTEMPT=", task.attempt.to_string().as_bytes()]);
-    envp.push(&[b"ACODE_WORKER_ID=", worker.id.as_bytes()]);
-    envp.push(&[b"ACODE_WORKER_SLOT=", worker.slot.to_string().as_bytes()]);
     let path = |path: &Path| path.as_os_str().as_bytes().to_vec();
     envp.push(&[b"ACODE_SCRATCH=", &path(room.scratch())]);
     envp.push(&[b"ACODE_PROGRESS=", &path(room.progress())]);
@@ -101,13 +88,52 @@ pub fn environment(
         envp.push(&[b"ACODE_WORKTREE=", &path(worktree.place())]);
         envp.push(&[b"ACODE_COMMIT=", worktree.commit().as_bytes()]);
     }
-    if let Some(temporary) = places.temporary.filter(|_| !own.contains_key("TMPDIR")) {
-        envp.push(&[b"TMPDIR=", &path(temporary)]);
-    }
     for (key, value) in &task.spec.meta {
         envp.push(&[b"ACODE_META_", meta_name(key).as_bytes(), b"=", value.as_bytes()]);
     }
     envp.seal();
+}
+
+/// What is the same for all tasks of one worker that are given the same.
+#[derive(Clone, Copy)]
+pub struct Common<'c> {
+    /// The allow-listed variables.
+    pub base: &'c Env,
+    /// The task's own, over these.
+    pub own: &'c Env,
+    /// Whether the pool's job slots are shared.
+    pub jobserver: bool,
+    /// Where temporary files go, if not to the usual place.
+    pub temporary: Option<&'c Path>,
+}
+
+/// Adds what tasks have in common.
+pub fn common_environment(
+    common: &Common<'_>,
+    settings: &WorkerSettings,
+    worker: &WorkerFacts,
+    envp: &mut CStringArray,
+) {
+    use std::os::unix::ffi::OsStrExt;
+    let Common { base, own, jobserver, temporary } = *common;
+    let makes = |name: &str| jobserver && MAKE_FLAGS.contains(&name);
+    for (name, value) in base.iter().filter(|(name, _)| !own.contains_key(*name)).chain(own) {
+        let moved = temporary.is_some() && name == "TMPDIR" && !own.contains_key(name);
+        if !is_reserved(name) && !makes(name) && !moved {
+            envp.push(&[name.as_bytes(), b"=", value.as_bytes()]);
+        }
+    }
+    if jobserver {
+        for name in MAKE_FLAGS {
+            let given = own.get(name).or_else(|| base.get(name)).map_or("", String::as_str);
+            envp.push(&[name.as_bytes(), b"=", make_flags(given, &settings.jobserver).as_bytes()]);
+        }
+    }
+    if let Some(temporary) = temporary.filter(|_| !own.contains_key("TMPDIR")) {
+        envp.push(&[b"TMPDIR=", temporary.as_os_str().as_bytes()]);
+    }
+    envp.push(&[b"ACODE_WORKER_ID=", worker.id.as_bytes()]);
+    envp.push(&[b"ACODE_WORKER_SLOT=", worker.slot.to_string().as_bytes()]);
 }
 
 /// What make, cargo and ninja are told of the jobserver, behind the flags that were given anyway.

@@ -59,7 +59,7 @@ pub fn run(tools: &mut Tools, attempt: &Attempt) -> Result<Finished, LineClosed>
         Route::Process => process::run(tools, attempt),
         Route::Inline => Ok(not_started(attempt, "isolation none is not built yet")),
         Route::Library => Ok(not_started(attempt, "isolation library is not built yet")),
-        Route::Program => Ok(not_started(attempt, "worker programs are not built yet")),
+        Route::Program => super::programs::run(tools, attempt),
         Route::Nowhere => Ok(not_started(attempt, "the task has no command")),
     }
 }

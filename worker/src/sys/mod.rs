@@ -3,6 +3,7 @@
 //! Each function is a thin, safe face over one primitive. Deliberately absent: any knowledge of tasks, workers or
 //! the queue.
 
+pub mod aside;
 pub mod attributes;
 pub mod cgroup;
 pub mod clock;
