@@ -85,7 +85,7 @@ run() {
 watch_over() {
     inner=''
     trap '[ -z "$inner" ] || kill "$inner" 2>/dev/null' TERM
-    "$1" >"$scratch/.answer" 3>"$scratch/.error" 4>&1 </dev/null &
+    "$1" 4>&1 >"$scratch/.answer" 3>"$scratch/.error" </dev/null &
     inner=$!
     echo started >&5
     wait "$inner"
