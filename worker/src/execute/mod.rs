@@ -7,6 +7,7 @@ mod chores;
 mod docker;
 mod keep;
 mod orders;
+mod own_program;
 mod phase;
 mod process;
 mod program;
