@@ -13,6 +13,8 @@
 //!     scratch {name, text}                writes a file where relative paths lead, and tells where and what was there
 //!     facts                               tells what it is told about its task
 //!     child {seconds}                     leaves a process behind that sleeps so long
+//!     hoard {mb, ms}                      holds so much memory for so long
+//!     world {run}                         tells what its process has and sees; what a program says, if one is named
 //!     heed                                waits to be warned of its timeout, and ends well
 //!
 //! It is the whole of acode beside that: its first words are `worker`, `task` and so on. Deliberately absent: anything that
@@ -33,7 +35,7 @@ fn main() -> ExitCode {
     let talkers = Registry::built_in().with::<Echo>().with::<Noop>().with::<Print>().with::<Progress>().with::<Facts>();
     let sleepers = talkers.with::<Sleep>().with::<Spin>().with::<Burn>().with::<Heed>();
     let losers = sleepers.with::<Fail>().with::<Panic>().with::<Abort>().with::<Overflow>().with::<Exit>();
-    api::init(losers.with::<Scratch>().with::<Child>());
+    api::init(losers.with::<Scratch>().with::<Child>().with::<Hoard>().with::<World>());
     acode::cli::main()
 }
 
@@ -174,6 +176,49 @@ action!(Facts, "facts", (), |(), context| {
 action!(Child, "child", Seconds, |params, _| {
     let child = Command::new("sleep").arg(params.seconds.to_string()).spawn()?;
     Ok(json!({ "pid": child.id() }))
+});
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Megabytes {
+    mb: usize,
+    ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Program {
+    #[serde(default)]
+    run: Vec<String>,
+}
+
+action!(Hoard, "hoard", Megabytes, |params, context| {
+    let hoard = std::hint::black_box(vec![1_u8; params.mb << 20]);
+    wait(context, Duration::from_millis(params.ms))?;
+    Ok(json!(hoard.len()))
+});
+
+action!(World, "world", Program, |params, _| {
+    let names = |folder: &str| {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    };
+    let said = params.run.split_first().map(|(program, arguments)| Command::new(program).args(arguments).output());
+    let said = said.transpose()?.map(|output| String::from_utf8_lossy(&output.stdout).trim_end().to_owned());
+    let targets =
+        names("/proc/self/fd").into_iter().filter(|fd| std::fs::read_link(format!("/proc/self/fd/{fd}")).is_ok());
+    Ok(json!({
+        "env": std::env::vars().collect::<std::collections::BTreeMap<_, _>>(),
+        "fds": targets.collect::<Vec<_>>(),
+        "root": names("/"),
+        "cwd": std::env::current_dir()?,
+        "exe": std::env::current_exe().ok(),
+        "status": std::fs::read_to_string("/proc/self/status")?,
+        "words": std::fs::read("/proc/self/cmdline").map(|text| String::from_utf8_lossy(&text).into_owned())?,
+        "said": said,
+    }))
 });
 
 action!(Heed, "heed", (), |(), context| {

@@ -165,6 +165,10 @@ impl Host for Child {
         Noted::Term.has_come().then_some(Why::Cancel)
     }
 
+    fn is_warned(&self) -> bool {
+        Noted::User.has_come()
+    }
+
     fn progress(&mut self, percent: f64, message: &str) {
         let message = &message[..message.floor_char_boundary(PROGRESS_MESSAGE_MAX)];
         self.untold = Some(format!("{percent:.1} {}\n", message.replace(['\n', '\r'], " ")));
