@@ -7,10 +7,11 @@
 use std::sync::OnceLock;
 
 use acode_worker::actions::Registry;
+/// The variable that names the role.
+pub use acode_worker::actions::child::ROLE;
+use acode_worker::actions::{child, daemon};
 use acode_worker::sys::{environ, process};
 
-/// The variable that names the role.
-pub const ROLE: &str = "ACODE_ROLE";
 /// The exit code of a role that is not known.
 const EXIT_UNKNOWN: i32 = 2;
 
@@ -30,9 +31,14 @@ pub fn registry() -> &'static Registry {
 }
 
 fn play(role: &str, registry: &'static Registry) -> i32 {
-    if role == "daemon" {
-        return acode_worker::actions::daemon::serve(registry);
+    match role {
+        child::ROLE_ACTION => child::play(registry),
+        daemon::ROLE => daemon::serve(registry),
+        _ => {
+            eprintln!(
+                "acode: {ROLE} is '{role}', which is no role of this version: it is for processes of a pool alone"
+            );
+            EXIT_UNKNOWN
+        }
     }
-    eprintln!("acode: {ROLE} is '{role}', which is no role of this version: it is for processes of a pool alone");
-    EXIT_UNKNOWN
 }

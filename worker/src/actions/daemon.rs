@@ -17,6 +17,8 @@ use super::protocol::{CancelReason, FromProgram, LogStream, ToProgram, Work, lin
 use super::registry::{Outcome, Registry};
 use crate::task::{Action, ActionType};
 
+/// The role's name.
+pub const ROLE: &str = "daemon";
 /// Exit code of one that cannot speak to its worker.
 const EXIT_MUTE: i32 = 74;
 /// Tasks that are kept until the main thread takes them: the worker hands over one at a time.

@@ -6,18 +6,18 @@ use std::path::PathBuf;
 
 use super::super::process::{Attempt, Tools};
 use super::super::program;
+use super::super::route;
 use super::super::watch::Watch;
 use super::super::worktree::Made;
+use crate::actions::child::ROLE;
+use crate::actions::daemon;
 use crate::actions::protocol::{PROTOCOL, PROTOCOL_VARIABLE};
+use crate::sys::image;
 use crate::sys::spawn::CStringArray;
-use crate::task::{Env, Limits, Rlimits, Sandbox};
+use crate::task::{Action, Env, Limits, Rlimits, Sandbox};
 
-/// This program's own file, whatever has become of its name.
-const OWN_FILE: &str = "/proc/self/exe";
 /// What it is called in the role of a program.
 const OWN_NAME: &str = "acode-actions";
-/// The variable that gives it the role.
-const ROLE: (&str, &str) = ("ACODE_ROLE", "daemon");
 /// Where a program works whose task names no directory: none that a task leaves or that anybody may want to unmount.
 const DEFAULT_CWD: &str = "/";
 
@@ -53,7 +53,9 @@ impl Key {
         let spec = &attempt.task.spec;
         let own = spec.action.as_ref().map_or(&[][..], |action| &action.program);
         let reuse = spec.action.as_ref().is_some_and(|action| action.reuse);
-        let is_own = own.is_empty() && reuse;
+        let has_program = !tools.settings.actions.program.is_empty();
+        let falls = |action: &Action| route::falls_to_program(action, tools.actions, has_program);
+        let is_own = own.is_empty() && reuse && !spec.action.as_deref().is_some_and(falls);
         let argv = match (is_own, own.is_empty()) {
             (true, _) => vec![OWN_NAME.to_owned()],
             (false, false) => own.to_vec(),
@@ -67,7 +69,11 @@ impl Key {
             shown.extend(checkpoint.cloned());
         }
         Self {
-            file: if is_own { OWN_FILE.to_owned() } else { argv.first().cloned().unwrap_or_default() },
+            file: if is_own {
+                image::SELF.to_string_lossy().into_owned()
+            } else {
+                argv.first().cloned().unwrap_or_default()
+            },
             argv,
             cwd: spec.cwd.clone().unwrap_or_else(|| DEFAULT_CWD.to_owned()),
             env: spec.env.clone(),
@@ -92,7 +98,7 @@ impl Key {
         envp.push(&[b"ACODE_SCRATCH=", tools.room.scratch().as_os_str().as_bytes()]);
         envp.push(&[PROTOCOL_VARIABLE.as_bytes(), b"=", PROTOCOL.to_string().as_bytes()]);
         if self.is_own {
-            envp.push(&[ROLE.0.as_bytes(), b"=", ROLE.1.as_bytes()]);
+            envp.push(&[ROLE.as_bytes(), b"=", daemon::ROLE.as_bytes()]);
         }
         envp.seal();
     }

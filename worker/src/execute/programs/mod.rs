@@ -17,6 +17,7 @@ use self::child::{Birth, Program};
 pub use self::keeper::{Programs, close, due_ms, send_all_away, tend};
 use self::key::Key;
 use self::turn::Turn;
+use super::own_program;
 use super::process::{Attempt, Tools};
 use super::sandbox::{self, Plan};
 use super::settle::{blank, collect};
@@ -89,10 +90,8 @@ fn begin(tools: &mut Tools, attempt: &Attempt) -> Result<Seat, Verdict> {
     // Also for a program that runs already: the task's directories are made over to its user.
     let plan = sandbox::plan(tools, attempt, checkpoint.as_deref(), &far.1)?;
     let key = Key::of(tools, attempt, checkpoint.as_ref(), matches!(plan, Plan::Closed(_)));
-    if key.is_own
-        && let Some(Err(error)) = spec.action.as_ref().map(|action| tools.actions.check(action))
-    {
-        return Err(refuse(error.to_string(), None));
+    if key.is_own && let Some(Err(why)) = spec.action.as_deref().map(|action| own_program::check(tools, action)) {
+        return Err(refuse(why, None));
     }
     let mut known = keeper::take(tools, &key);
     let leaves = match &mut known {

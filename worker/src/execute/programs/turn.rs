@@ -135,7 +135,7 @@ impl<'t> Turn<'t> {
             attempt: task.attempt,
             action: action.kind.name().to_owned(),
             name: action.name.clone(),
-            payload: action.params.clone(),
+            payload: action.told().into_owned(),
             meta: task.spec.meta.clone(),
             slot: tools.facts.slot.into(),
             cwd: task.spec.cwd.clone().or(worktree).unwrap_or_else(|| scratch.clone()),
