@@ -90,7 +90,9 @@ fn begin(tools: &mut Tools, attempt: &Attempt) -> Result<Seat, Verdict> {
     // Also for a program that runs already: the task's directories are made over to its user.
     let plan = sandbox::plan(tools, attempt, checkpoint.as_deref(), &far.1)?;
     let key = Key::of(tools, attempt, checkpoint.as_ref(), matches!(plan, Plan::Closed(_)));
-    if key.is_own && let Some(Err(why)) = spec.action.as_deref().map(|action| own_program::check(tools, action)) {
+    if key.is_own
+        && let Some(Err(why)) = spec.action.as_deref().map(|action| own_program::check(tools, action))
+    {
         return Err(refuse(why, None));
     }
     let mut known = keeper::take(tools, &key);
