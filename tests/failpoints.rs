@@ -254,7 +254,7 @@ fn every_failpoint_of_the_code_has_its_experiment() {
     }
     assert!(points.len() > 25, "{points:?}");
     // These need tasks of their own kind, and are passed in the tests of those.
-    const ELSEWHERE: [&str; 40] = [
+    const ELSEWHERE: [&str; 46] = [
         "artifacts.before-copy",
         "artifacts.within-copy",
         "artifacts.before-rename",
@@ -293,6 +293,13 @@ fn every_failpoint_of_the_code_has_its_experiment() {
         "worker.after-suspend",
         "worker.after-resume",
         "worker.out-of-memory",
+        // These need worker programs.
+        "programs.before-start",
+        "programs.after-start",
+        "programs.after-task",
+        "programs.after-cancel",
+        "programs.before-cleanup",
+        "programs.within-close",
         // And these a cgroup with controllers.
         "cgroup.after-move",
         "cgroup.after-enable",
@@ -307,6 +314,7 @@ fn every_failpoint_of_the_code_has_its_experiment() {
         include_str!("disk.rs"),
         include_str!("cleanup.rs"),
         include_str!("limits.rs"),
+        include_str!("program_faults.rs"),
         include_str!("sandbox.rs"),
         include_str!("worktree_faults.rs"),
     ];

@@ -4,8 +4,6 @@
 //! Most tests use one program (`ODD`) whose tasks say what it is to do wrong. Deliberately absent: the examples of the
 //! documentation, which `worker_examples.rs` runs, and deaths at failpoints (`program_faults.rs`).
 
-#[path = "common/command.rs"]
-mod command;
 mod common;
 #[path = "common/more.rs"]
 mod more;
@@ -323,7 +321,7 @@ fn commands_and_programs_do_not_meet(pool: &Pool, guard: TreeGuard) {
 
 #[test]
 fn commands_and_programs_neither_see_nor_touch_each_other() {
-    let pool = Pool::start(Options::workers(1).config("tasks:\n  killGraceSeconds: 1"));
+    let pool = Pool::start(Options::workers(1).config("workers:\n  killGraceMs: 1000"));
     let guard = only_attempt(&pool.wait(pool.submit(&["true"]))).tree_guard.unwrap();
     commands_and_programs_do_not_meet(&pool, guard);
 }
@@ -398,7 +396,7 @@ fn the_pools_own_program_does_what_nobody_else_does_and_follows_the_configuratio
     let pid = tell();
     assert_eq!(tell(), pid);
     let yaml = std::fs::read_to_string(pool.file("acode.yaml")).unwrap();
-    std::fs::write(pool.file("acode.yaml"), format!("{yaml}tasks:\n  killGraceSeconds: 3\n")).unwrap();
+    std::fs::write(pool.file("acode.yaml"), format!("{yaml}workers:\n  killGraceMs: 3000\n")).unwrap();
     pool.call(&Reload {});
     wait_until("another process does it", || tell() != pid);
     wait_until("the old one has gone", || !is_alive(pid));
@@ -435,7 +433,7 @@ fn what_an_attempt_uses_is_its_own_part() {
 
 #[test]
 fn a_stop_lets_programs_leave_and_kills_those_that_stay() {
-    let mut pool = Pool::start(Options::workers(1).config("tasks:\n  killGraceSeconds: 1"));
+    let mut pool = Pool::start(Options::workers(1).config("workers:\n  killGraceMs: 1000"));
     let mut spec = odd(&pool, json!({"do": "tell"}));
     spec.env.insert("FAREWELL".to_owned(), pool.path("farewell"));
     let polite = answer(&pool, spec)["pid"].as_u64().unwrap() as u32;

@@ -82,5 +82,5 @@ pub fn without_cgroups() -> Option<Pool> {
         eprintln!("only root can hide the cgroups of this host from a pool");
         return None;
     }
-    Some(Pool::start(Options::workers(1).without_cgroups().config("tasks:\n  killGraceSeconds: 1")))
+    Some(Pool::start(Options::workers(1).without_cgroups().config("workers:\n  killGraceMs: 1000")))
 }
