@@ -423,7 +423,7 @@ fn what_an_attempt_uses_is_its_own_part() {
     let pool = one();
     let burn = |ms: u64| {
         let task = pool.wait(pool.submit_spec(odd(&pool, json!({"do": "burn", "ms": ms}))));
-        let usage = only_attempt(&task).usage.clone().unwrap();
+        let usage = only_attempt(&task).usage.unwrap();
         usage.user_us + usage.system_us
     };
     let (long, short) = (burn(700), burn(1));

@@ -84,8 +84,9 @@ async function run(task) {
       throw new Error(`there is no action '${task.name}' here: there are ${Object.keys(actions).join(', ')}`);
     }
     answer = { type: 'result', payload: (await action(task)) ?? null };
-  } catch (error) {
+  } catch (caught) {
     // Whatever goes wrong in a task is the task's; the program lives on.
+    const error = task.signal.aborted ? task.signal.reason : caught;
     answer = { type: 'error', error: `${error.name}: ${error.message}` };
   }
   running.delete(task.id);

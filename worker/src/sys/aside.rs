@@ -49,9 +49,9 @@ pub(super) fn note_end(pid: i32, end: Ended) -> bool {
     known.map(|aside| aside.end = Some(end)).is_some()
 }
 
-/// Whether none that lives is set aside.
+/// Whether nothing is set aside. One that has ended may have left something.
 pub(super) fn is_empty() -> bool {
-    list().iter().all(|aside| aside.end.is_some())
+    list().is_empty()
 }
 
 /// Those of these children that are neither set aside nor left behind by one that is.
@@ -68,4 +68,39 @@ pub(super) fn others(mut children: Vec<i32>) -> Vec<i32> {
         }
     }
     children
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tree::{Reaper, Remains};
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    /// The list and the children are the process', so all of it is one test.
+    #[test]
+    fn what_is_set_aside_is_nobodys_tree_and_its_end_is_noted() {
+        let sleep = || Command::new("sleep").arg("300").stdin(Stdio::null()).spawn().unwrap().id() as i32;
+        let kept = sleep();
+        set(kept, None);
+        assert!(others(vec![kept]).is_empty() && others(vec![kept, 7]) == [7]);
+        let leader = sleep();
+        let mut reaper = Reaper::new(leader);
+        assert!(!super::super::tree::descendants().contains(&kept));
+        assert_eq!(reaper.reap(), Remains::Something);
+        let kill = |pid| nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        kill(leader).unwrap();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while reaper.leader_end.is_none() {
+            assert!(std::time::Instant::now() < deadline);
+            reaper.reap();
+        }
+        kill(kept).unwrap();
+        while list().iter().any(|aside| aside.pid == kept && aside.end.is_none()) {
+            assert!(std::time::Instant::now() < deadline);
+            reaper.reap();
+        }
+        let used = reaper.used;
+        assert_eq!(take_back(kept), Some(Ended::Signalled { signal: 9, core_dumped: false }));
+        assert_eq!((take_back(kept), reaper.used), (None, used));
+    }
 }
