@@ -403,6 +403,8 @@ impl<'t> Turn<'t> {
     fn suspend(&mut self) {
         if matches!(self.phase, Phase::Running) && self.times.suspend(clock::monotonic_ns()) {
             tree::suspend_all(self.tools.leaf());
+            // It cannot become ready where it stands.
+            self.ready_by_ns = self.ready_by_ns.map(|_| u64::MAX);
         }
     }
 
@@ -411,7 +413,6 @@ impl<'t> Turn<'t> {
         let now = clock::monotonic_ns();
         if self.times.resume(now) {
             tree::resume_all(self.tools.leaf());
-            // It could not become ready meanwhile.
             let ready_ns = self.ready_ms.saturating_mul(1_000_000);
             self.ready_by_ns = self.ready_by_ns.map(|_| now.saturating_add(ready_ns));
         }
