@@ -4,8 +4,11 @@
 //! The registry holds the actions by their names; `check` looks at parameters before a task is accepted. Deliberately
 //! absent: how an action is kept apart, which is `execute`'s.
 
+#[cfg(feature = "compression")]
+mod compression;
 mod context;
 mod error;
+mod files;
 mod output_file;
 mod registry;
 
