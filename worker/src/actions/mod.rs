@@ -6,6 +6,7 @@
 
 #[cfg(feature = "compression")]
 mod compression;
+mod computation;
 mod context;
 mod error;
 mod files;

@@ -128,6 +128,7 @@ impl Registry {
         let registry = Self::default();
         #[cfg(feature = "compression")]
         let registry = registry.with_built_in::<super::compression::Compression>(ActionType::Compression);
+        let registry = registry.with_built_in::<super::computation::Computation>(ActionType::Computation);
         registry
     }
 
