@@ -8,6 +8,8 @@
 mod compression;
 mod computation;
 mod context;
+#[cfg(feature = "encryption")]
+mod encryption;
 mod error;
 mod files;
 mod output_file;

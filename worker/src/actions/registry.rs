@@ -129,6 +129,8 @@ impl Registry {
         #[cfg(feature = "compression")]
         let registry = registry.with_built_in::<super::compression::Compression>(ActionType::Compression);
         let registry = registry.with_built_in::<super::computation::Computation>(ActionType::Computation);
+        #[cfg(feature = "encryption")]
+        let registry = registry.with_built_in::<super::encryption::Encryption>(ActionType::Encryption);
         registry
     }
 
