@@ -7,10 +7,11 @@
 use std::sync::OnceLock;
 
 use acode_worker::actions::Registry;
+use acode_worker::actions::child;
+/// The variable that names the role.
+pub use acode_worker::actions::child::ROLE;
 use acode_worker::sys::{environ, process};
 
-/// The variable that names the role.
-pub const ROLE: &str = "ACODE_ROLE";
 /// The exit code of a role that is not known.
 const EXIT_UNKNOWN: i32 = 2;
 
@@ -29,7 +30,14 @@ pub fn registry() -> &'static Registry {
     REGISTRY.get_or_init(Registry::built_in)
 }
 
-fn play(role: &str, _registry: &'static Registry) -> i32 {
-    eprintln!("acode: {ROLE} is '{role}', which is no role of this version: it is for processes of a pool alone");
-    EXIT_UNKNOWN
+fn play(role: &str, registry: &'static Registry) -> i32 {
+    match role {
+        child::ROLE_ACTION => child::play(registry),
+        _ => {
+            eprintln!(
+                "acode: {ROLE} is '{role}', which is no role of this version: it is for processes of a pool alone"
+            );
+            EXIT_UNKNOWN
+        }
+    }
 }
