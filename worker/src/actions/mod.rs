@@ -6,12 +6,13 @@
 
 pub mod child;
 #[cfg(feature = "compression")]
-mod compression;
-mod computation;
+pub mod compression;
+pub mod computation;
 mod context;
 #[cfg(feature = "encryption")]
-mod encryption;
+pub mod encryption;
 mod error;
+pub mod file_io;
 mod files;
 mod output_file;
 mod registry;

@@ -126,9 +126,10 @@ impl Registry {
     /// The built-in actions of this build, and no others.
     pub fn built_in() -> Self {
         let registry = Self::default();
+        let registry = registry.with_built_in::<super::computation::Computation>(ActionType::Computation);
+        let registry = registry.with_built_in::<super::file_io::FileIo>(ActionType::FileIo);
         #[cfg(feature = "compression")]
         let registry = registry.with_built_in::<super::compression::Compression>(ActionType::Compression);
-        let registry = registry.with_built_in::<super::computation::Computation>(ActionType::Computation);
         #[cfg(feature = "encryption")]
         let registry = registry.with_built_in::<super::encryption::Encryption>(ActionType::Encryption);
         registry

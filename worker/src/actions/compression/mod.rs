@@ -26,67 +26,92 @@ const MEMORY_LIMIT_MB_MAX: u32 = 4_096;
 const WINDOW_LOGS: std::ops::RangeInclusive<u32> = 10..=30;
 
 /// The built-in action.
-pub(super) struct Compression;
+pub struct Compression;
 
 /// What is to be done.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "operation", rename_all = "camelCase")]
-pub(super) enum Params {
+pub enum Params {
+    /// Compresses.
     Compress(Compress),
+    /// Decompresses.
     Decompress(Decompress),
+    /// Tests.
     Test(Test),
 }
 
+/// A file to be compressed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Compress {
-    input: PathBuf,
+pub struct Compress {
+    /// The file to be read.
+    pub input: PathBuf,
+    /// Where the result goes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    output: Option<PathBuf>,
+    pub output: Option<PathBuf>,
+    /// The format.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    format: Option<Format>,
+    pub format: Option<Format>,
+    /// How hard to try; the range is the format's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    level: Option<i32>,
+    pub level: Option<i32>,
+    /// How far back zstd looks, as a power of two of bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    window_log: Option<u32>,
+    pub window_log: Option<u32>,
+    /// Whether an output that exists is replaced.
     #[serde(default)]
-    overwrite: bool,
+    pub overwrite: bool,
 }
 
+/// A file to be decompressed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Decompress {
-    input: PathBuf,
+pub struct Decompress {
+    /// The file to be read.
+    pub input: PathBuf,
+    /// Where the result goes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    output: Option<PathBuf>,
+    pub output: Option<PathBuf>,
+    /// The format.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    format: Option<Format>,
+    pub format: Option<Format>,
+    /// The most that may come out, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    max_output_bytes: Option<u64>,
+    pub max_output_bytes: Option<u64>,
+    /// The most memory for it, in MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    memory_limit_mb: Option<u32>,
+    pub memory_limit_mb: Option<u32>,
+    /// Whether an output that exists is replaced.
     #[serde(default)]
-    overwrite: bool,
+    pub overwrite: bool,
 }
 
+/// A file to be decompressed to nowhere.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Test {
-    input: PathBuf,
+pub struct Test {
+    /// The file to be read.
+    pub input: PathBuf,
+    /// The format.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    format: Option<Format>,
+    pub format: Option<Format>,
+    /// The most that may come out, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    max_output_bytes: Option<u64>,
+    pub max_output_bytes: Option<u64>,
+    /// The most memory for it, in MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    memory_limit_mb: Option<u32>,
+    pub memory_limit_mb: Option<u32>,
 }
 
 /// A format of compressed files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Format {
+pub enum Format {
+    /// RFC 8878.
     Zstd,
+    /// RFC 1952.
     Gzip,
+    /// The .xz format.
     Xz,
 }
 
@@ -158,18 +183,25 @@ impl Format {
 /// What was done.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Done {
-    operation: String,
-    format: Format,
-    input: String,
+pub struct Done {
+    /// What was done.
+    pub operation: String,
+    /// The format.
+    pub format: Format,
+    /// The file to be read.
+    pub input: String,
+    /// Where the result goes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    output: Option<String>,
+    pub output: Option<String>,
+    /// How hard to try; the range is the format's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    level: Option<i32>,
-    input_bytes: u64,
-    output_bytes: u64,
+    pub level: Option<i32>,
+    /// The size of the input.
+    pub input_bytes: u64,
+    /// The size of what came out.
+    pub output_bytes: u64,
     /// How many times smaller the compressed file is.
-    ratio: f64,
+    pub ratio: f64,
 }
 
 impl WorkAction for Compression {

@@ -29,73 +29,141 @@ const BATCH: u64 = 1 << 14;
 const DOUBLE_STEPS: f64 = 9_007_199_254_740_992.0;
 
 /// The built-in action.
-pub(super) struct Computation;
+pub struct Computation;
 
 /// What is to be computed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "operation", rename_all = "camelCase")]
-pub(super) enum Params {
+pub enum Params {
+    /// How many primes, their sum, and the last.
     Primes(Range),
+    /// The product of two matrices.
     MatrixProduct(Matrix),
+    /// Pi by random points.
     MonteCarloPi(Points),
+    /// A hash of a hash of a hash.
     HashChain(Chain),
+    /// The longest Collatz chain.
     Collatz(Range),
+    /// A Fibonacci number.
     Fibonacci(Fibonacci),
 }
 
 /// From one number to another, both within.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Range {
+pub struct Range {
+    /// The first number.
     #[serde(default = "one")]
-    from: u64,
-    to: u64,
+    pub from: u64,
+    /// The last number.
+    pub to: u64,
 }
 
 fn one() -> u64 {
     1
 }
 
+/// Two matrices to be multiplied.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Matrix {
-    n: u32,
+pub struct Matrix {
+    /// Rows and columns, or which number.
+    pub n: u32,
+    /// What the numbers are made from.
     #[serde(default)]
-    seed: u64,
+    pub seed: u64,
 }
 
+/// Points to be thrown.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Points {
-    samples: u64,
+pub struct Points {
+    /// How many points.
+    pub samples: u64,
+    /// What the numbers are made from.
     #[serde(default)]
-    seed: u64,
+    pub seed: u64,
 }
 
+/// A chain of hashes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Chain {
-    seed: String,
-    iterations: u64,
+pub struct Chain {
+    /// What the numbers are made from.
+    pub seed: String,
+    /// How many hashes.
+    pub iterations: u64,
 }
 
+/// A Fibonacci number.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Fibonacci {
-    n: u64,
-    modulus: u64,
+pub struct Fibonacci {
+    /// Rows and columns, or which number.
+    pub n: u64,
+    /// The number is taken modulo this.
+    pub modulus: u64,
 }
 
 /// What was computed. Sums that may not fit into the integers of every reader of JSON are decimal text.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "operation", rename_all = "camelCase")]
-pub(super) enum Computed {
-    Primes { count: u64, sum: String, last: Option<u64> },
-    MatrixProduct { n: u32, trace: u64, sum: u64, sha256: String },
-    MonteCarloPi { samples: u64, inside: u64, estimate: f64 },
-    HashChain { iterations: u64, sha256: String },
-    Collatz { start: u64, steps: u64, peak: String },
-    Fibonacci { n: u64, modulus: u64, value: u64 },
+pub enum Computed {
+    /// Primes.
+    Primes {
+        /// How many.
+        count: u64,
+        /// Their sum.
+        sum: String,
+        /// The largest; none if there is none.
+        last: Option<u64>,
+    },
+    /// A product of matrices.
+    MatrixProduct {
+        /// Rows and columns.
+        n: u32,
+        /// The sum of the diagonal.
+        trace: u64,
+        /// The sum of all elements.
+        sum: u64,
+        /// Of its elements row by row, each as eight bytes, the lowest first.
+        sha256: String,
+    },
+    /// Pi.
+    MonteCarloPi {
+        /// How many points.
+        samples: u64,
+        /// How many of them in the circle.
+        inside: u64,
+        /// Four times the part of them.
+        estimate: f64,
+    },
+    /// The last hash.
+    HashChain {
+        /// How many hashes.
+        iterations: u64,
+        /// The last one, in hexadecimal digits.
+        sha256: String,
+    },
+    /// The longest chain.
+    Collatz {
+        /// Where it starts; of several the smallest.
+        start: u64,
+        /// How long it is.
+        steps: u64,
+        /// Its largest number.
+        peak: String,
+    },
+    /// A Fibonacci number.
+    Fibonacci {
+        /// Which.
+        n: u64,
+        /// Modulo this.
+        modulus: u64,
+        /// The number.
+        value: u64,
+    },
 }
 
 impl WorkAction for Computation {

@@ -41,64 +41,89 @@ const IDENTITIES_MAX: u64 = 1 << 20;
 const HEADER_MAX: u64 = 256 << 10;
 
 /// The built-in action.
-pub(super) struct Encryption;
+pub struct Encryption;
 
 /// What is to be done.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "operation", rename_all = "camelCase")]
-pub(super) enum Params {
+pub enum Params {
+    /// Encrypts.
     Encrypt(Encrypt),
+    /// Decrypts.
     Decrypt(Decrypt),
 }
 
+/// A file to be encrypted.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Encrypt {
-    input: PathBuf,
+pub struct Encrypt {
+    /// The file to be read.
+    pub input: PathBuf,
+    /// Where the result goes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    output: Option<PathBuf>,
+    pub output: Option<PathBuf>,
+    /// Who may decrypt it: `age1...`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    recipients: Vec<String>,
+    pub recipients: Vec<String>,
+    /// The file that holds the passphrase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    passphrase_file: Option<PathBuf>,
+    pub passphrase_file: Option<PathBuf>,
+    /// The environment variable that holds the passphrase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    passphrase_env: Option<String>,
+    pub passphrase_env: Option<String>,
+    /// What a guess costs, as a power of two.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    work_factor: Option<u8>,
+    pub work_factor: Option<u8>,
+    /// Whether it is in letters.
     #[serde(default)]
-    armor: bool,
+    pub armor: bool,
+    /// Whether an output that exists is replaced.
     #[serde(default)]
-    overwrite: bool,
+    pub overwrite: bool,
 }
 
+/// A file to be decrypted.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Decrypt {
-    input: PathBuf,
+pub struct Decrypt {
+    /// The file to be read.
+    pub input: PathBuf,
+    /// Where the result goes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    output: Option<PathBuf>,
+    pub output: Option<PathBuf>,
+    /// The file that holds the secret keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    identity_file: Option<PathBuf>,
+    pub identity_file: Option<PathBuf>,
+    /// The file that holds the passphrase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    passphrase_file: Option<PathBuf>,
+    pub passphrase_file: Option<PathBuf>,
+    /// The environment variable that holds the passphrase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    passphrase_env: Option<String>,
+    pub passphrase_env: Option<String>,
+    /// The largest work factor that is accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    max_work_factor: Option<u8>,
+    pub max_work_factor: Option<u8>,
+    /// Whether an output that exists is replaced.
     #[serde(default)]
-    overwrite: bool,
+    pub overwrite: bool,
 }
 
 /// What was done.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Done {
-    operation: String,
-    input: String,
-    output: String,
-    armor: bool,
-    input_bytes: u64,
-    output_bytes: u64,
+pub struct Done {
+    /// What was done.
+    pub operation: String,
+    /// The file to be read.
+    pub input: String,
+    /// Where the result goes.
+    pub output: String,
+    /// Whether it is in letters.
+    pub armor: bool,
+    /// The size of the input.
+    pub input_bytes: u64,
+    /// The size of what came out.
+    pub output_bytes: u64,
 }
 
 /// Where a passphrase comes from.
