@@ -292,6 +292,27 @@ fn another_user_can_execute_it_wherever_it_lies() {
 }
 
 #[test]
+fn an_action_that_is_killed_around_its_work_has_no_half_result() {
+    let pool = pool();
+    for point in ["action.before-run", "action.before-result"] {
+        let once = pool.file("struck");
+        let mut spec = child("scratch", json!({ "name": "f", "text": "x" }));
+        spec.env = [("ACODE_FAILPOINTS", point), ("ACODE_FAILPOINTS_ONCE", once.to_str().unwrap())]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
+        let id = pool.submit_spec(spec.clone());
+        let task = pool.wait(id);
+        assert!(pool.has_struck(point), "{point}: {task:?}");
+        assert_eq!(
+            (verdict(&task), task.signal, result(&task)),
+            ("signalled", Some(9), Value::Null),
+            "{point}: {task:?}"
+        );
+        assert_eq!(answers(&pool, spec)["before"], 0, "{point}: a fresh room for the next one");
+    }
+}
+
+#[test]
 fn a_suspended_action_stands_still() {
     let pool = pool();
     let acode = Acode::of(&pool);
