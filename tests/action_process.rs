@@ -10,6 +10,8 @@ mod common;
 mod limits;
 #[path = "common/more.rs"]
 mod more;
+#[path = "common/repository.rs"]
+mod repository;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -17,13 +19,14 @@ use std::os::unix::fs::PermissionsExt;
 use acode::wire::types::TaskRecord;
 use acode_worker::task::{
     Action, DeviceAccess, FileAccess, Isolation, NetworkAccess, OverLimitAction, Retries, Rlimits, Sandbox,
-    SoftTimeout, TaskSpec, TaskState,
+    SoftTimeout, TaskSpec, TaskState, Worktree,
 };
 use command::Acode;
 use common::actions::action;
 use common::{Options, Pool, shell, wait_until};
 use limits::{assert_held_as_here, limited, memory_mb, watchful_options};
 use more::{cancel, only_attempt, reaches, verdict, written};
+use repository::{Repo, has_git};
 use serde_json::{Value, json};
 
 /// A task of an action in a process of its own.
@@ -177,6 +180,32 @@ fn it_hears_its_timeout_and_its_cancellation() {
     assert!(cancel(&pool, id));
     let task = pool.wait(id);
     assert_eq!((task.state, verdict(&task)), (TaskState::Cancelled, "cancelled"));
+}
+
+#[test]
+fn actions_have_a_default_timeout_of_their_own() {
+    let config = "tasks: {timeoutSeconds: 600}\nactions: {timeoutSeconds: 1}";
+    let pool = Pool::start(Options::workers(1).with_actions().config(config));
+    assert_eq!(verdict(&run(&pool, child("sleep", json!({ "ms": 600_000 })))), "timed-out");
+    let command = TaskSpec { action: Some(Box::default()), ..shell("exec sleep 600", &[]) };
+    assert_eq!(verdict(&run(&pool, command)), "timed-out", "a command with parameters is one too");
+    let spec = TaskSpec { timeout_ms: Some(600_000), ..child("sleep", json!({ "ms": 1_200 })) };
+    assert_eq!(answers(&pool, spec), json!({ "slept": 1_200 }), "its own word goes first");
+}
+
+#[test]
+fn it_works_in_a_worktree() {
+    if !has_git() {
+        eprintln!("skipped: git is not installed");
+        return;
+    }
+    let pool = pool();
+    let repo = Repo::make(pool.file("repo"));
+    let worktree = Worktree { repo: repo.text(), reference: None, commit: repo.head(), keep_changes: false };
+    let file = json!({ "name": "made-by-an-action", "text": "x" });
+    let left = answers(&pool, TaskSpec { worktree: Some(worktree), ..child("scratch", file) });
+    assert!(left["before"].as_u64().unwrap() > 0, "the commit's files are there: {left}");
+    assert!(!fs::exists(left["path"].as_str().unwrap()).unwrap() && !repo.file("made-by-an-action").exists());
 }
 
 #[test]
