@@ -10,6 +10,8 @@ mod common;
 mod limits;
 #[path = "common/more.rs"]
 mod more;
+#[path = "common/repository.rs"]
+mod repository;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -17,13 +19,14 @@ use std::os::unix::fs::PermissionsExt;
 use acode::wire::types::TaskRecord;
 use acode_worker::task::{
     Action, DeviceAccess, FileAccess, Isolation, NetworkAccess, OverLimitAction, Retries, Rlimits, Sandbox,
-    SoftTimeout, TaskSpec, TaskState,
+    SoftTimeout, TaskSpec, TaskState, Worktree,
 };
 use command::Acode;
 use common::actions::action;
 use common::{Options, Pool, shell, wait_until};
 use limits::{assert_held_as_here, limited, memory_mb, watchful_options};
 use more::{cancel, only_attempt, reaches, verdict, written};
+use repository::{Repo, has_git};
 use serde_json::{Value, json};
 
 /// A task of an action in a process of its own.
@@ -180,6 +183,32 @@ fn it_hears_its_timeout_and_its_cancellation() {
 }
 
 #[test]
+fn actions_have_a_default_timeout_of_their_own() {
+    let config = "tasks: {timeoutSeconds: 600}\nactions: {timeoutSeconds: 1}";
+    let pool = Pool::start(Options::workers(1).with_actions().config(config));
+    assert_eq!(verdict(&run(&pool, child("sleep", json!({ "ms": 600_000 })))), "timed-out");
+    let command = TaskSpec { action: Some(Box::default()), ..shell("exec sleep 600", &[]) };
+    assert_eq!(verdict(&run(&pool, command)), "timed-out", "a command with parameters is one too");
+    let spec = TaskSpec { timeout_ms: Some(600_000), ..child("sleep", json!({ "ms": 1_200 })) };
+    assert_eq!(answers(&pool, spec), json!({ "slept": 1_200 }), "its own word goes first");
+}
+
+#[test]
+fn it_works_in_a_worktree() {
+    if !has_git() {
+        eprintln!("skipped: git is not installed");
+        return;
+    }
+    let pool = pool();
+    let repo = Repo::make(pool.file("repo"));
+    let worktree = Worktree { repo: repo.text(), reference: None, commit: repo.head(), keep_changes: false };
+    let file = json!({ "name": "made-by-an-action", "text": "x" });
+    let left = answers(&pool, TaskSpec { worktree: Some(worktree), ..child("scratch", file) });
+    assert!(left["before"].as_u64().unwrap() > 0, "the commit's files are there: {left}");
+    assert!(!fs::exists(left["path"].as_str().unwrap()).unwrap() && !repo.file("made-by-an-action").exists());
+}
+
+#[test]
 fn it_hears_the_warning_of_its_timeout_whatever_the_signal() {
     let pool = pool();
     for soft in [r#"{"beforeMs": 60000}"#, r#"{"beforeMs": 60000, "signal": "TERM"}"#] {
@@ -288,6 +317,27 @@ fn another_user_can_execute_it_wherever_it_lies() {
             assert!(status.contains("Uid:\t65534\t65534"), "{filesystem:?} {is_there}: {status}");
         }
         assert_eq!(answers(&pool, child("echo", json!(is_there))), json!(is_there));
+    }
+}
+
+#[test]
+fn an_action_that_is_killed_around_its_work_has_no_half_result() {
+    let pool = pool();
+    for point in ["action.before-run", "action.before-result"] {
+        let once = pool.file("struck");
+        let mut spec = child("scratch", json!({ "name": "f", "text": "x" }));
+        spec.env = [("ACODE_FAILPOINTS", point), ("ACODE_FAILPOINTS_ONCE", once.to_str().unwrap())]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
+        let id = pool.submit_spec(spec.clone());
+        let task = pool.wait(id);
+        assert!(pool.has_struck(point), "{point}: {task:?}");
+        assert_eq!(
+            (verdict(&task), task.signal, result(&task)),
+            ("signalled", Some(9), Value::Null),
+            "{point}: {task:?}"
+        );
+        assert_eq!(answers(&pool, spec)["before"], 0, "{point}: a fresh room for the next one");
     }
 }
 

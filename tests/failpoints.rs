@@ -31,6 +31,7 @@ fn requests(pool: &Pool) -> Vec<Vec<Submission>> {
     let array = Submission { array: Some(Array::Range { first: 1, count: 8 }), ..single(Priority::High) };
     let mut large = single(Priority::Low);
     large.spec.env.insert("LARGE".to_owned(), "x".repeat(20_000));
+    large.spec.action = Some(Box::default());
     let mut last = single(Priority::Critical);
     last.dependencies = vec![Dependency { on: Blocker::Entry(0), when: DependencyKind::Succeeded }];
     requests.insert(2, vec![array, large, last]);
@@ -160,6 +161,8 @@ experiments! { dies_at:
     worker_after_its_first_claim = "worker.after-claim";
     worker_after_a_later_claim = "worker.after-claim@4";
     worker_before_the_spawn = "worker.before-spawn@2";
+    worker_before_it_writes_params_down = "worker.before-params";
+    worker_after_it_wrote_params_down = "worker.after-params";
     worker_after_the_spawn = "worker.after-spawn@2";
     worker_after_it_told_of_the_start = "worker.after-started@2";
     worker_before_the_cleanup = "worker.before-cleanup@2";
@@ -254,7 +257,9 @@ fn every_failpoint_of_the_code_has_its_experiment() {
     }
     assert!(points.len() > 25, "{points:?}");
     // These need tasks of their own kind, and are passed in the tests of those.
-    const ELSEWHERE: [&str; 40] = [
+    const ELSEWHERE: [&str; 42] = [
+        "action.before-run",
+        "action.before-result",
         "artifacts.before-copy",
         "artifacts.within-copy",
         "artifacts.before-rename",
@@ -299,6 +304,7 @@ fn every_failpoint_of_the_code_has_its_experiment() {
         "worker.sandbox-means",
     ];
     let others = [
+        include_str!("action_process.rs"),
         include_str!("artifacts.rs"),
         include_str!("docker_faults.rs"),
         include_str!("checkpoint.rs"),

@@ -6,11 +6,10 @@
 //! here depends on which file is executed, since in a container that is a loader.
 
 use std::borrow::Cow;
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -122,9 +121,8 @@ fn leave(variable: &str, text: &str) -> bool {
 
 /// The process, as its action's host.
 struct Child {
-    scratch: Option<OsString>,
-    /// The FIFO; none where it cannot be written to.
-    progress: Option<File>,
+    /// The FIFO, once there is something to tell; none where it cannot be written to.
+    progress: Option<Option<File>>,
     told_at: Option<Instant>,
     /// The last word on its progress, if that was not told yet.
     untold: Option<String>,
@@ -132,20 +130,14 @@ struct Child {
 
 impl Child {
     fn new() -> Self {
-        let open = |place: OsString| {
-            let mut options = File::options();
-            // The worker holds it open; nobody waits for a reader, or for room in it.
-            options.write(true).custom_flags(libc::O_NONBLOCK).open(Path::new(&place)).ok()
-        };
-        let progress = std::env::var_os("ACODE_PROGRESS").and_then(open);
-        Self { scratch: std::env::var_os("ACODE_SCRATCH"), progress, told_at: None, untold: None }
+        Self { progress: None, told_at: None, untold: None }
     }
 
     fn tell(&mut self) {
         let Some(line) = self.untold.take() else { return };
         self.told_at = Some(Instant::now());
         // A line is written whole or not at all, and one that finds no room is followed by others.
-        if let Some(progress) = &mut self.progress
+        if let Some(progress) = self.progress.get_or_insert_with(open_progress)
             && progress.write(line.as_bytes()).is_err()
         {
             self.untold = Some(line);
@@ -186,6 +178,13 @@ impl Host for Child {
     }
 
     fn scratch(&mut self) -> io::Result<PathBuf> {
-        self.scratch.clone().map(PathBuf::from).ok_or_else(|| io::Error::other("there is no scratch directory"))
+        let place = std::env::var_os("ACODE_SCRATCH").map(PathBuf::from);
+        place.ok_or_else(|| io::Error::other("there is no scratch directory"))
     }
+}
+
+/// The worker holds it open; nobody waits for a reader, or for room in it.
+fn open_progress() -> Option<File> {
+    let place = std::env::var_os("ACODE_PROGRESS")?;
+    File::options().write(true).custom_flags(libc::O_NONBLOCK).open(place).ok()
 }
