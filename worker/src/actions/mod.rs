@@ -9,6 +9,8 @@ pub mod child;
 pub mod compression;
 pub mod computation;
 mod context;
+#[cfg(test)]
+mod desk_tests;
 #[cfg(feature = "encryption")]
 pub mod encryption;
 mod error;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::actions::files::tests::{Desk, names, run as run_type, run_at};
+use crate::actions::desk_tests::{Desk, names, run as run_type, run_at};
 use crate::task::ActionType;
 
 const FORMATS: [(&str, &str); 3] = [("zstd", "zst"), ("gzip", "gz"), ("xz", "xz")];

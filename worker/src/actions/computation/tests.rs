@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::actions::files::tests::{Desk, run as run_type, run_at};
+use crate::actions::desk_tests::{Desk, run as run_type, run_at};
 use crate::task::ActionType;
 
 fn run(params: Value) -> Result<Value, String> {

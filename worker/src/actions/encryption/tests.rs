@@ -7,7 +7,7 @@ use std::path::Path;
 use age::secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
-use crate::actions::files::tests::{Desk, names, run as run_type, run_at};
+use crate::actions::desk_tests::{Desk, names, run as run_type, run_at};
 use crate::task::ActionType;
 
 fn run(folder: &Path, params: Value) -> Result<Value, String> {

@@ -1,7 +1,7 @@
 //! Lines in which a pattern is found, as `rg -uu -n -H --no-heading --sort path` has them.
 //!
-//! A file is left where its first NUL byte is, as rg leaves it: it is not text from there on. Deliberately absent: matches
-//! across lines.
+//! A file with a NUL byte in its first piece is no text, as rg has it, and left out; at a later one it is left. Deliberately
+//! absent: matches across lines.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -95,6 +95,14 @@ impl Searcher<'_, '_, '_> {
         let mut reader = BufReader::with_capacity(PIECE, Counted::new(&input.file, self.meter));
         let (mut line, mut number) = (Vec::new(), 0_u64);
         let fail = FileError::of("search", &input.path);
+        match reader.fill_buf() {
+            Ok(start) if start.contains(&0) => return Ok(Ok(Left::Binary)),
+            Ok(_) => {}
+            Err(error) => {
+                self.meter.check()?;
+                return Ok(Err(fail(error)));
+            }
+        }
         loop {
             line.clear();
             match reader.by_ref().take(LINE_MAX).read_until(b'\n', &mut line) {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::count::counts;
 use super::list::{Algorithm, parse};
-use crate::actions::files::tests::{Desk, names, run as run_type, run_at};
+use crate::actions::desk_tests::{Desk, names, run as run_type, run_at};
 use crate::task::ActionType;
 
 fn run(folder: &Path, params: Value) -> Result<Value, String> {
