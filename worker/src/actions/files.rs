@@ -4,7 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fs::{self, File, Metadata};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -222,7 +222,7 @@ impl<R: Read> Read for Counted<'_, '_, '_, R> {
 #[cfg(any(feature = "compression", feature = "encryption"))]
 pub(super) fn pump(
     from: &mut dyn Read,
-    to: &mut dyn Write,
+    to: &mut dyn io::Write,
     most: u64,
     meter: &Meter<'_, '_>,
     read_error: &dyn Fn(io::Error) -> ActionError,
