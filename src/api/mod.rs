@@ -2,7 +2,13 @@
 //!
 //! Deliberately absent: a second way to do anything. The command line is a client of this.
 
+mod door;
+mod error;
+mod outcome;
 pub mod role;
 
 pub use acode_worker::actions::{ActionError, Cancelled, Context, Registry, WorkAction};
+pub use door::{Door, Need, RoomWait};
+pub use error::{ApiError, Failures};
+pub use outcome::{TaskFailure, TaskOutcome};
 pub use role::init;

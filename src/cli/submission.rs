@@ -16,10 +16,10 @@ use acode_worker::task::{
 use super::action_args::ActionOptions;
 use super::args::TaskOptions;
 use super::container_args::ContainerOptions;
-use super::door::Door;
 use super::limit_args::LimitOptions;
 use super::worktree_args::WorktreeOptions;
 use super::{CliError, Context};
+use crate::api::Door;
 use crate::api::role;
 use crate::wire::request::Resolve;
 use crate::wire::{Stamp, TaskRef};
