@@ -5,6 +5,7 @@ mod birth;
 mod call;
 mod chores;
 mod docker;
+mod inline;
 mod keep;
 mod orders;
 mod phase;
