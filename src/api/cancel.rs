@@ -68,6 +68,11 @@ impl Patience {
         Self { token, deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)) }
     }
 
+    /// Whether nobody and nothing ends a call.
+    pub fn is_endless(&self) -> bool {
+        self.token.is_none() && self.deadline.is_none()
+    }
+
     /// Waits until `fd` is readable, or writable if that is wanted as well, or `bell` has been rung.
     ///
     /// # Errors

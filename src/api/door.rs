@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use acode_worker::task::{Limits, Submission, TaskId};
 
+use super::cancel::Patience;
 use super::{ApiError, role};
 use crate::config::{self, Overrides};
 use crate::local::{Local, LocalError};
@@ -22,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const NAP: Duration = Duration::from_millis(5);
 /// How often a submission that waits for room looks whether the pool gets on.
 const LOOK: Duration = Duration::from_secs(5);
+/// How often one that can be ended from outside looks whether it was.
+const GLANCE: Duration = Duration::from_millis(50);
 /// Entries of one transaction when the queue is written directly.
 const BATCH: usize = 5_000;
 
@@ -151,7 +154,7 @@ impl Door {
         E: From<T> + From<ApiError>,
     {
         match self {
-            Self::Pool(client) => submit_to_pool(client, tasks, wait, full, accepted),
+            Self::Pool(client) => submit_to_pool(client, tasks, wait, full, &Patience::default(), accepted),
             Self::Queue(_) => {
                 let mut known: Vec<TaskId> = Vec::new();
                 let mut batch: Vec<Submission> = Vec::new();
@@ -182,17 +185,19 @@ impl Door {
     }
 }
 
-fn submit_to_pool<T, E>(
+/// [`Door::submit_all`] through a pool, bounded by this patience.
+pub(super) fn submit_to_pool<T, E>(
     client: &mut Client,
     tasks: impl Iterator<Item = Result<Submission, T>>,
     wait: RoomWait,
     full: fn(),
+    patience: &Patience,
     accepted: impl FnMut(&[TaskId]),
 ) -> Result<(), E>
 where
     E: From<T> + From<ApiError>,
 {
-    let slowness = slowness(client, wait, full)?;
+    let slowness = slowness(client, wait, full, patience)?;
     let mut bulk = Bulk::new(client, true, accepted).slowed(slowness);
     let mut failed: Option<E> = None;
     for task in tasks {
@@ -204,6 +209,8 @@ where
         }
     }
     let finished = bulk.finish();
+    // An end from outside came as an error of the connection.
+    patience.check()?;
     client.set_patience(None).map_err(|error| ApiError::from(ClientError::Io(error)))?;
     failed.map_or(Ok(()), Err)?;
     finished.map_err(ApiError::from)?;
@@ -211,7 +218,12 @@ where
 }
 
 /// How a bulk submission meets the queue of this pool.
-fn slowness(client: &mut Client, wait: RoomWait, full: fn()) -> Result<Slowness<'static>, ApiError> {
+fn slowness<'p>(
+    client: &mut Client,
+    wait: RoomWait,
+    full: fn(),
+    patience: &'p Patience,
+) -> Result<Slowness<'p>, ApiError> {
     let limit = client.call(&Status {})?.status.queue.limit;
     // A tenth of the queue fits above the usual threshold in any case.
     let slowness = Slowness { wait_ms: wait.ms(), tasks_max: (limit / 10).max(1), ..Slowness::default() };
@@ -219,9 +231,16 @@ fn slowness(client: &mut Client, wait: RoomWait, full: fn()) -> Result<Slowness<
     let (RoomWait::Usual, Some(socket)) = (wait, socket) else { return Ok(slowness) };
     // The order of tasks would suffer if a call were refused and repeated behind a later one: so they wait without a
     // bound, and we look from outside whether that leads anywhere.
-    client.set_patience(Some(LOOK)).map_err(ClientError::Io)?;
-    let mut progress = Progress { socket, ended: None, full };
-    Ok(Slowness { wait_ms: Some(u64::MAX), go_on: Box::new(move || progress.go_on()), ..slowness })
+    let look = if patience.is_endless() { LOOK } else { GLANCE };
+    client.set_patience(Some(look)).map_err(ClientError::Io)?;
+    let mut progress = Progress { socket, ended: None, full, next: Instant::now() + LOOK };
+    let go_on = move || {
+        if patience.check().is_err() {
+            return Err(ClientError::Unfinished);
+        }
+        if Instant::now() < progress.next { Ok(()) } else { progress.go_on() }
+    };
+    Ok(Slowness { wait_ms: Some(u64::MAX), go_on: Box::new(go_on), ..slowness })
 }
 
 /// Whether a pool whose queue is full gets on with it.
@@ -231,10 +250,13 @@ struct Progress {
     ended: Option<u64>,
     /// Told once that there is something to wait for.
     full: fn(),
+    /// When to look again.
+    next: Instant,
 }
 
 impl Progress {
     fn go_on(&mut self) -> Result<(), ClientError> {
+        self.next = Instant::now() + LOOK - GLANCE;
         let status = Client::connect(&self.socket)?.call(&Status {})?.status;
         let tasks = status.tasks;
         if self.ended.is_none() {

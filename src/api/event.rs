@@ -12,7 +12,7 @@ use super::cancel::Patience;
 use super::line::Line;
 use crate::store::EventKind;
 use crate::wire::types::EventRecord;
-use crate::wire::{MetricsRecord, Stamp, request, reply};
+use crate::wire::{MetricsRecord, Stamp, reply, request};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]

@@ -119,7 +119,7 @@ impl PoolProcess {
     ///
     /// # Errors
     /// It did not come up, or the patience was over; then it ends.
-    pub fn execute(
+    pub(super) fn execute(
         program: Option<&Path>,
         letter: &Letter,
         folder: Option<tempfile::TempDir>,
@@ -153,6 +153,11 @@ impl PoolProcess {
     /// The supervisor's pid.
     pub fn pid(&self) -> u32 {
         self.process.pid
+    }
+
+    /// Waits, for a bounded time, until the pool's process has ended. It was told to.
+    pub fn wait(&self) {
+        self.process.wait(FAREWELL);
     }
 
     /// Ends the pool, if it lives, and waits for it.

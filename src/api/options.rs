@@ -8,8 +8,8 @@ use std::time::Duration;
 use acode_worker::task::{Limits, OverLimitAction};
 use serde_json::{Value, json};
 
-use super::task::millis;
 use super::ApiError;
+use super::task::millis;
 use crate::config::{self, Named};
 
 /// How the workers of a pool keep their tasks apart. A pool of several is made by [`WorkerPoolOptions::modes`].

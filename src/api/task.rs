@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use acode_worker::actions::WorkAction;
 use acode_worker::task::{
-    Action, ActionType, Array, Blocker, Dependency, DependencyKind, Docker, GroupWish, IfExists, Isolation, Key, Library,
-    Limits, Priority, Retries, Submission, TaskId, TaskSpec,
+    Action, ActionType, Array, Blocker, Dependency, DependencyKind, Docker, GroupWish, IfExists, Isolation, Key,
+    Library, Limits, Priority, Retries, Submission, TaskId, TaskSpec,
 };
 use serde_json::Value;
 
