@@ -65,9 +65,14 @@ impl Line {
     /// Calls with `more`; [`Line::next`] gives the replies.
     ///
     /// # Errors
-    /// The request has no JSON form.
+    /// The connection broke.
     pub fn begin<M: Method>(&mut self, request: &M) -> Result<(), ApiError> {
-        Ok(self.0.queue_more(request)?)
+        self.0.queue_more(request)?;
+        match self.0.flush() {
+            // What is left goes out with the next call.
+            Err(ClientError::Io(error)) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+            sent => Ok(sent?),
+        }
     }
 
     /// The next reply to [`Line::begin`], and whether another one follows.
