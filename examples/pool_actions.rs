@@ -3,7 +3,7 @@
 //!     echo ANY                            answers with what it was given
 //!     noop                                does nothing
 //!     sleep {ms}                          sleeps, and hears when it is told to end
-//!     spin {ms}                           sleeps, and hears nothing
+//!     spin {ms, attempts}                 sleeps, and hears nothing; only in so many attempts, if that is given
 //!     burn {ms}                           works, and hears when it is told to end
 //!     fail {words}                        fails with these words
 //!     panic {words}                       panics with these words
@@ -15,12 +15,16 @@
 //!     child {seconds}                     leaves a process behind that sleeps so long
 //!     hoard {mb, ms}                      holds so much memory for so long
 //!     world {run}                         tells what its process has and sees; what a program says, if one is named
+//!     mark {file, ms, room}               writes a line into this file at its beginning and at its end; room: into scratch too
+//!     deaf {says, file}                   says this, leaves a child whose pid it writes into the file, and never ends
 //!     heed                                waits to be warned of its timeout, and ends well
 //!
 //! It is the whole of acode beside that: its first words are `worker`, `task` and so on. Deliberately absent: anything that
 //! a real action would do.
 
+use std::fs::OpenOptions;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -35,7 +39,8 @@ fn main() -> ExitCode {
     let talkers = Registry::built_in().with::<Echo>().with::<Noop>().with::<Print>().with::<Progress>().with::<Facts>();
     let sleepers = talkers.with::<Sleep>().with::<Spin>().with::<Burn>().with::<Heed>();
     let losers = sleepers.with::<Fail>().with::<Panic>().with::<Abort>().with::<Overflow>().with::<Exit>();
-    api::init(losers.with::<Scratch>().with::<Child>().with::<Hoard>().with::<World>());
+    let losers = losers.with::<Hoard>().with::<World>();
+    api::init(losers.with::<Scratch>().with::<Child>().with::<Mark>().with::<Deaf>());
     acode::cli::main()
 }
 
@@ -59,6 +64,28 @@ macro_rules! action {
 #[serde(deny_unknown_fields)]
 struct Millis {
     ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stubborn {
+    ms: u64,
+    attempts: Option<u32>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Marks {
+    file: PathBuf,
+    ms: u64,
+    room: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Last {
+    says: String,
+    file: PathBuf,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -112,8 +139,10 @@ action!(Sleep, "sleep", Millis, |params, context| {
     Ok(json!({ "slept": params.ms }))
 });
 
-action!(Spin, "spin", Millis, |params, _| {
-    std::thread::sleep(Duration::from_millis(params.ms));
+action!(Spin, "spin", Stubborn, |params, context| {
+    if params.attempts.is_none_or(|attempts| context.attempt() <= attempts) {
+        std::thread::sleep(Duration::from_millis(params.ms));
+    }
     Ok(json!({ "slept": params.ms }))
 });
 
@@ -219,6 +248,27 @@ action!(World, "world", Program, |params, _| {
         "words": std::fs::read("/proc/self/cmdline").map(|text| String::from_utf8_lossy(&text).into_owned())?,
         "said": said,
     }))
+});
+
+action!(Mark, "mark", Marks, |params, context| {
+    let line = format!("{} {}\n", context.task_id(), std::process::id());
+    let mut file = OpenOptions::new().create(true).append(true).open(&params.file)?;
+    file.write_all(line.as_bytes())?;
+    if params.room {
+        std::fs::write(context.scratch()?.join("mark"), &line)?;
+    }
+    wait(context, Duration::from_millis(params.ms))?;
+    file.write_all(line.as_bytes())?;
+    Ok(Value::Null)
+});
+
+action!(Deaf, "deaf", Last, |params, context| {
+    context.stdout().write_all(params.says.as_bytes())?;
+    let child = Command::new("sleep").arg("600").spawn()?;
+    std::fs::write(&params.file, child.id().to_string())?;
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+    }
 });
 
 action!(Heed, "heed", (), |(), context| {
