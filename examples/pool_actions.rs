@@ -3,7 +3,7 @@
 //!     echo ANY                            answers with what it was given
 //!     noop                                does nothing
 //!     sleep {ms}                          sleeps, and hears when it is told to end
-//!     spin {ms}                           sleeps, and hears nothing
+//!     spin {ms, attempts}                 sleeps, and hears nothing; only in so many attempts, if that is given
 //!     burn {ms}                           works, and hears when it is told to end
 //!     fail {words}                        fails with these words
 //!     panic {words}                       panics with these words
@@ -13,12 +13,18 @@
 //!     scratch {name, text}                writes a file where relative paths lead, and tells where and what was there
 //!     facts                               tells what it is told about its task
 //!     child {seconds}                     leaves a process behind that sleeps so long
+//!     hoard {mb, ms}                      holds so much memory for so long
+//!     world {run}                         tells what its process has and sees; what a program says, if one is named
+//!     mark {file, ms, room}               writes a line into this file at its beginning and at its end; room: into scratch too
+//!     deaf {says, file}                   says this, leaves a child whose pid it writes into the file, and never ends
 //!     heed                                waits to be warned of its timeout, and ends well
 //!
 //! It is the whole of acode beside that: its first words are `worker`, `task` and so on. Deliberately absent: anything that
 //! a real action would do.
 
+use std::fs::OpenOptions;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -33,7 +39,8 @@ fn main() -> ExitCode {
     let talkers = Registry::built_in().with::<Echo>().with::<Noop>().with::<Print>().with::<Progress>().with::<Facts>();
     let sleepers = talkers.with::<Sleep>().with::<Spin>().with::<Burn>().with::<Heed>();
     let losers = sleepers.with::<Fail>().with::<Panic>().with::<Abort>().with::<Overflow>().with::<Exit>();
-    api::init(losers.with::<Scratch>().with::<Child>());
+    let losers = losers.with::<Hoard>().with::<World>();
+    api::init(losers.with::<Scratch>().with::<Child>().with::<Mark>().with::<Deaf>());
     acode::cli::main()
 }
 
@@ -57,6 +64,28 @@ macro_rules! action {
 #[serde(deny_unknown_fields)]
 struct Millis {
     ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stubborn {
+    ms: u64,
+    attempts: Option<u32>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Marks {
+    file: PathBuf,
+    ms: u64,
+    room: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Last {
+    says: String,
+    file: PathBuf,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -110,8 +139,10 @@ action!(Sleep, "sleep", Millis, |params, context| {
     Ok(json!({ "slept": params.ms }))
 });
 
-action!(Spin, "spin", Millis, |params, _| {
-    std::thread::sleep(Duration::from_millis(params.ms));
+action!(Spin, "spin", Stubborn, |params, context| {
+    if params.attempts.is_none_or(|attempts| context.attempt() <= attempts) {
+        std::thread::sleep(Duration::from_millis(params.ms));
+    }
     Ok(json!({ "slept": params.ms }))
 });
 
@@ -174,6 +205,70 @@ action!(Facts, "facts", (), |(), context| {
 action!(Child, "child", Seconds, |params, _| {
     let child = Command::new("sleep").arg(params.seconds.to_string()).spawn()?;
     Ok(json!({ "pid": child.id() }))
+});
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Megabytes {
+    mb: usize,
+    ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Program {
+    #[serde(default)]
+    run: Vec<String>,
+}
+
+action!(Hoard, "hoard", Megabytes, |params, context| {
+    let hoard = std::hint::black_box(vec![1_u8; params.mb << 20]);
+    wait(context, Duration::from_millis(params.ms))?;
+    Ok(json!(hoard.len()))
+});
+
+action!(World, "world", Program, |params, _| {
+    let names = |folder: &str| {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    };
+    let said = params.run.split_first().map(|(program, arguments)| Command::new(program).args(arguments).output());
+    let said = said.transpose()?.map(|output| String::from_utf8_lossy(&output.stdout).trim_end().to_owned());
+    let targets =
+        names("/proc/self/fd").into_iter().filter(|fd| std::fs::read_link(format!("/proc/self/fd/{fd}")).is_ok());
+    Ok(json!({
+        "env": std::env::vars().collect::<std::collections::BTreeMap<_, _>>(),
+        "fds": targets.collect::<Vec<_>>(),
+        "root": names("/"),
+        "cwd": std::env::current_dir()?,
+        "exe": std::env::current_exe().ok(),
+        "status": std::fs::read_to_string("/proc/self/status")?,
+        "words": std::fs::read("/proc/self/cmdline").map(|text| String::from_utf8_lossy(&text).into_owned())?,
+        "said": said,
+    }))
+});
+
+action!(Mark, "mark", Marks, |params, context| {
+    let line = format!("{} {}\n", context.task_id(), std::process::id());
+    let mut file = OpenOptions::new().create(true).append(true).open(&params.file)?;
+    file.write_all(line.as_bytes())?;
+    if params.room {
+        std::fs::write(context.scratch()?.join("mark"), &line)?;
+    }
+    wait(context, Duration::from_millis(params.ms))?;
+    file.write_all(line.as_bytes())?;
+    Ok(Value::Null)
+});
+
+action!(Deaf, "deaf", Last, |params, context| {
+    context.stdout().write_all(params.says.as_bytes())?;
+    let child = Command::new("sleep").arg("600").spawn()?;
+    std::fs::write(&params.file, child.id().to_string())?;
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+    }
 });
 
 action!(Heed, "heed", (), |(), context| {

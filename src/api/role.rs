@@ -8,10 +8,11 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use acode_worker::actions::Registry;
+use acode_worker::actions::child;
+/// The variable that names the role.
+pub use acode_worker::actions::child::ROLE;
 use acode_worker::sys::{environ, process};
 
-/// The variable that names the role.
-pub const ROLE: &str = "ACODE_ROLE";
 /// The role of a pool's supervisor, started by a program.
 pub(super) const SUPERVISOR: &str = "supervisor";
 /// The exit code of a role that is not known.
@@ -43,6 +44,7 @@ pub fn registry() -> &'static Registry {
 fn play(role: &str, registry: &'static Registry) -> i32 {
     match role {
         SUPERVISOR => super::launch::play(registry),
+        child::ROLE_ACTION => child::play(registry),
         _ => {
             eprintln!(
                 "acode: {ROLE} is '{role}', which is no role of this version: it is for processes of a pool alone"

@@ -4,6 +4,7 @@
 //! that is, over the control protocol, or on the queue itself when no pool runs. Deliberately absent: colours, and any
 //! knowledge of how a pool works.
 
+mod action;
 mod action_args;
 pub mod args;
 mod artifact_args;

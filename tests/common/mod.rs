@@ -161,6 +161,13 @@ impl Options {
         self
     }
 
+    /// Of the program in this file, which is an acode.
+    #[must_use]
+    pub fn of_program(mut self, path: &str) -> Self {
+        self.program = path.to_owned();
+        self
+    }
+
     /// Of an acode with actions of its own ([`actions::program`]).
     #[must_use]
     pub fn with_actions(mut self) -> Self {

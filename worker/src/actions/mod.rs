@@ -4,6 +4,7 @@
 //! The registry holds the actions by their names; `check` looks at parameters before a task is accepted. Deliberately
 //! absent: how an action is kept apart, which is `execute`'s.
 
+pub mod child;
 mod context;
 mod error;
 mod output_file;

@@ -155,10 +155,19 @@ impl Registry {
         let foreign = action.library.is_some() || !action.program.is_empty();
         match self.find(action) {
             _ if foreign => Ok(()),
-            Ok(entry) => (entry.check)(&params_of(action)).map_err(|why| wrong(action, why)),
+            Ok(entry) => (entry.check)(&action.told()).map_err(|why| wrong(action, why)),
             Err(ParamsError::Unknown { .. }) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Checks an action that is to be run by this registry: one that it does not have is refused as well.
+    ///
+    /// # Errors
+    /// There is no such action here, or the parameters do not fit.
+    pub fn check_own(&self, action: &Action) -> Result<(), ParamsError> {
+        let entry = self.find(action)?;
+        (entry.check)(&action.told()).map_err(|why| wrong(action, why))
     }
 
     /// Runs an action to its end; a panic ends the action only.
@@ -167,7 +176,7 @@ impl Registry {
     /// There is no such action, or the parameters do not fit: nothing was run.
     pub fn run(&self, action: &Action, context: &mut Context<'_>) -> Result<Outcome, ParamsError> {
         let entry = self.find(action)?;
-        let params = params_of(action);
+        let params = action.told().into_owned();
         (entry.check)(&params).map_err(|why| wrong(action, why))?;
         // What a panic leaves half done is the action's own: neither the context nor the host is used by it afterwards but
         // to end the attempt.
@@ -197,14 +206,6 @@ impl Registry {
 
 fn wrong(action: &Action, why: String) -> ParamsError {
     ParamsError::Wrong { name: action.display_name().to_owned(), why }
-}
-
-/// An action that is told nothing is told an empty object.
-fn params_of(action: &Action) -> Value {
-    match &action.params {
-        Value::Null => Value::Object(serde_json::Map::new()),
-        params => params.clone(),
-    }
 }
 
 /// The parameters as their type. Who takes nothing is told an empty object, which his `()` must not mind.

@@ -3,11 +3,15 @@
 mod artifacts;
 mod birth;
 mod call;
+mod charge;
 mod chores;
 mod docker;
 mod inline;
 mod keep;
+mod minder;
 mod orders;
+mod own_program;
+mod panics;
 mod phase;
 mod process;
 mod program;
@@ -21,6 +25,7 @@ mod worktree;
 
 pub use chores::Chores;
 pub use docker::{Containers, Moment, attend, nap_ms, remove_ended};
+pub use minder::Minder;
 pub use process::{Attempt, Tools};
 pub use program::WorkerFacts;
 pub use route::run;

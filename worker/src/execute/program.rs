@@ -4,7 +4,9 @@
 use std::ffi::CString;
 use std::path::Path;
 
+use super::own_program;
 use super::worktree::Made;
+use crate::actions::child::{PARAMS, ROLE, ROLE_ACTION};
 use crate::room::Room;
 use crate::sys::rlimit::{RawLimit, Resource};
 use crate::sys::spawn::CStringArray;
@@ -38,6 +40,8 @@ pub struct Places<'p> {
     pub base: &'p Env,
     /// Its git worktree, if it asked for one.
     pub worktree: Option<&'p Made>,
+    /// Where it finds its parameters, if it has any.
+    pub params: Option<&'p Path>,
 }
 
 /// The files to try for `command[0]`, in order: itself if it has a slash, else one in each folder of the path.
@@ -94,6 +98,12 @@ pub fn environment(
     envp.push(&[b"ACODE_PROGRESS=", &path(room.progress())]);
     envp.push(&[b"ACODE_RESULT=", &path(room.result())]);
     envp.push(&[b"ACODE_ERROR=", &path(room.error())]);
+    if let Some(params) = places.params {
+        envp.push(&[PARAMS.as_bytes(), b"=", &path(params)]);
+    }
+    if own_program::action_of(&task.spec).is_some() {
+        envp.push(&[ROLE.as_bytes(), b"=", ROLE_ACTION.as_bytes()]);
+    }
     if let Some(checkpoint) = places.checkpoint {
         envp.push(&[b"ACODE_CHECKPOINT=", &path(checkpoint)]);
     }
@@ -131,7 +141,7 @@ pub fn raw_limits(limits: &Rlimits) -> Vec<RawLimit> {
 
 /// Names that only acode gives to a task.
 fn is_reserved(name: &str) -> bool {
-    const NAMES: [&str; 11] = [
+    const NAMES: [&str; 13] = [
         "TASK_ID",
         "ATTEMPT",
         "WORKER_ID",
@@ -143,6 +153,8 @@ fn is_reserved(name: &str) -> bool {
         "CHECKPOINT",
         "WORKTREE",
         "COMMIT",
+        "PARAMS",
+        "ROLE",
     ];
     name.strip_prefix("ACODE_").is_some_and(|rest| NAMES.contains(&rest) || rest.starts_with("META_"))
 }
@@ -180,7 +192,7 @@ mod tests {
 
     #[test]
     fn acodes_own_names_cannot_be_forged() {
-        assert!(is_reserved("ACODE_TASK_ID") && is_reserved("ACODE_META_X"));
+        assert!(is_reserved("ACODE_TASK_ID") && is_reserved("ACODE_META_X") && is_reserved("ACODE_ROLE"));
         assert!(!is_reserved("ACODE_STATE_DIR") && !is_reserved("PATH"));
     }
 }

@@ -12,6 +12,7 @@ pub mod entries;
 pub mod environ;
 pub mod failpoint;
 pub mod features;
+pub mod image;
 pub mod ladder;
 pub mod loopback;
 pub mod mount;
