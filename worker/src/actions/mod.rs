@@ -6,10 +6,18 @@
 
 mod context;
 mod error;
+#[cfg(feature = "image")]
+mod image;
 mod output_file;
+#[cfg(any(feature = "image", feature = "data"))]
+mod places;
 mod registry;
 
 pub use context::{Context, Facts, Host, Why};
 pub use error::{ActionError, Cancelled};
+#[cfg(feature = "image")]
+pub use image::{
+    Fit, Flip, Format as ImageFormat, ImageManipulation, ImageOperation, ImageParams, ImageResult, ResizeFilter,
+};
 pub use output_file::{OutputFile, OutputFileError};
 pub use registry::{Outcome, ParamsError, Registry, WorkAction};
