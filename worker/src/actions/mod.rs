@@ -5,6 +5,8 @@
 //! absent: how an action is kept apart, which is `execute`'s.
 
 mod context;
+#[cfg(feature = "data")]
+mod data;
 mod error;
 #[cfg(feature = "image")]
 mod image;
@@ -12,8 +14,15 @@ mod output_file;
 #[cfg(any(feature = "image", feature = "data"))]
 mod places;
 mod registry;
+#[cfg(feature = "data")]
+mod table;
 
 pub use context::{Context, Facts, Host, Why};
+#[cfg(feature = "data")]
+pub use data::{
+    CellType, Comparison, Condition, DataParams, DataProcessing, DataResult, Deduplicate, Direction, Filter, Head,
+    Join, JoinKind, Map, Sample, Select, Sort, SortBy, SortKind, Split, Step, Types, WrittenFile,
+};
 pub use error::{ActionError, Cancelled};
 #[cfg(feature = "image")]
 pub use image::{
@@ -21,3 +30,5 @@ pub use image::{
 };
 pub use output_file::{OutputFile, OutputFileError};
 pub use registry::{Outcome, ParamsError, Registry, WorkAction};
+#[cfg(feature = "data")]
+pub use table::TableFormat;

@@ -126,6 +126,8 @@ impl Registry {
     /// The built-in actions of this build, and no others.
     pub fn built_in() -> Self {
         let registry = Self::default();
+        #[cfg(feature = "data")]
+        let registry = registry.with_built_in::<super::data::DataProcessing>(ActionType::DataProcessing);
         #[cfg(feature = "image")]
         let registry = registry.with_built_in::<super::image::ImageManipulation>(ActionType::ImageManipulation);
         registry
