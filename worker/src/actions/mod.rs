@@ -4,6 +4,8 @@
 //! The registry holds the actions by their names; `check` looks at parameters before a task is accepted. Deliberately
 //! absent: how an action is kept apart, which is `execute`'s.
 
+#[cfg(feature = "data")]
+mod analysis;
 mod context;
 #[cfg(feature = "data")]
 mod data;
@@ -17,6 +19,11 @@ mod registry;
 #[cfg(feature = "data")]
 mod table;
 
+#[cfg(feature = "data")]
+pub use analysis::{
+    Analysis, AnalysisParams, AnalysisReport, ColumnReport, Correlation, Group, Histogram, HistogramAsked, Numbers,
+    TopValue,
+};
 pub use context::{Context, Facts, Host, Why};
 #[cfg(feature = "data")]
 pub use data::{

@@ -127,6 +127,8 @@ impl Registry {
     pub fn built_in() -> Self {
         let registry = Self::default();
         #[cfg(feature = "data")]
+        let registry = registry.with_built_in::<super::analysis::Analysis>(ActionType::Analysis);
+        #[cfg(feature = "data")]
         let registry = registry.with_built_in::<super::data::DataProcessing>(ActionType::DataProcessing);
         #[cfg(feature = "image")]
         let registry = registry.with_built_in::<super::image::ImageManipulation>(ActionType::ImageManipulation);

@@ -21,7 +21,7 @@ use serde_json::Value;
 use super::context::Context;
 use super::error::ActionError;
 use super::registry::WorkAction;
-use super::table::{Input, Row, Run, Source};
+use super::table::{Columns, Input, Row, Run, Source};
 
 pub use condition::{Comparison, Condition};
 pub use output::WrittenFile;
@@ -29,6 +29,24 @@ pub use params::{
     CellType, DataParams, Deduplicate, Direction, Filter, Head, Join, JoinKind, Map, Sample, Select, Sort, SortBy,
     SortKind, Split, Step, Types,
 };
+
+/// Checks a condition as far as it can be without a table.
+pub(super) fn check_condition(condition: &Condition) -> Result<(), String> {
+    condition.validate()
+}
+
+/// A condition that can be asked of rows.
+pub(super) struct ReadyCondition(condition::Test);
+
+impl ReadyCondition {
+    pub(super) fn new(condition: &Condition, columns: &Columns) -> Result<Self, ActionError> {
+        condition.ready(columns).map(Self)
+    }
+
+    pub(super) fn holds(&mut self, columns: &Columns, row: &Row) -> bool {
+        self.0.holds(columns, row)
+    }
+}
 
 /// The built-in action `data_processing`.
 #[derive(Debug)]

@@ -135,7 +135,7 @@ mod tests {
         for (number, text) in [
             (Number::Real(3.0), "3"),
             (Number::Real(0.1), "0.1"),
-            (Number::Real(1e300), "1e300"),
+            (Number::Real(1e300), "1e+300"),
             (Number::Whole(-7), "-7"),
         ] {
             assert_eq!(number.text(), text);
