@@ -12,9 +12,11 @@ use std::time::{Duration, Instant};
 
 use acode::wire::request::{Status, Stop, Submit};
 use acode::wire::types::StopMode;
-use acode_worker::task::{Array, Blocker, Dependency, DependencyKind, Priority, Submission, TaskId, TaskSpec};
+use acode_worker::task::{Array, Blocker, Dependency, DependencyKind, Priority, Retries, Submission, TaskId, TaskSpec};
+use common::actions::inline;
 use common::history::{History, assert_completed_once};
 use common::{Options, PATIENCE, Pool, shell};
+use serde_json::json;
 
 /// Each task leaves a mark at its beginning and at its end, and takes long enough to be in the middle of it.
 const SCRIPT: &str = r#"echo "$ACODE_TASK_ID $$" >>"$1"; sleep 0.005; echo "$ACODE_TASK_ID $$" >>"$1""#;
@@ -94,6 +96,38 @@ fn assert_all_is_well(pool: &Pool, accepted: &[TaskId]) {
 /// The experiment: a process of a running pool dies at the point.
 fn dies_at(point: &str) {
     experiment(Pool::prepare(Options::workers(3).dies_once_at(point)), point);
+}
+
+/// The experiment with actions in the workers themselves: most of them short, some with a scratch directory.
+fn dies_within_at(point: &str) {
+    let mut pool = Pool::prepare(Options::workers(3).with_actions().dies_once_at(point));
+    pool.revive();
+    let params =
+        |number: u64| json!({ "file": pool.path("marks"), "ms": number % 4 * 10, "room": number.is_multiple_of(3) });
+    let mark = |number| Submission { spec: inline("mark", params(number)), ..Submission::default() };
+    let tasks: Vec<Submission> = (0..30).map(mark).collect();
+    let accepted = submit(&mut pool, tasks, point);
+    finish(&mut pool, point);
+    assert_struck(&pool, point);
+    let history = History::read(&pool.lines("marks"));
+    history.assert_no_overlap();
+    assert_completed_once(&pool, &accepted);
+    history.assert_ran(&accepted);
+}
+
+/// The experiment with an action that does not end at its timeout, and does when it is tried again.
+fn dies_at_the_end_of_a_worker_at(point: &str) {
+    let mut pool = Pool::prepare(Options::workers(2).with_actions().dies_once_at(point));
+    pool.revive();
+    let spin = inline("spin", json!({ "ms": 600_000, "attempts": 1 }));
+    let retry = Some(Retries { count: Some(1), delay_ms: Some(1), ..Retries::default() });
+    let spec = TaskSpec { timeout_ms: Some(50), grace_ms: Some(50), retry, ..spin };
+    let tasks = (0..4).map(|_| Submission { spec: spec.clone(), ..Submission::default() }).collect();
+    let accepted = submit(&mut pool, tasks, point);
+    finish(&mut pool, point);
+    assert_struck(&pool, point);
+    assert_completed_once(&pool, &accepted);
+    assert!(accepted.iter().all(|id| pool.show(*id).attempt_count == 2));
 }
 
 /// The same with a worker that is stopped at the point instead, so that only its silence gives it away.
@@ -226,6 +260,21 @@ experiments! { falls_silent_at:
     silent_worker_after_it_told_of_the_start = "worker.after-started@2";
     silent_worker_before_the_report = "worker.before-report@2";
     silent_worker_after_the_report = "worker.after-report@2";
+}
+
+experiments! { dies_within_at:
+    worker_before_its_action = "inline.before-action@2";
+    worker_with_a_minder_just_made = "minder.after-birth";
+    worker_after_its_minder_told_of_the_start = "minder.after-started";
+    worker_after_its_action = "inline.after-action@2";
+    worker_after_the_cleanup_behind_an_action = "inline.after-cleanup";
+    worker_after_the_report_of_an_action = "worker.after-report@3";
+}
+
+experiments! { dies_at_the_end_of_a_worker_at:
+    minder_before_it_kills_what_is_left = "minder.before-kill";
+    minder_before_it_reports = "minder.before-report";
+    minder_after_it_has_reported = "minder.after-report";
 }
 
 experiments! { dies_in_a_stop_at:

@@ -252,7 +252,7 @@ fn suspend(context: &Context, ids: &[TaskRef]) -> Result<Exit, CliError> {
         Ok((done.suspended, done.refused))
     })?;
     for id in &refused {
-        eprintln!("acode: task {id} does not run, or is suspended already");
+        eprintln!("acode: task {id} does not run, is suspended already, or runs in its worker itself");
     }
     let json = serde_json::json!({ "suspended": suspended, "refused": refused });
     changed(context, &json, &suspended, refused.is_empty())

@@ -403,9 +403,7 @@ fn read_attempt(r: &Row<'_>) -> rusqlite::Result<AttemptRecord> {
         finished_us: r.get(3)?,
         verdict: read_verdict(r, 4)?,
         isolation: stored(r, 5, Isolation::from_u8)?,
-        guard: stored(r, 6, |code| {
-            [TreeGuard::Cgroup, TreeGuard::Subreaper, TreeGuard::Engine].get(usize::from(code)).copied()
-        })?,
+        guard: stored(r, 6, |code| TreeGuard::ALL.get(usize::from(code)).copied())?,
         leaked: r.get(7)?,
         usage: read_usage(
             r,

@@ -162,6 +162,7 @@ impl Writer<'_> {
             TreeGuard::Cgroup => 0_u8,
             TreeGuard::Subreaper => 1,
             TreeGuard::Engine => 2,
+            TreeGuard::Worker => 3,
         };
         let (usage, output) = (&end.usage, &end.output);
         let record = params![

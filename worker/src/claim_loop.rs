@@ -66,6 +66,7 @@ pub fn live(inherited: Inherited, user_namespace: Option<OwnedFd>, actions: &'st
             worktrees: execute::Worktrees::default(),
             settings: birth.settings,
             actions,
+            minder: execute::Minder::default(),
         },
         payload: Vec::new(),
         backoff_ms: 0,

@@ -3,10 +3,14 @@
 mod artifacts;
 mod birth;
 mod call;
+mod charge;
 mod chores;
 mod docker;
+mod inline;
 mod keep;
+mod minder;
 mod orders;
+mod panics;
 mod phase;
 mod process;
 mod program;
@@ -20,6 +24,7 @@ mod worktree;
 
 pub use chores::Chores;
 pub use docker::{Containers, Moment, attend, nap_ms, remove_ended};
+pub use minder::Minder;
 pub use process::{Attempt, Tools};
 pub use program::WorkerFacts;
 pub use route::run;

@@ -87,6 +87,8 @@ pub struct Tools {
     pub worktrees: super::worktree::Worktrees,
     /// The actions that this program has.
     pub actions: &'static Registry,
+    /// Who minds those that run in the worker itself.
+    pub minder: super::minder::Minder,
 }
 
 impl Tools {

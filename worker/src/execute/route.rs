@@ -2,6 +2,7 @@
 //!
 //! Deliberately absent: the ways themselves, each of which has a file of its own.
 
+use super::inline;
 use super::process::{self, Attempt, Tools};
 use super::settle::blank;
 use crate::actions::Registry;
@@ -57,11 +58,18 @@ pub fn run(tools: &mut Tools, attempt: &Attempt) -> Result<Finished, LineClosed>
     let pool_has_program = !tools.settings.actions.program.is_empty();
     match route(&attempt.task.spec, tools.actions, pool_has_program) {
         Route::Process => process::run(tools, attempt),
-        Route::Inline => Ok(not_started(attempt, "isolation none is not built yet")),
+        Route::Inline => run_inline(tools, attempt),
         Route::Library => Ok(not_started(attempt, "isolation library is not built yet")),
         Route::Program => Ok(not_started(attempt, "worker programs are not built yet")),
         Route::Nowhere => Ok(not_started(attempt, "the task has no command")),
     }
+}
+
+/// Runs one of this program's own actions in the worker itself.
+fn run_inline(tools: &mut Tools, attempt: &Attempt) -> Result<Finished, LineClosed> {
+    let Some(action) = &attempt.task.spec.action else { return Ok(not_started(attempt, "the task has no action")) };
+    let actions = tools.actions;
+    inline::run(tools, attempt, |context| actions.run(action, context))
 }
 
 fn not_started(attempt: &Attempt, why: &str) -> Finished {

@@ -113,6 +113,13 @@ pub enum TreeGuard {
     Subreaper,
     /// The container engine, which is asked to kill all of it.
     Engine,
+    /// The worker, whose own call the attempt was: it ends with it, as do its threads.
+    Worker,
+}
+
+impl TreeGuard {
+    /// All of them, in the order of their stored numbers.
+    pub const ALL: [Self; 4] = [Self::Cgroup, Self::Subreaper, Self::Engine, Self::Worker];
 }
 
 /// Where an attempt's output lies in its worker's journal.

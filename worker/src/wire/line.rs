@@ -27,6 +27,15 @@ impl Line {
         Self { orders, reports, frames: Frames::default(), buffer: Vec::new() }
     }
 
+    /// Another end of the same two pipes. Orders that have come in part are this one's alone, so only one of both may be
+    /// in use.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub fn twin(&self) -> std::io::Result<Self> {
+        Ok(Self::new(self.orders.try_clone()?, self.reports.try_clone()?))
+    }
+
     /// What to poll for orders.
     pub fn orders_fd(&self) -> BorrowedFd<'_> {
         self.orders.as_fd()
