@@ -125,7 +125,20 @@ impl std::fmt::Debug for Registry {
 impl Registry {
     /// The built-in actions of this build, and no others.
     pub fn built_in() -> Self {
-        Self::default()
+        let registry = Self::default();
+        #[cfg(feature = "data")]
+        let registry = registry.with_built_in::<super::analysis::Analysis>(ActionType::Analysis);
+        #[cfg(feature = "data")]
+        let registry = registry.with_built_in::<super::data::DataProcessing>(ActionType::DataProcessing);
+        #[cfg(feature = "image")]
+        let registry = registry.with_built_in::<super::image::ImageManipulation>(ActionType::ImageManipulation);
+        registry
+    }
+
+    /// The same with the action of a built-in type.
+    fn with_built_in<A: WorkAction>(mut self, kind: ActionType) -> Self {
+        self.built_in.insert(kind, entry::<A>());
+        self
     }
 
     /// The same with an action of one's own, which tasks of type `custom` ask for by its name. The last of several with
