@@ -20,6 +20,8 @@ pub mod role;
 mod task;
 mod wait;
 
+/// The built-in actions with their parameters and answers, and what actions are made of.
+pub use acode_worker::actions;
 pub use acode_worker::actions::{ActionError, Cancelled, Context, Registry, WorkAction};
 pub use acode_worker::task::{
     Action, ActionType, Array, DependencyKind, Docker, IfExists, Isolation, Library, Limits, Mount, OverLimitAction,
