@@ -52,6 +52,12 @@ pub enum ApiError {
         /// What it said.
         why: String,
     },
+    /// The queue is held by another pool.
+    #[error("the pool did not start: {why}")]
+    Held {
+        /// By whom.
+        why: String,
+    },
     /// The kernel refuses something else that this needs.
     #[error("cannot {doing}")]
     System {

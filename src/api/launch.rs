@@ -29,7 +29,7 @@ use super::cancel::Patience;
 use super::{ApiError, role};
 use crate::config::{self, Config};
 use crate::error_chain;
-use crate::rundir::Dirs;
+use crate::rundir::{Dirs, LockError};
 use crate::supervisor::{self, Detached, Launch, PoolError, Reload, Started};
 
 /// How long the pool is waited for at the end.
@@ -67,6 +67,8 @@ enum Answer {
     Failed {
         /// Why not.
         why: String,
+        /// Whether it is because somebody else holds the queue.
+        held: bool,
     },
 }
 
@@ -144,7 +146,8 @@ impl PoolProcess {
         pool.lifeline = Some(own.into());
         match answer {
             Ok(Some(Answer::Up { .. })) => Ok(pool),
-            Ok(Some(Answer::Failed { why })) => Err(ApiError::NotStarted { why }),
+            Ok(Some(Answer::Failed { why, held: false })) => Err(ApiError::NotStarted { why }),
+            Ok(Some(Answer::Failed { why, held: true })) => Err(ApiError::Held { why }),
             Ok(None) => Err(ApiError::NotStarted { why: "its process ended without a word".to_owned() }),
             Err(error) => Err(error),
         }
@@ -224,25 +227,21 @@ pub(super) fn play(registry: &'static Registry) -> i32 {
     drop(null);
     match serve(&socket, registry) {
         Ok(()) => 0,
-        Err(why) => {
-            answer(&socket, &Answer::Failed { why });
+        Err((why, held)) => {
+            answer(&socket, &Answer::Failed { why, held });
             1
         }
     }
 }
 
-fn serve(socket: &UnixStream, registry: &'static Registry) -> Result<(), String> {
-    let mut words = String::new();
-    let mut reader = BufReader::new(socket.take(LETTER_MAX));
-    reader.read_line(&mut words).map_err(|error| format!("it cannot read what it is told: {error}"))?;
-    let letter: Letter = serde_json::from_str(&words).map_err(|error| {
-        format!("it does not understand what it is told, being of another version perhaps: {error}")
-    })?;
+/// The error is why it did not come up, and whether somebody else holds the queue.
+fn serve(socket: &UnixStream, registry: &'static Registry) -> Result<(), (String, bool)> {
+    let letter = read_letter(socket).map_err(|why| (why, false))?;
     let Letter { state, runtime, file, options, doomed } = letter;
     let load = move || Ok(config::load_options(file.as_deref(), &options)?.config);
-    let config = load().map_err(|error: Box<dyn std::error::Error>| error_chain(&*error))?;
+    let config = load().map_err(|error: Box<dyn std::error::Error>| (error_chain(&*error), false))?;
     let dirs = Dirs { state: state.clone(), runtime };
-    let lifeline = socket.try_clone().map_err(|error| error.to_string())?;
+    let lifeline = socket.try_clone().map_err(|error| (error.to_string(), false))?;
     let launch = Launch {
         dirs,
         config,
@@ -261,9 +260,21 @@ fn serve(socket: &UnixStream, registry: &'static Registry) -> Result<(), String>
     match served {
         // Its log has it, and nobody listens any more.
         Err(_) if is_up => Ok(()),
-        Err(error) => Err(error_chain(&error)),
+        Err(error) => {
+            let held = matches!(error, PoolError::Lock(LockError::Held { .. }));
+            Err((error_chain(&error), held))
+        }
         Ok(()) => Ok(()),
     }
+}
+
+fn read_letter(socket: &UnixStream) -> Result<Letter, String> {
+    let mut words = String::new();
+    let mut reader = BufReader::new(socket.take(LETTER_MAX));
+    reader.read_line(&mut words).map_err(|error| format!("it cannot read what it is told: {error}"))?;
+    let misunderstood =
+        |error| format!("it does not understand what it is told, being of another version perhaps: {error}");
+    serde_json::from_str(&words).map_err(misunderstood)
 }
 
 fn answer(socket: &UnixStream, answer: &Answer) {

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use acode_worker::task::{Submission, TaskId};
 
@@ -23,11 +23,16 @@ use crate::store::EventKind;
 use crate::wire::request::{
     Autoscale, Cancel, Check, Metrics, Pause, Reload, Resume, Scale, Status, Stop, Submit, Workers,
 };
-use crate::wire::types::{CheckRecord, Resources, StatusRecord, StopMode, TaskRecord, WorkerRecord};
+use crate::wire::types::{CheckRecord, PoolState, Resources, StatusRecord, StopMode, TaskRecord, WorkerRecord};
 use crate::wire::{Client, ClientError, MAX_IDS, Method, MetricsRecord, TaskRef, request};
 
 /// The most connections that are kept for further calls.
 const LINES_MAX: usize = 8;
+
+/// How long a pool that is ending is waited for by the next one with its queue.
+const HANDOVER: Duration = Duration::from_secs(15);
+/// How long a pool may take to notice that its program has ended.
+const NOTICE: Duration = Duration::from_millis(100);
 
 /// One worker: its id, status, current task, start, last heartbeat, and more.
 pub type WorkerInfo = WorkerRecord;
@@ -103,7 +108,8 @@ impl WorkerPool {
     /// program, however that ends.
     ///
     /// # Errors
-    /// An option is wrong, the queue is held by another pool, or the pool does not start.
+    /// An option is wrong, the queue is held by another pool ([`ApiError::Held`]; one that is ending is waited for), or the
+    /// pool does not start.
     pub fn start(options: WorkerPoolOptions) -> Result<Self, ApiError> {
         Self::start_with(options, None, None)
     }
@@ -117,11 +123,11 @@ impl WorkerPool {
         token: Option<&CancelToken>,
         timeout: Option<Duration>,
     ) -> Result<Self, ApiError> {
+        // Told here, in the caller's own process, where it is cheap.
+        options.check()?;
         if options.program.is_none() && !role::is_capable() {
             return Err(ApiError::NotInitialised);
         }
-        // Told here, in the caller's own process, where it is cheap.
-        options.check()?;
         let folder = match &options.place {
             Place::Private => Some(tempfile::Builder::new().prefix("acode-pool-").tempdir().map_err(ApiError::Folder)?),
             Place::Durable(_) => None,
@@ -139,7 +145,14 @@ impl WorkerPool {
             doomed: folder.is_some(),
         };
         let patience = Patience::of(token.cloned(), timeout);
-        let process = PoolProcess::execute(options.program.as_deref(), &letter, folder, &patience)?;
+        let mut folder = folder;
+        let deadline = Instant::now() + HANDOVER;
+        let process = loop {
+            match PoolProcess::execute(options.program.as_deref(), &letter, folder.take(), &patience) {
+                Err(ApiError::Held { .. }) if Instant::now() < deadline && is_ending(&dirs.control_socket()) => {}
+                started => break started?,
+            }
+        };
         Ok(Self::with(dirs, Some(process), token.cloned(), timeout))
     }
 
@@ -472,6 +485,19 @@ impl WorkerPool {
     pub(super) fn weak(&self) -> WeakPool {
         WeakPool { inner: Arc::downgrade(&self.inner), token: self.token.clone(), timeout: self.timeout }
     }
+}
+
+/// Whether the pool that holds a queue is about to let go of it: that of a program which was killed a moment ago has yet to
+/// end its tasks.
+fn is_ending(socket: &Path) -> bool {
+    // It may still have to notice.
+    std::thread::sleep(NOTICE);
+    let state = || -> Result<PoolState, ClientError> {
+        let mut client = Client::connect(socket)?;
+        client.set_patience(Some(Duration::from_secs(1)))?;
+        Ok(client.call(&Status {})?.status.pool.state)
+    };
+    !matches!(state(), Ok(PoolState::Running | PoolState::Paused))
 }
 
 /// A pool that may have been dropped.
