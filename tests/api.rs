@@ -444,7 +444,7 @@ fn what_cannot_be_is_refused_in_clear_words() {
     let folder = tempfile::tempdir().unwrap();
     let pool = WorkerPool::start(options(1).durable(folder.path())).unwrap();
     let taken = says(options(1).durable(folder.path()));
-    assert!(taken.starts_with("the pool did not start: ") && taken.contains("lock"), "{taken}");
+    assert!(taken.starts_with("the pool did not start: ") && taken.contains("is held by process"), "{taken}");
     let queue = pool.executor().process_isolation(|fork| fork.max_memory("much"));
     assert_eq!(
         queue.submit::<Echo>(json!(1)).unwrap_err().to_string(),

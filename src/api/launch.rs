@@ -68,6 +68,7 @@ enum Answer {
         /// Why not.
         why: String,
         /// Whether it is because somebody else holds the queue.
+        #[serde(default)]
         held: bool,
     },
 }
@@ -207,7 +208,9 @@ fn listen(mut socket: &UnixStream, patience: &Patience) -> Result<Option<Answer>
             Err(error) => return Err(ApiError::Process(error)),
         }
         if let Some(end) = heard.iter().position(|byte| *byte == b'\n') {
-            return Ok(Some(serde_json::from_slice(&heard[..end])?));
+            return serde_json::from_slice(&heard[..end]).map(Some).map_err(|error| ApiError::NotStarted {
+                why: format!("its answer is not understood, being of another version perhaps: {error}"),
+            });
         }
     }
 }
