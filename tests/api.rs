@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use acode::api::{
-    ActionError, ApiError, CancelToken, Context, EventKind, Limits, Priority, Task, TaskFailure, TaskId, TaskState,
-    WorkAction, WorkerMode, WorkerPool, WorkerPoolOptions, WorkerStatus,
+    ActionError, ApiError, CancelToken, Context, EventKind, Isolation, Limits, Priority, Task, TaskFailure, TaskId,
+    TaskState, WorkAction, WorkerMode, WorkerPool, WorkerPoolOptions, WorkerStatus,
 };
 use common::{PATIENCE, actions, wait_until};
 use serde_json::{Value, json};
@@ -154,7 +154,7 @@ fn every_end_of_a_task_is_called_back_once_however_fast_it_comes() {
     let mut ids = Vec::new();
     for n in 0..200 {
         let told = told.clone();
-        let task = Task::custom("echo", json!(n)).isolation(acode::api::Isolation::None);
+        let task = Task::custom("echo", json!(n)).isolation(Isolation::None);
         let handle = pool.submit_with(task, move |outcome| told.send(outcome.unwrap()).unwrap()).unwrap();
         ids.push(handle.id());
     }
@@ -284,7 +284,8 @@ fn any_call_that_waits_is_ended_by_its_token_or_its_time() {
     let handle = pool.submit(sleep(1000)).unwrap();
     let token = CancelToken::new().unwrap();
     let bound = pool.cancellable(&token);
-    let calls: Vec<Box<dyn FnOnce(WorkerPool) -> Result<(), ApiError> + Send>> = vec![
+    type Call = Box<dyn FnOnce(WorkerPool) -> Result<(), ApiError> + Send>;
+    let calls: Vec<Call> = vec![
         Box::new(|pool| pool.wait_all().map(drop)),
         Box::new({
             let id = handle.id();
@@ -510,4 +511,32 @@ fn the_command_line_and_the_library_see_one_pool() {
     acode(&["worker", "stop"]);
     assert!(pool.status().unwrap_err().is_pool_gone());
     assert!(pool.handle(id).wait().unwrap().is_success(), "its queue is there until the handle goes");
+}
+
+#[test]
+fn each_isolation_is_asked_for_as_its_queue_says() {
+    let pool = start(1);
+    let executor = pool.executor();
+    let held = |queue: &acode::api::WorkQueue| {
+        let handle = queue.submit_as::<Echo>(json!(1), |task| task.hold()).unwrap();
+        handle.task().record().unwrap()
+    };
+    let library = held(&executor.library_isolation(|library| library.path("/opt/a.so").search_path("/opt/lib")));
+    let named = library.action.unwrap().library.unwrap();
+    assert_eq!((named.path.as_str(), named.search_path.as_slice()), ("/opt/a.so", &["/opt/lib".to_owned()][..]));
+    assert_eq!(library.isolation, Some(Isolation::Library));
+    let docker = held(&executor.docker_isolation(|docker| docker.image("debian:12").network("none")));
+    assert_eq!(docker.docker.unwrap().image.as_deref(), Some("debian:12"));
+    assert_eq!(docker.isolation, Some(Isolation::Docker));
+    assert_eq!(held(&executor.no_isolation()).isolation, Some(Isolation::None));
+    let reused = held(&executor.process_isolation(|fork| fork.reuse(true)));
+    assert!(reused.action.unwrap().reuse);
+
+    let queue = executor.process_isolation(|fork| fork.max_memory("512m").env("LANG", "C"));
+    let handle = queue.submit::<Echo>(json!({"a": 1})).unwrap();
+    assert_eq!(handle.join().unwrap(), json!({"a": 1}));
+    let attempts = handle.task().record().unwrap().attempts.unwrap();
+    let memory = attempts[0].limits.iter().find(|limit| limit.limit == "memoryMb").unwrap();
+    assert_eq!((memory.value, attempts[0].isolation), (512, Some(Isolation::Process)));
+    pool.stop(true).unwrap();
 }

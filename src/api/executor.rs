@@ -142,7 +142,7 @@ impl WorkQueue {
         &self,
         params: impl IntoIterator<Item = A::Params>,
     ) -> Result<Vec<WorkHandle<A>>, ApiError> {
-        let task = |params| Ok((self.prepare)(Task::of::<A>(&params)?)?);
+        let task = |params| (self.prepare)(Task::of::<A>(&params)?);
         let tasks: Vec<Task> = params.into_iter().map(task).collect::<Result<_, ApiError>>()?;
         let ids = self.pool.submit_all(tasks)?;
         self.note(ids.iter().copied());
