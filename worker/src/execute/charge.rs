@@ -100,8 +100,9 @@ pub struct Charge {
 
 impl Charge {
     /// An action that begins at `started_ns`, and is told to end `grace_ms` before it is ended.
-    pub fn new(finished: Finished, started_ns: u64, times: Times, grace_ms: u64, beat_ms: u64) -> Self {
-        Self {
+    pub fn new(finished: Finished, started_ns: u64, times: Times, grace_ms: u64, beat_ms: u64) -> Box<Self> {
+        // It changes hands several times, and is large.
+        Box::new(Self {
             finished,
             phase: Phase::Running,
             used_before: Used::default(),
@@ -117,7 +118,7 @@ impl Charge {
             stopping: false,
             next_settings: None,
             chores: Chores::default(),
-        }
+        })
     }
 
     /// Takes note of what it says about its progress.
@@ -273,7 +274,7 @@ mod tests {
     }
 
     /// A charge that begins at 0, has two seconds, is warned half a second before, and has a grace of 100 ms.
-    fn charge() -> Charge {
+    fn charge() -> Box<Charge> {
         let finished = Finished::blank(TICKET, (TaskId::new(1, 1, 1), 1), Verdict::WorkerLost, 5);
         Charge::new(finished, 0, Times::new(0, Some(2_000), Some(500)), 100, 1_000)
     }
