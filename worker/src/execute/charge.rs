@@ -100,8 +100,9 @@ pub struct Charge {
 
 impl Charge {
     /// An action that begins at `started_ns`, and is told to end `grace_ms` before it is ended.
-    pub fn new(finished: Finished, started_ns: u64, times: Times, grace_ms: u64, beat_ms: u64) -> Self {
-        Self {
+    pub fn new(finished: Finished, started_ns: u64, times: Times, grace_ms: u64, beat_ms: u64) -> Box<Self> {
+        // It changes hands several times, and is large.
+        Box::new(Self {
             finished,
             phase: Phase::Running,
             used_before: Used::default(),
@@ -117,7 +118,7 @@ impl Charge {
             stopping: false,
             next_settings: None,
             chores: Chores::default(),
-        }
+        })
     }
 
     /// Takes note of what it says about its progress.
@@ -227,5 +228,132 @@ impl Charge {
             self.is_closed = true;
             self.end(End::Orphaned, false, flags, now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+    use crate::sys::pipe;
+    use crate::task::{TaskId, Verdict};
+    use crate::wire::{Frames, Order, encode};
+
+    const MS: u64 = 1_000_000;
+    const TICKET: Ticket = Ticket { slot: 3, generation: 7 };
+
+    /// The supervisor's ends of a line.
+    struct Supervisor {
+        orders: OwnedFd,
+        reports: OwnedFd,
+    }
+
+    impl Supervisor {
+        fn with_line() -> (Self, Line) {
+            let (order_reader, orders) = pipe::pipe().unwrap();
+            let (reports, report_writer) = pipe::pipe().unwrap();
+            pipe::set_nonblocking(&order_reader).unwrap();
+            pipe::set_nonblocking(&reports).unwrap();
+            (Self { orders, reports }, Line::new(order_reader, report_writer))
+        }
+
+        fn order(&self, order: &Order) {
+            let mut bytes = Vec::new();
+            encode(order, &mut bytes).unwrap();
+            nix::unistd::write(&self.orders, &bytes).unwrap();
+        }
+
+        fn heard(&self) -> Vec<Report> {
+            let (mut frames, mut bytes) = (Frames::default(), [0; 4096]);
+            while let Ok(length) = nix::unistd::read(&self.reports, &mut bytes) {
+                frames.feed(&bytes[..length]);
+            }
+            std::iter::from_fn(|| frames.pop().unwrap()).collect()
+        }
+    }
+
+    /// A charge that begins at 0, has two seconds, is warned half a second before, and has a grace of 100 ms.
+    fn charge() -> Box<Charge> {
+        let finished = Finished::blank(TICKET, (TaskId::new(1, 1, 1), 1), Verdict::WorkerLost, 5);
+        Charge::new(finished, 0, Times::new(0, Some(2_000), Some(500)), 100, 1_000)
+    }
+
+    #[test]
+    fn a_short_action_is_not_spoken_of_and_a_longer_one_once() {
+        let (supervisor, mut line) = Supervisor::with_line();
+        let (mut charge, flags) = (charge(), Flags::default());
+        assert_eq!(charge.look(&mut line, &flags, MS), Found::Next(SHORT_NS));
+        assert_eq!(supervisor.heard(), []);
+        assert_eq!(charge.look(&mut line, &flags, 6 * MS), Found::Next(1_500 * MS));
+        assert_eq!(charge.look(&mut line, &flags, 7 * MS), Found::Next(1_500 * MS));
+        assert!(matches!(supervisor.heard()[..], [Report::Started { ticket: TICKET, at_us: 5, .. }]));
+    }
+
+    #[test]
+    fn progress_is_passed_on_ten_times_a_second_at_most_and_the_last_of_it_is_kept() {
+        let (supervisor, mut line) = Supervisor::with_line();
+        let (mut charge, flags) = (charge(), Flags::default());
+        for ms in 101..=400 {
+            charge.progresses(Progress { percent: ms as f64 / 4.0, message: String::new() });
+            charge.look(&mut line, &flags, ms * MS);
+        }
+        let heard = supervisor.heard();
+        let [Report::Started { .. }, told @ ..] = &heard[..] else { panic!("{heard:?}") };
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert_eq!(charge.finished.progress.unwrap().percent, 100.0);
+    }
+
+    #[test]
+    fn an_action_is_warned_then_told_and_then_overdue() {
+        let (_supervisor, mut line) = Supervisor::with_line();
+        let (mut charge, flags) = (charge(), Flags::default());
+        charge.look(&mut line, &flags, 1_499 * MS);
+        assert!(!flags.is_warned() && flags.told().is_none());
+        charge.look(&mut line, &flags, 1_500 * MS);
+        assert!(flags.is_warned() && flags.told().is_none());
+        assert_eq!(charge.look(&mut line, &flags, 2_000 * MS), Found::Next(2_100 * MS));
+        assert_eq!(flags.told(), Some(Why::Timeout));
+        assert_eq!(charge.look(&mut line, &flags, 2_100 * MS), Found::Overdue(End::Timeout));
+    }
+
+    #[test]
+    fn the_first_word_counts_and_a_second_may_take_the_rest_of_the_grace() {
+        let (supervisor, mut line) = Supervisor::with_line();
+        let (mut charge, flags) = (charge(), Flags::default());
+        supervisor.order(&Order::Cancel { ticket: Ticket { generation: 6, ..TICKET }, now: true });
+        assert_eq!(charge.look(&mut line, &flags, MS), Found::Next(SHORT_NS), "that was for an earlier claim");
+        supervisor.order(&Order::Suspend { ticket: TICKET });
+        supervisor.order(&Order::Cancel { ticket: TICKET, now: false });
+        assert_eq!(charge.look(&mut line, &flags, 2 * MS), Found::Next(102 * MS));
+        supervisor.order(&Order::GiveBack { ticket: TICKET, now: true });
+        assert_eq!(charge.look(&mut line, &flags, 3 * MS), Found::Overdue(End::Cancel));
+        assert_eq!(flags.told(), Some(Why::Cancel));
+    }
+
+    #[test]
+    fn pings_are_answered_and_what_is_for_the_worker_is_handed_over() {
+        let (supervisor, mut line) = Supervisor::with_line();
+        let (mut charge, flags) = (charge(), Flags::default());
+        for order in [Order::Ping { nonce: 9 }, Order::Wake, Order::Stop] {
+            supervisor.order(&order);
+        }
+        charge.look(&mut line, &flags, MS);
+        assert_eq!(supervisor.heard(), [Report::Pong { nonce: 9 }]);
+        let (mut stopping, mut next_settings, mut chores) = (false, None, Chores::default());
+        let to =
+            Inbox { line: &mut line, stopping: &mut stopping, next_settings: &mut next_settings, chores: &mut chores };
+        charge.hand_over(&mut { to });
+        assert!(stopping && next_settings.is_none());
+    }
+
+    #[test]
+    fn without_a_supervisor_it_is_told_to_end() {
+        let (supervisor, mut line) = Supervisor::with_line();
+        let (mut charge, flags) = (charge(), Flags::default());
+        drop(supervisor);
+        assert_eq!(charge.look(&mut line, &flags, MS), Found::Next(101 * MS));
+        assert!(charge.is_closed && flags.told() == Some(Why::GiveBack));
+        assert_eq!(charge.look(&mut line, &flags, 101 * MS), Found::Overdue(End::Orphaned));
     }
 }

@@ -127,7 +127,7 @@ fn limits(tools: &Tools, attempt: &Attempt) -> Vec<HeldLimit> {
 fn act(
     tools: &mut Tools,
     attempt: &Attempt,
-    charge: Charge,
+    charge: Box<Charge>,
     facts: &Facts,
     used_room: &mut bool,
     work: impl FnOnce(&mut Context<'_>) -> Result<Outcome, ParamsError>,

@@ -59,7 +59,7 @@ pub struct Shared {
 struct Desk {
     /// The worker's line while there is a charge, else its twin.
     line: Line,
-    charge: Option<Charge>,
+    charge: Option<Box<Charge>>,
     /// How many charges there have been.
     turn: u64,
     /// The minder waits to be rung.
@@ -105,7 +105,7 @@ pub fn ready(tools: &mut Tools) -> io::Result<Arc<Shared>> {
 }
 
 /// Hands an action that begins over to the minder.
-pub fn begin(tools: &mut Tools, shared: &Shared, mut charge: Charge) {
+pub fn begin(tools: &mut Tools, shared: &Shared, mut charge: Box<Charge>) {
     let (counted_ns, counted) = &mut tools.minder.counted;
     if charge.started_ns.saturating_sub(*counted_ns) > COUNT_NS {
         (*counted_ns, *counted) = (charge.started_ns, usage::of_ourselves());
@@ -128,7 +128,7 @@ pub fn begin(tools: &mut Tools, shared: &Shared, mut charge: Charge) {
 }
 
 /// Takes an action that has ended back from the minder, with what the worker was ordered meanwhile. There is one.
-pub fn end(tools: &mut Tools, shared: &Shared) -> Option<Charge> {
+pub fn end(tools: &mut Tools, shared: &Shared) -> Option<Box<Charge>> {
     let mut desk = shared.lock();
     std::mem::swap(&mut desk.line, &mut tools.line);
     let mut charge = desk.charge.take()?;
