@@ -71,7 +71,10 @@ fn rows_are_those_of_awk_sort_and_join() {
         let made = process(&pool, "in.csv", "out.csv", json!({"steps": steps}));
         let theirs = says(&folder, &["sh", "-c", script]);
         assert!(read(&folder, "out.csv").trim_end() == theirs, "{script}");
-        assert_eq!((&made["rowsIn"], &made["rowsOut"]), (&json!(5_000), &json!(theirs.lines().count() - 1)));
+        assert_eq!(made["rowsOut"], json!(theirs.lines().count() - 1));
+        // What nobody asks for is not read.
+        let reads_all = !script.contains("head -10");
+        assert_eq!(made["rowsIn"], if reads_all { 5_000 } else { 15 });
     };
     both(
         json!([{"operation": "filter", "where": {"all": [{"column": "amount", "op": ">", "value": 100},
@@ -300,8 +303,9 @@ fn who_is_cancelled_or_killed_leaves_nothing() {
     let id = submit();
     is_under_way(&pool, id);
     signal(pool.worker_of(id).pid, Signal::SIGKILL);
-    wait_until("the task is over or begun anew", || {
-        pool.show(id).attempts.len() > 1 || pool.show(id).state.is_terminal()
+    wait_until("the worker is found to be gone", || {
+        let task = pool.show(id);
+        task.state.is_final() || task.attempts.is_some_and(|attempts| attempts.iter().any(|one| one.verdict.is_some()))
     });
     cancel(&pool, id);
     pool.wait(id);

@@ -74,11 +74,11 @@ pub fn tool(folder: &Path, words: &[&str]) -> Result<Vec<u8>, String> {
     if output.status.success() { Ok(output.stdout) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
 }
 
-/// The same as text without the last line end; a failure fails the test.
+/// The same as text, without the last line end; a failure fails the test.
 #[track_caller]
 pub fn says(folder: &Path, words: &[&str]) -> String {
     let said = tool(folder, words).unwrap_or_else(|error| panic!("{words:?}: {error}"));
-    String::from_utf8(said).unwrap().trim_end().to_owned()
+    String::from_utf8_lossy(&said).trim_end().to_owned()
 }
 
 /// A text of so many bytes that is neither random nor all the same.
