@@ -3,16 +3,23 @@
 //! A wait is one call of the protocol for ten thousand tasks, in the caller's thread. What has ended can be learnt after the
 //! pool has stopped too, for as long as its queue is there. Deliberately absent: callbacks.
 
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
 use acode_worker::task::TaskId;
 
 use super::hub::is_absent;
 use super::{ApiError, Door, Failures, Need, TaskFailure, TaskOutcome, WorkerPool};
-use crate::rundir::Vars;
+use crate::local::LocalError;
+use crate::rundir::{LockError, Vars};
 use crate::wire::reply::{Shown, Waited};
-use crate::wire::request::{Show, Wait};
+use crate::wire::request::{Ping, Show, Wait};
 use crate::wire::types::TaskCounts;
 use crate::wire::{MAX_IDS, TaskRef};
 
+/// How long a pool may take from hanging up to letting go of its queue.
+const LETTING_GO: Duration = Duration::from_secs(5);
+const NAP: Duration = Duration::from_millis(10);
 /// How many records are asked for at once: so few that their requests always fit into the socket.
 const ASKED_AT_ONCE: usize = 32;
 
@@ -24,7 +31,13 @@ impl WorkerPool {
     pub fn wait(&self, ids: &[TaskId]) -> Result<(), ApiError> {
         let mut failures = Vec::new();
         for chunk in ids.chunks(MAX_IDS) {
-            let waited = self.await_all(chunk)?;
+            let waited = match self.await_all(chunk) {
+                Err(error) if error.is_pool_gone() => {
+                    failures.extend(self.outcomes_after(chunk, error)?.iter().filter_map(TaskOutcome::failure));
+                    continue;
+                }
+                waited => waited?,
+            };
             if waited.counts.unsuccessful() > 0 || !waited.unsuccessful.is_empty() {
                 self.collect_failures(chunk, waited, &mut failures)?;
             }
@@ -39,15 +52,9 @@ impl WorkerPool {
     pub fn outcomes(&self, ids: &[TaskId]) -> Result<Vec<TaskOutcome>, ApiError> {
         let mut outcomes = Vec::with_capacity(ids.len());
         for chunk in ids.chunks(MAX_IDS) {
-            let waited = self.await_all(chunk);
-            match waited {
-                Err(error) if error.is_pool_gone() => outcomes.extend(self.ask_queue(chunk, error)?),
-                Err(error) => return Err(error),
-                Ok(_) => {
-                    for asked in chunk.chunks(ASKED_AT_ONCE) {
-                        outcomes.extend(self.ask(asked)?);
-                    }
-                }
+            match self.outcomes_of(chunk) {
+                Err(error) if error.is_pool_gone() => outcomes.extend(self.outcomes_after(chunk, error)?),
+                told => outcomes.extend(told?),
             }
         }
         Ok(outcomes)
@@ -104,19 +111,52 @@ impl WorkerPool {
         shown.into_iter().map(outcome).collect()
     }
 
-    /// Asks the queue itself, when the pool has gone; `error` is what it has gone with.
-    fn ask_queue(&self, ids: &[TaskId], error: ApiError) -> Result<Vec<TaskOutcome>, ApiError> {
-        let Ok(mut door) = Door::open(self.dirs(), &Vars::new(), Need::Queue) else { return Err(error) };
+    fn outcomes_of(&self, ids: &[TaskId]) -> Result<Vec<TaskOutcome>, ApiError> {
+        self.await_all(ids)?;
         let mut outcomes = Vec::with_capacity(ids.len());
-        for id in ids {
-            let shown = door.call(&Show { id: (*id).into() });
-            match shown.map(|shown| TaskOutcome::of(shown.task)) {
-                Ok(Some(outcome)) => outcomes.push(outcome),
-                Err(absent) if is_absent(&absent) => return Err(absent),
-                // It has not ended, and nobody will run it for now.
-                Ok(None) | Err(_) => return Err(error),
-            }
+        for asked in ids.chunks(ASKED_AT_ONCE) {
+            outcomes.extend(self.ask(asked)?);
         }
         Ok(outcomes)
     }
+
+    /// The same when the pool has gone, with `error`: of the queue itself, or of the next pool that has it.
+    fn outcomes_after(&self, ids: &[TaskId], error: ApiError) -> Result<Vec<TaskOutcome>, ApiError> {
+        let patience = self.patience();
+        let mut deadline = Instant::now() + LETTING_GO;
+        loop {
+            match Door::open(self.dirs(), &Vars::new(), Need::Queue) {
+                Ok(Door::Pool(_)) => match self.outcomes_of(ids) {
+                    // One that is about to stop takes connections that it does not answer any more.
+                    Err(gone) if gone.is_pool_gone() => {}
+                    told => return told,
+                },
+                Ok(mut queue) => return ask_queue(&mut queue, ids, error),
+                // It lets go of the queue last.
+                Err(ApiError::Local(LocalError::Lock(LockError::Held { .. }))) => {}
+                Err(_) => return Err(error),
+            }
+            patience.check()?;
+            if Instant::now() > deadline {
+                return Err(error);
+            }
+            if self.call(&Ping {}).is_ok() {
+                deadline = Instant::now() + LETTING_GO;
+            }
+            sleep(NAP);
+        }
+    }
+}
+
+/// How tasks have ended that nobody runs any more; `error` if one has not.
+fn ask_queue(queue: &mut Door, ids: &[TaskId], error: ApiError) -> Result<Vec<TaskOutcome>, ApiError> {
+    let mut outcomes = Vec::with_capacity(ids.len());
+    for id in ids {
+        match queue.call(&Show { id: (*id).into() }).map(|shown| TaskOutcome::of(shown.task)) {
+            Ok(Some(outcome)) => outcomes.push(outcome),
+            Err(absent) if is_absent(&absent) => return Err(absent),
+            Ok(None) | Err(_) => return Err(error),
+        }
+    }
+    Ok(outcomes)
 }
