@@ -98,8 +98,8 @@ pub fn admit(
     }
     for (entry, submission) in submissions.iter_mut().enumerate() {
         submission.spec.validate().map_err(|error| refused(entry, error))?;
-        if let Some(action) = &submission.spec.action {
-            actions.check(action).map_err(|error| refused(entry, error))?;
+        if let Some(action) = submission.first_action() {
+            actions.check(&action).map_err(|error| refused(entry, error))?;
         }
         if let Some((key, own, most)) = submission.spec.limits.above(max) {
             let why = format!("limits.{key} is {own}: at most {most} is allowed (workers.maxLimits.{key})");

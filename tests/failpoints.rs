@@ -12,9 +12,11 @@ use std::time::{Duration, Instant};
 
 use acode::wire::request::{Status, Stop, Submit};
 use acode::wire::types::StopMode;
-use acode_worker::task::{Array, Blocker, Dependency, DependencyKind, Priority, Submission, TaskId, TaskSpec};
+use acode_worker::task::{Array, Blocker, Dependency, DependencyKind, Priority, Retries, Submission, TaskId, TaskSpec};
+use common::actions::inline;
 use common::history::{History, assert_completed_once};
 use common::{Options, PATIENCE, Pool, shell};
+use serde_json::json;
 
 /// Each task leaves a mark at its beginning and at its end, and takes long enough to be in the middle of it.
 const SCRIPT: &str = r#"echo "$ACODE_TASK_ID $$" >>"$1"; sleep 0.005; echo "$ACODE_TASK_ID $$" >>"$1""#;
@@ -31,6 +33,7 @@ fn requests(pool: &Pool) -> Vec<Vec<Submission>> {
     let array = Submission { array: Some(Array::Range { first: 1, count: 8 }), ..single(Priority::High) };
     let mut large = single(Priority::Low);
     large.spec.env.insert("LARGE".to_owned(), "x".repeat(20_000));
+    large.spec.action = Some(Box::default());
     let mut last = single(Priority::Critical);
     last.dependencies = vec![Dependency { on: Blocker::Entry(0), when: DependencyKind::Succeeded }];
     requests.insert(2, vec![array, large, last]);
@@ -94,6 +97,38 @@ fn assert_all_is_well(pool: &Pool, accepted: &[TaskId]) {
 /// The experiment: a process of a running pool dies at the point.
 fn dies_at(point: &str) {
     experiment(Pool::prepare(Options::workers(3).dies_once_at(point)), point);
+}
+
+/// The experiment with actions in the workers themselves: most of them short, some with a scratch directory.
+fn dies_within_at(point: &str) {
+    let mut pool = Pool::prepare(Options::workers(3).with_actions().dies_once_at(point));
+    pool.revive();
+    let params =
+        |number: u64| json!({ "file": pool.path("marks"), "ms": number % 4 * 10, "room": number.is_multiple_of(3) });
+    let mark = |number| Submission { spec: inline("mark", params(number)), ..Submission::default() };
+    let tasks: Vec<Submission> = (0..30).map(mark).collect();
+    let accepted = submit(&mut pool, tasks, point);
+    finish(&mut pool, point);
+    assert_struck(&pool, point);
+    let history = History::read(&pool.lines("marks"));
+    history.assert_no_overlap();
+    assert_completed_once(&pool, &accepted);
+    history.assert_ran(&accepted);
+}
+
+/// The experiment with an action that does not end at its timeout, and does when it is tried again.
+fn dies_at_the_end_of_a_worker_at(point: &str) {
+    let mut pool = Pool::prepare(Options::workers(2).with_actions().dies_once_at(point));
+    pool.revive();
+    let spin = inline("spin", json!({ "ms": 600_000, "attempts": 1 }));
+    let retry = Some(Retries { count: Some(1), delay_ms: Some(1), ..Retries::default() });
+    let spec = TaskSpec { timeout_ms: Some(50), grace_ms: Some(50), retry, ..spin };
+    let tasks = (0..4).map(|_| Submission { spec: spec.clone(), ..Submission::default() }).collect();
+    let accepted = submit(&mut pool, tasks, point);
+    finish(&mut pool, point);
+    assert_struck(&pool, point);
+    assert_completed_once(&pool, &accepted);
+    assert!(accepted.iter().all(|id| pool.show(*id).attempt_count == 2));
 }
 
 /// The same with a worker that is stopped at the point instead, so that only its silence gives it away.
@@ -160,6 +195,8 @@ experiments! { dies_at:
     worker_after_its_first_claim = "worker.after-claim";
     worker_after_a_later_claim = "worker.after-claim@4";
     worker_before_the_spawn = "worker.before-spawn@2";
+    worker_before_it_writes_params_down = "worker.before-params";
+    worker_after_it_wrote_params_down = "worker.after-params";
     worker_after_the_spawn = "worker.after-spawn@2";
     worker_after_it_told_of_the_start = "worker.after-started@2";
     worker_before_the_cleanup = "worker.before-cleanup@2";
@@ -228,6 +265,21 @@ experiments! { falls_silent_at:
     silent_worker_after_the_report = "worker.after-report@2";
 }
 
+experiments! { dies_within_at:
+    worker_before_its_action = "inline.before-action@2";
+    worker_with_a_minder_just_made = "minder.after-birth";
+    worker_after_its_minder_told_of_the_start = "minder.after-started";
+    worker_after_its_action = "inline.after-action@2";
+    worker_after_the_cleanup_behind_an_action = "inline.after-cleanup";
+    worker_after_the_report_of_an_action = "worker.after-report@3";
+}
+
+experiments! { dies_at_the_end_of_a_worker_at:
+    minder_before_it_kills_what_is_left = "minder.before-kill";
+    minder_before_it_reports = "minder.before-report";
+    minder_after_it_has_reported = "minder.after-report";
+}
+
 experiments! { dies_in_a_stop_at:
     worker_before_it_leaves = "worker.before-leave";
     supervisor_before_a_reclaim = "supervisor.before-reclaim";
@@ -254,7 +306,9 @@ fn every_failpoint_of_the_code_has_its_experiment() {
     }
     assert!(points.len() > 25, "{points:?}");
     // These need tasks of their own kind, and are passed in the tests of those.
-    const ELSEWHERE: [&str; 40] = [
+    const ELSEWHERE: [&str; 48] = [
+        "action.before-run",
+        "action.before-result",
         "artifacts.before-copy",
         "artifacts.within-copy",
         "artifacts.before-rename",
@@ -293,12 +347,20 @@ fn every_failpoint_of_the_code_has_its_experiment() {
         "worker.after-suspend",
         "worker.after-resume",
         "worker.out-of-memory",
+        // These need worker programs.
+        "programs.before-start",
+        "programs.after-start",
+        "programs.after-task",
+        "programs.after-cancel",
+        "programs.before-cleanup",
+        "programs.within-close",
         // And these a cgroup with controllers.
         "cgroup.after-move",
         "cgroup.after-enable",
         "worker.sandbox-means",
     ];
     let others = [
+        include_str!("action_process.rs"),
         include_str!("artifacts.rs"),
         include_str!("docker_faults.rs"),
         include_str!("checkpoint.rs"),
@@ -307,6 +369,7 @@ fn every_failpoint_of_the_code_has_its_experiment() {
         include_str!("disk.rs"),
         include_str!("cleanup.rs"),
         include_str!("limits.rs"),
+        include_str!("program_faults.rs"),
         include_str!("sandbox.rs"),
         include_str!("worktree_faults.rs"),
     ];

@@ -4,6 +4,7 @@
 //! directories are made in /var/tmp, or in $ACODE_BENCH_DIR. Deliberately absent: verdicts that fail a build; a busy
 //! machine misses targets that are none of its fault.
 
+mod actions;
 mod against;
 #[path = "../../tests/common/daemon.rs"]
 mod daemon;
@@ -21,6 +22,9 @@ mod submits;
 mod table;
 mod throughput;
 
+use std::process::ExitCode;
+
+use acode::api::Registry;
 use pool::Outcome;
 
 /// How thorough a run is.
@@ -36,10 +40,24 @@ impl Size {
     }
 }
 
-const POINTS: [&str; 13] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m"];
-const USAGE: &str = "usage: scripts/bench [a b c d e f g h i j k l m] [--quick] [--json] [--against BINARY]";
+const POINTS: [&str; 14] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n"];
+const USAGE: &str = "usage: scripts/bench [a b c d e f g h i j k l m n] [--quick] [--json] [--against BINARY]";
 
-fn main() -> Outcome {
+fn main() -> ExitCode {
+    acode::api::init(Registry::built_in().with::<actions::Noop>());
+    if std::env::var_os(actions::AS_ACODE).is_some() {
+        return acode::cli::main();
+    }
+    match bench() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench() -> Outcome {
     let mut args: Vec<String> = std::env::args().skip(1).collect();
     let other = match args.iter().position(|arg| arg == "--against") {
         Some(place) if place + 1 < args.len() => {
@@ -74,7 +92,8 @@ fn main() -> Outcome {
             "j" => pressure::full_queue(size)?,
             "k" => graph::graphs(size)?,
             "l" => leaf::leaf()?,
-            _ => docker::containers(size)?,
+            "m" => docker::containers(size)?,
+            _ => actions::actions(size)?,
         });
     }
     let text = if has("--json") { table::json(&figures) + "\n" } else { table::render(&figures) };

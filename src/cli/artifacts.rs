@@ -11,9 +11,9 @@ use acode_worker::task::{Patterns, TaskId};
 use serde::Serialize;
 
 use super::artifact_args::{ArtifactsArgs, FetchArgs};
-use super::door::{Door, Need};
 use super::render::{Out, bytes};
 use super::{CliError, Context, Exit};
+use crate::api::Need;
 use crate::artifacts::{self, Artifact, ArtifactError, Fetched, Kind};
 use crate::wire::request::Show;
 use crate::wire::types::TaskRecord;
@@ -130,7 +130,7 @@ fn print(found: &Found) -> Result<Exit, CliError> {
 
 /// Finds the artefacts that are meant. Whoever has none, or none that the patterns mean, is not among them.
 fn find(context: &Context, id: &TaskRef, attempt: Option<u32>, patterns: &Patterns) -> Result<Found, CliError> {
-    let mut door = Door::open(context, Need::Queue)?;
+    let mut door = context.door(Need::Queue)?;
     let task = door.call(&Show { id: id.clone() })?.task;
     let (whole, is_array, folder) = (task.id, task.array.is_some(), context.dirs.artifacts());
     let tasks = match &task.array {

@@ -9,10 +9,10 @@ use std::process::{Command, Stdio};
 
 use acode_worker::task::Artifacts;
 
-use super::door::{Door, Need};
 use super::render::Out;
 use super::worktree_args::DiffArgs;
 use super::{CliError, Context, Exit};
+use crate::api::Need;
 use crate::wire::request::Show;
 use crate::wire::types::TaskRecord;
 
@@ -24,7 +24,7 @@ const PATCH: &str = "changes.patch";
 /// # Errors
 /// There is no such task, or no patch of it.
 pub fn run(context: &Context, args: &DiffArgs) -> Result<Exit, CliError> {
-    let task = Door::open(context, Need::Queue)?.call(&Show { id: args.id.clone() })?.task;
+    let task = context.door(Need::Queue)?.call(&Show { id: args.id.clone() })?.task;
     let (attempt, artifacts) = choose(&task, args.attempt)?;
     let path: PathBuf = artifacts.folder.join(PATCH);
     let doing = || format!("read the patch {}", path.display());

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use acode_worker::task::{Class, Isolation};
 
 use super::Context;
-use super::door::Door;
+use crate::api::Door;
 use crate::config::Modes;
 use crate::wire::request::Status;
 use crate::wire::types::StatusRecord;

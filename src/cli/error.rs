@@ -4,6 +4,7 @@
 
 use std::io;
 
+use crate::api::ApiError;
 use crate::artifacts::ArtifactError;
 use crate::config::ConfigError;
 use crate::local::LocalError;
@@ -75,9 +76,29 @@ pub enum CliError {
     /// Standard output does not take what is printed.
     #[error("cannot write to standard output")]
     Stdout(#[source] io::Error),
+    /// The library could not do it, for a reason of its own.
+    #[error(transparent)]
+    Api(ApiError),
     /// What is printed has no JSON form.
     #[error("cannot print that as JSON")]
     Json(#[from] serde_json::Error),
+}
+
+impl From<ApiError> for CliError {
+    fn from(error: ApiError) -> Self {
+        match error {
+            ApiError::Client(error) => Self::Client(error),
+            ApiError::NoQueue(place) => Self::NoQueue(place),
+            ApiError::NotRunning => Self::NotRunning,
+            ApiError::Call(error) => Self::Call(error),
+            ApiError::Local(error) => Self::Local(error),
+            ApiError::Dirs(error) => Self::Dirs(error),
+            ApiError::Config(error) => Self::Config(error),
+            ApiError::Process(error) => Self::Process(error),
+            ApiError::Json(error) => Self::Json(error),
+            other => Self::Api(other),
+        }
+    }
 }
 
 /// How a command ended.
@@ -136,6 +157,7 @@ impl CliError {
             | Self::Pool(_)
             | Self::Process(_)
             | Self::Stdout(_)
+            | Self::Api(_)
             | Self::Json(_) => 1,
         }
     }
@@ -166,6 +188,7 @@ impl CliError {
             | Self::Process(_)
             | Self::Told(_)
             | Self::Stdout(_)
+            | Self::Api(_)
             | Self::Json(_) => None,
         }
     }

@@ -10,10 +10,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::args::EventsArgs;
-use super::door::{Door, Need};
 use super::render::Out;
 use super::values::Place;
 use super::{CliError, Context, Exit};
+use crate::api::{Door, Need};
 use crate::wire::reply::EventBatch;
 use crate::wire::request::Events;
 use crate::wire::{CallError, ClientError, SCHEMA};
@@ -80,7 +80,7 @@ pub fn run(context: &Context, args: &EventsArgs) -> Result<Exit, CliError> {
 }
 
 fn page_by_page(context: &Context, request: &Events, printer: &mut Printer) -> Result<(), CliError> {
-    let mut door = Door::open(context, Need::Queue)?;
+    let mut door = context.door(Need::Queue)?;
     let mut next = Some(*request);
     while let Some(request) = next.take() {
         let mut any = false;
@@ -99,7 +99,7 @@ fn page_by_page(context: &Context, request: &Events, printer: &mut Printer) -> R
 fn follow(context: &Context, request: &Events, printer: &mut Printer, reconnect: bool) -> Result<(), CliError> {
     let [shortest, longest] = PAUSES;
     let (mut pause, mut told) = (shortest, false);
-    let mut door = Door::open(context, Need::Pool)?;
+    let mut door = context.door(Need::Pool)?;
     loop {
         let mut heard = false;
         let request = printer.behind(request);
@@ -124,7 +124,7 @@ fn follow(context: &Context, request: &Events, printer: &mut Printer, reconnect:
         door = loop {
             sleep(pause);
             pause = (pause * 2).min(longest);
-            match Door::open(context, Need::Pool) {
+            match context.door(Need::Pool) {
                 Err(error) if comes_back(&error) => {}
                 opened => break opened?,
             }

@@ -6,7 +6,6 @@
 //! run tasks.
 
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,16 +17,13 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::progress::Board;
 use super::{CliError, Context, logs};
-use crate::api::role;
+use crate::api::PoolProcess;
 use crate::rundir::{Dirs, Vars};
-use crate::supervisor::{self, Detached, Launch, Started};
 use crate::wire::reply::Waited;
 use crate::wire::request::{Cancel, Stop, Wait};
 use crate::wire::types::{StopMode, TaskCounts};
 use crate::wire::{Client, ClientError, MAX_IDS, TaskRef};
 
-/// How long the pool is waited for at the end.
-const FAREWELL: Duration = Duration::from_secs(30);
 /// How long the output of a command is looked for without being woken.
 const OUTPUT_NAP: Duration = Duration::from_millis(50);
 
@@ -57,13 +53,10 @@ pub struct Ended {
     pub interrupted: Option<i32>,
 }
 
-/// A pool that lives as long as this value.
+/// A pool for just this work, and its directories.
 pub struct PrivatePool {
     dirs: Dirs,
-    // Closing it ends the pool, and so does our death.
-    lifeline: Option<OwnedFd>,
-    process: Detached,
-    _folder: Option<tempfile::TempDir>,
+    _process: PoolProcess,
 }
 
 impl PrivatePool {
@@ -77,29 +70,8 @@ impl PrivatePool {
         folder: Option<tempfile::TempDir>,
         config: crate::config::Config,
     ) -> io::Result<Result<Self, u8>> {
-        let (lifeline_reader, lifeline) = supervisor::lifeline()?;
-        let (theirs, own) = (dirs.clone(), lifeline);
-        let mut held = Some(own);
-        let doomed = folder.as_ref().map(|folder| folder.path().to_owned());
-        let started = supervisor::detach(|ready| {
-            // Ours is the reading end alone: with a copy of the other one it would never see it close.
-            held = None;
-            let reload = Box::new(|| Err("a private pool has no configuration to read again".into()));
-            let lifeline = Some(lifeline_reader);
-            let launch =
-                Launch { dirs: theirs, config, reload, lifeline, actions: role::registry(), log_to_file: true };
-            let code =
-                supervisor::serve(launch, |up| ready(up.pid)).map_or_else(|error| CliError::from(error).tell(), |()| 0);
-            // Whoever made the folder may have been killed.
-            if let Some(folder) = doomed {
-                let _ = std::fs::remove_dir_all(folder);
-            }
-            code
-        })?;
-        match started {
-            Started::Up(pool) => Ok(Ok(Self { dirs, lifeline: held, process: pool, _folder: folder })),
-            Started::Ended(code) => Ok(Err(code)),
-        }
+        let started = PoolProcess::fork(dirs.clone(), folder, config, |error| CliError::from(error).tell())?;
+        Ok(started.map(|process| Self { dirs, _process: process }))
     }
 
     /// Where the pool's socket is.
@@ -110,14 +82,6 @@ impl PrivatePool {
     /// The folder of its output journal.
     pub fn journal(&self) -> PathBuf {
         self.dirs.journal()
-    }
-}
-
-impl Drop for PrivatePool {
-    fn drop(&mut self) {
-        self.lifeline = None;
-        // The folder can only be removed when nobody writes there any more.
-        self.process.wait(FAREWELL);
     }
 }
 

@@ -13,10 +13,10 @@ use acode_worker::output::{Filter, Follower, Frame, Kind, OutputError, Reader, S
 use acode_worker::task::{OutputRef, TaskId};
 
 use super::args::{LogsArgs, TaskLogsArgs};
-use super::door::{Door, Need};
 use super::names::Names;
 use super::render::Out;
 use super::{CliError, Context, Exit};
+use crate::api::{Door, Need};
 use crate::wire::request::{List, Logs, Show};
 use crate::wire::types::{LogSource, TaskRecord};
 use crate::wire::{Stamp, TaskRef};
@@ -33,7 +33,7 @@ const PARTIAL_MAX: usize = 4_096;
 /// # Errors
 /// There is no such task, or its output is no longer kept.
 pub fn task(context: &Context, args: &TaskLogsArgs) -> Result<Exit, CliError> {
-    let mut door = Door::open(context, Need::Queue)?;
+    let mut door = context.door(Need::Queue)?;
     let task = door.call(&Show { id: args.id.clone() })?.task;
     if task.array.is_some() && args.follow {
         return Err(CliError::Usage("one member of an array can be followed, or the whole pool: acode logs -f".into()));

@@ -4,6 +4,7 @@
 //! that is, over the control protocol, or on the queue itself when no pool runs. Deliberately absent: colours, and any
 //! knowledge of how a pool works.
 
+mod action;
 mod action_args;
 pub mod args;
 mod artifact_args;
@@ -12,7 +13,6 @@ mod container;
 mod container_args;
 mod diff;
 mod doctor;
-mod door;
 mod engine;
 mod error;
 mod events;
@@ -41,6 +41,7 @@ use acode_worker::actions::Registry;
 use args::{Args, Command};
 pub use error::{CliError, Exit};
 
+use crate::api::{Door, Need};
 use crate::rundir::{Dirs, Vars};
 
 /// What every command knows.
@@ -54,6 +55,21 @@ pub struct Context {
     vars: Vars,
     /// Whether to print JSON.
     json: bool,
+}
+
+impl Context {
+    /// The door to the queue.
+    ///
+    /// # Errors
+    /// There is less than is needed, or somebody holds the queue who does not answer.
+    fn door(&self, need: Need) -> Result<Door, CliError> {
+        Ok(Door::open(&self.dirs, &self.vars, need)?)
+    }
+}
+
+/// Says why a submission takes its time.
+fn tell_full() {
+    eprintln!("acode: the queue is nearly full: waiting for room");
 }
 
 /// The whole program.

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use acode_worker::task::TaskId;
 
-use super::door::{Door, Need};
 use super::{CliError, Context};
+use crate::api::{Door, Need};
 use crate::wire::request::{List, Show};
 use crate::wire::{Client, MAX_LIST};
 
@@ -27,7 +27,7 @@ impl Names {
     /// There is neither a pool nor a queue.
     pub fn new(context: &Context) -> Result<Self, CliError> {
         let mut known = HashMap::new();
-        let pool = match Door::open(context, Need::Queue)? {
+        let pool = match context.door(Need::Queue)? {
             Door::Pool(client) => Some(client),
             mut door @ Door::Queue(_) => {
                 let newest = List { limit: Some(MAX_LIST), newest_first: true, ..List::default() };

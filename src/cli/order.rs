@@ -1,10 +1,10 @@
 //! `acode task hold`, `release` and `group`: who may start, and how many at once.
 
-use super::door::{Door, Need};
 use super::render::Out;
 use super::task::changed;
 use super::values::GroupLimit;
 use super::{CliError, Context, Exit, tables};
+use crate::api::Need;
 use crate::wire::reply::Refusal;
 use crate::wire::request::{Groups, Hold, LimitGroup, Release};
 use crate::wire::{CallError, MAX_IDS, TaskRef};
@@ -14,7 +14,7 @@ use crate::wire::{CallError, MAX_IDS, TaskRef};
 /// # Errors
 /// It was not done.
 pub fn hold(context: &Context, ids: &[TaskRef], group: Option<String>) -> Result<Exit, CliError> {
-    let mut door = Door::open(context, Need::Queue)?;
+    let mut door = context.door(Need::Queue)?;
     let (mut held, mut refused) = (Vec::new(), Vec::new());
     for ids in pages(ids) {
         let done = door.call(&Hold { ids: ids.to_vec(), group: group.clone() })?;
@@ -30,7 +30,7 @@ pub fn hold(context: &Context, ids: &[TaskRef], group: Option<String>) -> Result
 /// # Errors
 /// It was not done.
 pub fn release(context: &Context, ids: &[TaskRef], group: Option<String>) -> Result<Exit, CliError> {
-    let mut door = Door::open(context, Need::Queue)?;
+    let mut door = context.door(Need::Queue)?;
     let (mut released, mut refused) = (Vec::new(), Vec::new());
     for ids in pages(ids) {
         let done = door.call(&Release { ids: ids.to_vec(), group: group.clone() })?;
@@ -64,10 +64,10 @@ pub fn group(context: &Context, name: Option<String>, limit: Option<GroupLimit>)
                 GroupLimit::Max(max) => Some(max),
                 GroupLimit::None => None,
             };
-            vec![Door::open(context, Need::NewQueue)?.call(&LimitGroup { name, max })?.group]
+            vec![context.door(Need::NewQueue)?.call(&LimitGroup { name, max })?.group]
         }
         (name, None) => {
-            let mut groups = Door::open(context, Need::Queue)?.call(&Groups {})?.groups;
+            let mut groups = context.door(Need::Queue)?.call(&Groups {})?.groups;
             if let Some(name) = name {
                 groups.retain(|group| group.name == name);
                 if groups.is_empty() {

@@ -7,12 +7,12 @@ use std::time::Duration;
 use acode_worker::task::{Class, Submission, TaskId};
 
 use super::args::RunArgs;
-use super::door::{Door, RoomWait};
 use super::foreground::{Ended, PrivatePool, watch};
 use super::progress::Board;
 use super::render::{Out, plain};
 use super::task::CheckedFile;
 use super::{CliError, Context, Exit, submission};
+use crate::api::{Door, RoomWait};
 use crate::config::{self, Config, Overrides};
 use crate::rundir::Dirs;
 use crate::wire::Client;
@@ -53,7 +53,9 @@ pub fn run(context: &Context, args: RunArgs) -> Result<Exit, CliError> {
                 hooked |= task.as_ref().is_ok_and(asks);
                 leaves |= task.as_ref().is_ok_and(|task| !task.spec.artifacts.is_empty());
             });
-            door.submit_all(tasks, RoomWait::Usual, |accepted| ids.extend_from_slice(accepted))?;
+            door.submit_all::<_, CliError>(tasks, RoomWait::Usual, super::tell_full, |accepted| {
+                ids.extend_from_slice(accepted)
+            })?;
         }
         None => {
             let inner = Context { dirs, own_state: None, vars: context.vars.clone(), json: context.json };
@@ -70,7 +72,9 @@ pub fn run(context: &Context, args: RunArgs) -> Result<Exit, CliError> {
                 },
                 args.command,
             );
-            door.submit_all(std::iter::once(task), RoomWait::Usual, |accepted| ids.extend_from_slice(accepted))?;
+            door.submit_all::<_, CliError>(std::iter::once(task), RoomWait::Usual, super::tell_full, |accepted| {
+                ids.extend_from_slice(accepted)
+            })?;
         }
     }
     if ids.is_empty() {

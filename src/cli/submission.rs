@@ -16,10 +16,10 @@ use acode_worker::task::{
 use super::action_args::ActionOptions;
 use super::args::TaskOptions;
 use super::container_args::ContainerOptions;
-use super::door::Door;
 use super::limit_args::LimitOptions;
 use super::worktree_args::WorktreeOptions;
 use super::{CliError, Context};
+use crate::api::Door;
 use crate::api::role;
 use crate::wire::request::Resolve;
 use crate::wire::{Stamp, TaskRef};
@@ -93,11 +93,11 @@ pub fn build(
         artifacts: options.artifacts,
         ..TaskSpec::default()
     };
-    check(&spec)?;
+    spec.validate().map_err(|error| CliError::Usage(error.to_string()))?;
     let array = options.array.map(|(first, last)| Array::Range { first, count: (last - first).saturating_add(1) });
     let key = options.key.map(|text| Key { text, if_exists: options.if_exists.unwrap_or_default() });
     let group = group(options.group, options.limit_group)?;
-    Ok(Submission {
+    checked(Submission {
         spec,
         array,
         delay_ms: options.delay.map(millis),
@@ -110,11 +110,12 @@ pub fn build(
     })
 }
 
-/// Checks what was typed as a whole, so that a mistake is told before anybody is asked for anything.
-fn check(spec: &TaskSpec) -> Result<(), CliError> {
-    spec.validate().map_err(|error| CliError::Usage(error.to_string()))?;
-    let action = spec.action.as_ref();
-    action.map_or(Ok(()), |action| role::registry().check(action)).map_err(|error| CliError::Usage(error.to_string()))
+/// Checks an action's parameters, so that a mistake is told before anybody is asked for anything.
+fn checked(submission: Submission) -> Result<Submission, CliError> {
+    let action = submission.first_action();
+    let fits = action.map_or(Ok(()), |action| role::registry().check(&action));
+    fits.map_err(|error| CliError::Usage(error.to_string()))?;
+    Ok(submission)
 }
 
 fn dependencies(door: &mut Door, wishes: [(Vec<TaskRef>, DependencyKind); 3]) -> Result<Vec<Dependency>, CliError> {

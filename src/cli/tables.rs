@@ -249,7 +249,12 @@ fn identity(task: &TaskRecord) -> String {
     field("Task", &task.id.to_string());
     field("Number", &task.number.to_string());
     field("Name", &task.name);
-    field("Command", &command(&task.command));
+    if !task.command.is_empty() {
+        field("Command", &command(&task.command));
+    }
+    for (name, value) in task.action.iter().flat_map(super::action::fields) {
+        field(name, &value.replace('\n', "\n           "));
+    }
     if let Some(cwd) = &task.cwd {
         field("In", cwd);
     }

@@ -8,10 +8,10 @@ use std::path::Path;
 use acode_worker::task::{Class, Submission, TaskId};
 
 use super::args::{ListArgs, SubmitArgs, TaskCommand};
-use super::door::{Door, Need, RoomWait};
 use super::progress::Board;
 use super::render::Out;
 use super::{CliError, Context, Exit, artifacts, diff, engine, logs, order, submission, tables};
+use crate::api::{Door, Need, RoomWait};
 use crate::taskfile::{self, TaskFileError};
 use crate::wire::reply::Waited;
 use crate::wire::request::{Cancel, Continue, List, Prune, Retry, Show, Submit, Suspend, Wait, Why};
@@ -57,7 +57,7 @@ fn submit(context: &Context, args: SubmitArgs) -> Result<Exit, CliError> {
     if let Some(file) = &args.file {
         return submit_file(context, file, wait);
     }
-    let mut door = Door::open(context, Need::NewQueue)?;
+    let mut door = context.door(Need::NewQueue)?;
     let task = submission::build(
         context,
         &mut door,
@@ -81,9 +81,9 @@ fn submit(context: &Context, args: SubmitArgs) -> Result<Exit, CliError> {
 
 fn submit_file(context: &Context, file: &Path, wait: RoomWait) -> Result<Exit, CliError> {
     let tasks = CheckedFile::open(file)?;
-    let mut door = Door::open(context, Need::NewQueue)?;
+    let mut door = context.door(Need::NewQueue)?;
     let mut printed = Ids::new(context);
-    let submitted = door.submit_all(tasks.read()?, wait, |ids| printed.add(ids));
+    let submitted = door.submit_all::<_, CliError>(tasks.read()?, wait, super::tell_full, |ids| printed.add(ids));
     // What was accepted is told even if not all was.
     let told = printed.finish();
     submitted?;
@@ -177,7 +177,7 @@ impl Ids {
 }
 
 fn list(context: &Context, args: &ListArgs) -> Result<Exit, CliError> {
-    let mut door = Door::open(context, Need::Queue)?;
+    let mut door = context.door(Need::Queue)?;
     let mut tasks: Vec<TaskRecord> = Vec::new();
     let mut after = None;
     loop {
@@ -206,7 +206,7 @@ fn list(context: &Context, args: &ListArgs) -> Result<Exit, CliError> {
 }
 
 fn show(context: &Context, id: TaskRef) -> Result<Exit, CliError> {
-    let task = Door::open(context, Need::Queue)?.call(&Show { id })?.task;
+    let task = context.door(Need::Queue)?.call(&Show { id })?.task;
     let mut out = Out::new();
     if context.json {
         out.json(&task)?;
@@ -218,7 +218,7 @@ fn show(context: &Context, id: TaskRef) -> Result<Exit, CliError> {
 }
 
 fn why(context: &Context, id: TaskRef) -> Result<Exit, CliError> {
-    let why = Door::open(context, Need::Queue)?.call(&Why { id })?;
+    let why = context.door(Need::Queue)?.call(&Why { id })?;
     let mut out = Out::new();
     if context.json {
         out.answer(&why)?;
@@ -236,7 +236,7 @@ fn in_pages(
     ids: &[TaskRef],
     ask: impl Fn(&mut Door, Vec<TaskRef>) -> Result<(Vec<TaskId>, Vec<TaskId>), CliError>,
 ) -> Result<(Vec<TaskId>, Vec<TaskId>), CliError> {
-    let mut door = Door::open(context, Need::Queue)?;
+    let mut door = context.door(Need::Queue)?;
     let (mut done, mut left) = (Vec::new(), Vec::new());
     for ids in ids.chunks(MAX_IDS) {
         let (these, others) = ask(&mut door, ids.to_vec())?;
@@ -252,7 +252,7 @@ fn suspend(context: &Context, ids: &[TaskRef]) -> Result<Exit, CliError> {
         Ok((done.suspended, done.refused))
     })?;
     for id in &refused {
-        eprintln!("acode: task {id} does not run, or is suspended already");
+        eprintln!("acode: task {id} does not run, is suspended already, or runs in its worker itself");
     }
     let json = serde_json::json!({ "suspended": suspended, "refused": refused });
     changed(context, &json, &suspended, refused.is_empty())
@@ -294,7 +294,7 @@ fn retry(context: &Context, ids: &[TaskRef]) -> Result<Exit, CliError> {
 
 /// Cancels a group, as many tasks at a time as the queue takes in one transaction.
 fn cancel_group(context: &Context, group: String, reason: Option<String>, now: bool) -> Result<Exit, CliError> {
-    let mut door = Door::open(context, Need::Queue)?;
+    let mut door = context.door(Need::Queue)?;
     let mut cancelled = Vec::new();
     loop {
         let done = door.call(&Cancel { ids: Vec::new(), group: Some(group.clone()), reason: reason.clone(), now })?;
@@ -328,12 +328,12 @@ pub(super) fn changed(
 }
 
 fn wait(context: &Context, ids: Vec<TaskRef>, all: bool, no_progress: bool) -> Result<Exit, CliError> {
-    let mut door = Door::open(context, Need::Queue)?;
+    let mut door = context.door(Need::Queue)?;
     let board = Board::new(!no_progress && !context.json);
     let request = Wait { ids, all };
     let waited = if board.is_drawn() {
         let mut last = Waited::default();
-        let streamed = door.stream(&request, |waited| {
+        let streamed: Result<(), CliError> = door.stream(&request, |waited| {
             board.show(&waited);
             last = waited;
             Ok(())
@@ -360,7 +360,7 @@ fn wait(context: &Context, ids: Vec<TaskRef>, all: bool, no_progress: bool) -> R
 }
 
 fn prune(context: &Context, request: &Prune) -> Result<Exit, CliError> {
-    let pruned = Door::open(context, Need::Queue)?.call(request)?;
+    let pruned = context.door(Need::Queue)?.call(request)?;
     let mut out = Out::new();
     if context.json {
         out.answer(&pruned)?;

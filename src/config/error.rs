@@ -18,6 +18,8 @@ pub enum Origin {
     Variable(String),
     /// A flag of the command line.
     Flag(&'static str),
+    /// The options with which a program starts a pool.
+    Options,
 }
 
 impl fmt::Display for Origin {
@@ -28,6 +30,7 @@ impl fmt::Display for Origin {
             Self::File(path, _) => write!(f, "{}", path.display()),
             Self::Variable(name) => f.write_str(name),
             Self::Flag(name) => f.write_str(name),
+            Self::Options => f.write_str("the pool's options"),
         }
     }
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use super::keys::{Key, Slot};
 use super::table::KEYS;
 use super::{Config, ConfigError, LogLevel, Modes, Named, Origin, Switch, usable_cpus};
-use crate::tree::{At, Entry, Fault, Node, Value, from_yaml, nearest};
+use crate::tree::{At, Entry, Fault, Node, Value, from_json, from_yaml, nearest};
 
 /// The largest configuration file, in bytes.
 const FILE_MAX: u64 = 1 << 20;
@@ -72,6 +72,44 @@ impl Loaded {
 pub fn load(explicit: Option<&Path>, vars: &Vars, overrides: &Overrides) -> Result<Loaded, ConfigError> {
     let cwd = std::env::current_dir().unwrap_or_default();
     load_from(explicit, vars, overrides, &cwd, Path::new(SYSTEM_FILE))
+}
+
+/// Loads the configuration of a pool inside of a program: from `file` if one is given, then from `options`, each the path
+/// of a key and its value. Neither the usual files nor the environment are looked at: what a program does must not depend on
+/// them.
+///
+/// # Errors
+/// The file cannot be read, or anything in it or in an option is wrong.
+pub fn load_options(file: Option<&Path>, options: &[(String, serde_json::Value)]) -> Result<Loaded, ConfigError> {
+    let mut loaded = Loaded { config: Config::default(), file: None, origins: BTreeMap::new() };
+    if let Some(path) = file {
+        let text = read(path)?;
+        let text = text.map_err(|source| ConfigError::Unreadable { path: path.to_owned(), by: None, source })?;
+        apply_file(&mut loaded, path, &text)?;
+        loaded.file = Some(path.to_owned());
+    }
+    for (path, value) in options {
+        let Some(key) = KEYS.iter().find(|key| key.path == path) else {
+            let near = nearest(path, KEYS.iter().map(|key| key.path));
+            let meant = near.map(|near| format!(": did you mean '{near}'?")).unwrap_or_default();
+            let words = format!("unknown key '{path}'{meant}");
+            return Err(ConfigError::Wrong { origin: Origin::Options, words });
+        };
+        let text = match value {
+            serde_json::Value::String(text) => text.clone(),
+            serde_json::Value::Null => "none".to_owned(),
+            other => other.to_string(),
+        };
+        let node = match value {
+            serde_json::Value::Array(_) | serde_json::Value::Object(_) => from_json(&text),
+            // A number is what it would be if it stood in a file.
+            _ => Ok(Node::plain(&text)),
+        };
+        let node = node.map_err(|fault| wrong(Origin::Options, fault))?;
+        loaded.set(key, &node, Origin::Options)?;
+    }
+    finish(&mut loaded, usable_cpus())?;
+    Ok(loaded)
 }
 
 /// [`load`], with the current directory and the system's file given.
@@ -422,7 +460,7 @@ fn check_limits(loaded: &Loaded) -> Result<(), ConfigError> {
 fn wrong(origin: Origin, fault: Fault) -> ConfigError {
     let origin = match origin {
         Origin::File(path, _) => Origin::File(path, fault.at),
-        Origin::Default | Origin::Variable(_) | Origin::Flag(_) => origin,
+        Origin::Default | Origin::Variable(_) | Origin::Flag(_) | Origin::Options => origin,
     };
     ConfigError::Wrong { origin, words: fault.to_string() }
 }

@@ -20,7 +20,7 @@ pub use cpus::usable_cpus;
 pub use docker::{Artifacts, Docker, Fallback};
 pub use error::{ConfigError, Origin};
 pub use keys::{Reference, reference};
-pub use load::{Loaded, Overrides, Vars, load};
+pub use load::{Loaded, Overrides, Vars, load, load_options};
 pub use modes::{Modes, ModesError};
 pub use sandbox::Sandboxes;
 

@@ -11,6 +11,7 @@ use acode_worker::task::{Class, Priority, TaskId, TaskState};
 use rusqlite::{Connection, Params, params};
 
 use super::deps::Todo;
+use super::ends::Share;
 use super::events::{Draft, Run};
 use super::hooks::Hooks;
 use super::op::{Applied, Counts, NowReady, Op};
@@ -69,6 +70,8 @@ pub(super) struct Row {
     pub(super) group: u32,
     pub(super) expires_us: u64,
     pub(super) aged: u8,
+    /// What is known of its first attempt stands in it.
+    pub(super) has_brief: bool,
 }
 
 /// This one waits, or waited, for others.
@@ -93,6 +96,10 @@ pub(super) struct Writer<'c> {
     pub(super) hooks: &'c Hooks,
     /// Tasks whose first attempt ends in this transaction.
     pub(super) ending: HashSet<u64>,
+    /// The rows that are being ended together.
+    pub(super) shares: Vec<Share>,
+    /// So many operations are not even looked at for ends in company.
+    pub(super) long_way: usize,
     /// Those of them that have started in it, and when: their rows are written once, at the end.
     pub(super) begun: HashMap<u64, u64>,
     /// By how many the open tasks of groups have changed.
@@ -127,6 +134,8 @@ impl<'c> Writer<'c> {
             budget: BUDGET,
             hooks,
             ending: HashSet::new(),
+            shares: Vec::new(),
+            long_way: 0,
             begun: HashMap::new(),
             group_counts: BTreeMap::new(),
         }
@@ -154,6 +163,7 @@ impl<'c> Writer<'c> {
                 group: r.get(9)?,
                 expires_us: r.get(10)?,
                 aged: r.get(11)?,
+                has_brief: r.get(12)?,
             })
         })
     }
@@ -228,11 +238,18 @@ impl Store {
             return Ok(done.applied);
         }
         let applied = self.transaction(print, |writer| {
-            writer.ending = first_attempts_that_end(ops);
             let mut rest = ops;
+            let mut knows_ends = false;
             while let Some(op) = rest.first() {
-                let many = writer.submit_many(rest)?;
+                let many = match writer.submit_many(rest)? {
+                    0 => writer.end_many(rest)?,
+                    many => many,
+                };
                 if many == 0 {
+                    if !knows_ends && matches!(op, Op::Started { .. }) {
+                        writer.ending = first_attempts_that_end(ops);
+                        knows_ends = true;
+                    }
                     writer.op(op)?;
                 }
                 rest = &rest[many.max(1)..];

@@ -25,6 +25,24 @@ macro_rules! insert_rows {
 }
 pub(super) use insert_rows;
 
+/// Members of an array that one statement gives their rows.
+pub(super) const MEMBERS: u64 = 32;
+
+/// The text of that statement: the first number, priority, class, time of submission, group, start deadline, age.
+macro_rules! member_rows {
+    () => {
+        member_rows!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31)
+    };
+    ($first:literal $($next:literal)*) => {
+        concat!(
+            "INSERT OR IGNORE INTO task(seq, kind, state, priority, class, submitted_ms, grp, expires_us, aged) VALUES
+             (?1 + ", $first, ", 2, 0, ?2, ?3, ?4, ?5, ?6, ?7)",
+            $(",(?1 + ", $next, ", 2, 0, ?2, ?3, ?4, ?5, ?6, ?7)"),*
+        )
+    };
+}
+pub(super) use member_rows;
+
 impl Writer<'_> {
     /// Accepts the tasks that `ops` begin with, if they are enough for one statement and need nothing but their rows;
     /// answers how many operations that was.

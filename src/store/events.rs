@@ -1,14 +1,15 @@
 //! The queue's events: their kinds, how they are written inside a transaction, and how they are read back.
 //!
 //! Owner: the store, which alone gives out their numbers: strictly increasing, never used twice, also after pruning.
-//! A run of submissions is one row that stands for as many events, and the row of a start stands for the claim before it
-//! as well; the reader takes them apart. Deliberately absent: following. Whoever follows asks again from the last number
+//! A run of submissions is one row that stands for as many events, the row of a start stands for the claim before it as
+//! well, and one of `ran` for all that happened to tasks which ended at once; the reader takes them apart. Deliberately absent: following. Whoever follows asks again from the last number
 //! seen.
 
 use acode_worker::task::{TaskId, WorkerId};
 use rusqlite::params;
 
 use super::apply::Writer;
+use super::ran::{self, RAN};
 use super::statements::Sql;
 use super::{Store, StoreError};
 
@@ -119,7 +120,7 @@ kinds! {
 /// For how many events, with consecutive numbers, a row stands: `width` in SQL.
 macro_rules! width {
     () => {
-        "CASE kind WHEN 1 THEN coalesce(count, 1) WHEN 3 THEN 1 + (count IS NOT NULL) ELSE 1 END"
+        "CASE kind WHEN 1 THEN coalesce(count, 1) WHEN 3 THEN 1 + (count IS NOT NULL) WHEN 32 THEN 3 * count ELSE 1 END"
     };
 }
 pub(super) use width;
@@ -267,6 +268,11 @@ impl Store {
             let mut rows = rows.query([since])?;
             while found.len() < limit {
                 let Some(row) = rows.next()? else { break };
+                if row.get::<_, u8>(2)? == RAN {
+                    let room = limit - found.len();
+                    found.extend(self.ran(row)?.into_iter().filter(|event| event.seq > since).take(room));
+                    continue;
+                }
                 let event = self.event_of(row)?;
                 self.take_apart(event, since, limit, &mut found);
             }
@@ -286,16 +292,26 @@ impl Store {
     pub fn last_event_before(&self, at_us: u64) -> Result<u64, StoreError> {
         self.read(|conn| {
             // Times hardly ever go back with the numbers, and there is no index on them: from the youngest back.
-            let sql = concat!("SELECT seq, at_us, kind, count, ", width!(), " FROM event ORDER BY seq DESC");
+            let sql = concat!(
+                "SELECT seq, at_us, kind, task, task_ms, count, attempt, worker, data, ",
+                width!(),
+                " FROM event ORDER BY seq DESC"
+            );
             let mut rows = conn.prepare_cached(sql)?;
             let mut rows = rows.query([])?;
             while let Some(row) = rows.next()? {
                 let (seq, then_us, kind, width): (u64, u64, u8, u64) =
-                    (row.get(0)?, row.get(1)?, row.get(2)?, row.get(4)?);
+                    (row.get(0)?, row.get(1)?, row.get(2)?, row.get(9)?);
                 if then_us < at_us {
                     return Ok(seq + width - 1);
                 }
-                let waited: Option<u64> = row.get(3)?;
+                if kind == RAN {
+                    match self.ran(row)?.iter().rfind(|event| event.at_us < at_us) {
+                        Some(last) => return Ok(last.seq),
+                        None => continue,
+                    }
+                }
+                let waited: Option<u64> = row.get(5)?;
                 let claimed_before = waited.is_some_and(|waited| then_us.saturating_sub(waited) < at_us);
                 if kind == EventKind::TaskStarted.code() && claimed_before {
                     return Ok(seq);
@@ -303,6 +319,17 @@ impl Store {
             }
             Ok(0)
         })
+    }
+
+    /// The events of a row of `ran`.
+    fn ran(&self, row: &rusqlite::Row<'_>) -> rusqlite::Result<Vec<Event>> {
+        let (seq, first, count) = (row.get(0)?, self.id(row.get(4)?, row.get(3)?), row.get(5)?);
+        let data = row.get_ref(8)?.as_blob()?;
+        ran::take_apart(seq, first, count, data).ok_or(rusqlite::Error::InvalidColumnType(
+            8,
+            "data".to_owned(),
+            rusqlite::types::Type::Blob,
+        ))
     }
 
     fn event_of(&self, row: &rusqlite::Row<'_>) -> rusqlite::Result<Event> {

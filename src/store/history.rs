@@ -11,6 +11,7 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::apply::{RowKind, class_of, stored};
+use super::ends::read_brief;
 use super::life::{ATTEMPT_BITS, attempt_key};
 use super::notes::{AttemptNotes, read_usage};
 use super::order::BY_PERSON;
@@ -170,7 +171,7 @@ const COLUMNS: &str = "task.seq, kind, state, task.spec, priority, class, blocke
     failures, losses, task.started_us, task.finished_us, result, reason, progress_percent, progress_message,
     submitted_ms, attempt.key, attempt.verdict, attempt.error, task.key, broke, root, hook_of,
     task.held, task.ready_us, task.expires_us, task.grp,
-    ooms, (SELECT name FROM grp WHERE id = task.grp) AS group_name";
+    ooms, attempts = 1 AND brief IS NOT NULL AS is_brief, (SELECT name FROM grp WHERE id = task.grp) AS group_name";
 
 impl Store {
     /// The record of a task, an array or a member, touched or not.
@@ -249,6 +250,9 @@ impl Store {
                 conn.prepare_cached("SELECT * FROM attempt WHERE key >= ?1 AND key <= ?2 ORDER BY key DESC LIMIT ?3")?;
             let found = statement.query_map(params![keys.0, keys.1, limit], read_attempt)?;
             let mut found: Vec<_> = found.collect::<Result<_, _>>()?;
+            if found.len() < limit {
+                found.extend(first_attempt(conn, id.seq())?);
+            }
             found.reverse();
             Ok(found)
         })
@@ -302,7 +306,11 @@ impl Store {
         };
         // No verdict text means success, but only where there is an attempt at all.
         let ended: Option<u64> = r.get(19)?;
-        let verdict = ended.map(|_| read_verdict(r, 20)).transpose()?;
+        let verdict = match (ended, r.get("is_brief")?) {
+            (Some(_), _) => Some(read_verdict(r, 20)?),
+            (None, true) => Some(Verdict::Exited { code: 0 }),
+            (None, false) => None,
+        };
         Ok(TaskRecord {
             id: self.id(r.get(18)?, seq),
             kind,
@@ -370,6 +378,13 @@ pub(super) fn id_of(store: &Store, conn: &Connection, seq: u64) -> rusqlite::Res
     row.query_row([seq], |r| Ok(store.id(r.get(0)?, seq))).optional()
 }
 
+/// The first attempt of a task, if it stands in the task's own row.
+fn first_attempt(conn: &Connection, seq: u64) -> rusqlite::Result<Option<AttemptRecord>> {
+    let mut row = conn.prepare_cached("SELECT brief FROM task WHERE seq = ?1 AND brief IS NOT NULL")?;
+    let Some(brief) = row.query_row([seq], |r| r.get::<_, Vec<u8>>(0)).optional()? else { return Ok(None) };
+    read_brief(&brief).map(Some).ok_or(rusqlite::Error::InvalidColumnType(0, "brief".to_owned(), Type::Blob))
+}
+
 fn bad_json(at: usize, e: serde_json::Error) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(at, Type::Text, Box::new(e))
 }
@@ -403,9 +418,7 @@ fn read_attempt(r: &Row<'_>) -> rusqlite::Result<AttemptRecord> {
         finished_us: r.get(3)?,
         verdict: read_verdict(r, 4)?,
         isolation: stored(r, 5, Isolation::from_u8)?,
-        guard: stored(r, 6, |code| {
-            [TreeGuard::Cgroup, TreeGuard::Subreaper, TreeGuard::Engine].get(usize::from(code)).copied()
-        })?,
+        guard: stored(r, 6, TreeGuard::from_u8)?,
         leaked: r.get(7)?,
         usage: read_usage(
             r,

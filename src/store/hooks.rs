@@ -111,9 +111,9 @@ impl Writer<'_> {
         })?;
         let Some((spec, attempts, started_us, reason)) = facts else { return Ok(()) };
         let spec: TaskSpec = serde_json::from_str(&spec).map_err(|e| broken("a specification cannot be read", e))?;
-        let last = self
-            .sql
-            .one(Sql::LastVerdict, [attempt_key(seq, attempts)], |r| Ok((r.get::<_, Option<String>>(0)?, r.get(1)?)))?;
+        let last = self.sql.one(Sql::LastVerdict, params![attempt_key(seq, attempts), seq, attempts], |r| {
+            Ok((r.get::<_, Option<String>>(0)?, r.get(1)?))
+        })?;
         let (verdict, error) = match last {
             Some((None, error)) => (Some(Verdict::Exited { code: 0 }), error),
             Some((Some(text), error)) => {

@@ -3,7 +3,7 @@
 //! Owner: the store. Each change and its event are one; the guards in the statements make a repetition harmless.
 //! Deliberately absent: policy. Whether a failure is retried, and when, the supervisor has decided already.
 
-use acode_worker::task::{TaskId, TaskState, TreeGuard, Verdict, WorkerId};
+use acode_worker::task::{TaskId, TaskState, Verdict, WorkerId};
 use rusqlite::params;
 
 use super::EventKind;
@@ -90,6 +90,10 @@ impl Writer<'_> {
     /// Records the end of an attempt, once, and moves the task on if it still waits for that.
     pub(super) fn finished(&mut self, end: &AttemptEnd) -> rusqlite::Result<()> {
         let Some(row) = self.row(end.id.seq())? else { return Ok(()) };
+        // Recorded already, in company: the batch comes again.
+        if end.attempt == 1 && row.has_brief {
+            return Ok(());
+        }
         let verdict = match &end.verdict {
             Verdict::Exited { code: 0 } => None,
             other => Some(serde_json::to_string(other).map_err(|e| defect(&e.to_string()))?),
@@ -158,11 +162,7 @@ impl Writer<'_> {
 
     fn insert_attempt(&mut self, end: &AttemptEnd, verdict: Option<&str>) -> rusqlite::Result<bool> {
         let worker = end.worker.to_u128().to_be_bytes();
-        let guard = match end.guard {
-            TreeGuard::Cgroup => 0_u8,
-            TreeGuard::Subreaper => 1,
-            TreeGuard::Engine => 2,
-        };
+        let guard = end.guard as u8;
         let (usage, output) = (&end.usage, &end.output);
         let record = params![
             attempt_key(end.id.seq(), end.attempt),

@@ -11,8 +11,13 @@ use super::StoreError;
 /// Marks the file as a queue of acode's ("acod").
 const APPLICATION_ID: i64 = 0x6163_6f64;
 /// The step that leads to version `index + 1`.
-const STEPS: [&str; 4] =
-    [include_str!("schema.sql"), include_str!("schema2.sql"), include_str!("schema3.sql"), include_str!("schema4.sql")];
+const STEPS: [&str; 5] = [
+    include_str!("schema.sql"),
+    include_str!("schema2.sql"),
+    include_str!("schema3.sql"),
+    include_str!("schema4.sql"),
+    include_str!("schema5.sql"),
+];
 /// The newest version known here.
 pub(super) const CURRENT: i64 = STEPS.len() as i64;
 

@@ -6,13 +6,14 @@
 //! failed writes. Invariant: memory follows the disk; nothing here is changed before its commit.
 //!
 //! `op` is the data that comes in and goes out, `apply` the transaction; `submit`, `life`, `cancel`, `deps`, `order` and
-//! `groups` are what it does, and `hooks` what follows an end; `queue`, `history`, `find` and `events` read; `prune`
+//! `groups` are what it does, `bulk` and `ends` do it many times over, and `hooks` what follows an end; `queue`, `history`, `find` and `events` read; `prune`
 //! forgets, `pause` remembers.
 
 mod apply;
 mod bulk;
 mod cancel;
 mod deps;
+mod ends;
 mod error;
 mod events;
 mod find;
@@ -27,6 +28,7 @@ mod order;
 mod pause;
 mod prune;
 mod queue;
+mod ran;
 mod statements;
 mod submit;
 

@@ -2,7 +2,8 @@
 //!
 //! Owner: `apply`. Deliberately absent: statements of the read path, which stand where they are used.
 
-use super::bulk::insert_rows;
+use super::bulk::{insert_rows, member_rows};
+use super::ends::{end_rows, plain_rows, sixteen};
 use super::events::width;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Row, Statement};
 
@@ -40,7 +41,7 @@ statements! {
         AND other.state = 0 WHERE own.seq = ?1 AND own.key IS NOT NULL AND own.state <> 0";
 
     Row = "SELECT kind, state, priority, class, blockers, not_before_us, held, flags, submitted_ms,
-        grp, expires_us, aged FROM task WHERE seq = ?1";
+        grp, expires_us, aged, brief IS NOT NULL FROM task WHERE seq = ?1";
     ArrayOf = "SELECT seq, count, cursor, stopped, open, failed, cancelled, unborn FROM array WHERE seq <= ?1
         ORDER BY seq DESC LIMIT 1";
 
@@ -59,6 +60,9 @@ statements! {
     Again = "UPDATE task SET not_before_us = ?2, running = 0, attempts = max(attempts, ?3), failures = failures + ?4,
         losses = losses + ?5, started_us = coalesce(?6, started_us), ready_us = ?7, ooms = ooms + ?8, priority = priority + aged, aged = 0,
         expires_us = CASE WHEN ?6 IS NULL THEN expires_us ELSE 0 END WHERE seq = ?1 AND state = 0";
+    PlainRows = plain_rows!();
+    EndRows = end_rows!();
+    MembersEnded = "UPDATE array SET open = open - ?2 WHERE seq = ?1";
     EndArray = "UPDATE task SET state = ?2, finished_us = ?3 WHERE seq = ?1 AND state = 0";
     Revive = "UPDATE task SET state = 0, finished_us = NULL, running = 0, failures = 0, losses = 0, ooms = 0, result = NULL,
         reason = NULL, broke = NULL, root = NULL, not_before_us = 0, blockers = ?2, ready_us = ?3, expires_us = 0, held = held & ~1,
@@ -71,6 +75,7 @@ statements! {
     Undelay = "UPDATE task SET not_before_us = 0, ready_us = CASE WHEN held & 1 THEN ready_us ELSE ?2 END
         WHERE seq = ?1 AND state = 0";
 
+    MemberRows = member_rows!();
     ExpandTo = "UPDATE array SET cursor = ?2 WHERE seq = ?1";
     Hold = "UPDATE task SET held = held | ?2, expires_us = 0 WHERE seq = ?1";
     HoldByPerson = "UPDATE task SET held = held | 1, ready_us = ?2 WHERE seq = ?1 AND state = 0 AND held & 1 = 0";
@@ -109,12 +114,14 @@ statements! {
     Unblock = "UPDATE task SET blockers = blockers - 1,
         ready_us = CASE WHEN blockers = 1 AND held & 1 = 0 THEN ?2 ELSE ready_us END
         WHERE seq = ?1 AND state = 0 AND blockers > 0
-        RETURNING kind, state, priority, class, blockers, not_before_us, held, flags, submitted_ms, grp, expires_us, aged";
+        RETURNING kind, state, priority, class, blockers, not_before_us, held, flags, submitted_ms, grp, expires_us, aged,
+        brief IS NOT NULL";
     Cause = "SELECT root FROM task WHERE seq = ?1 AND root IS NOT NULL";
     SetCause = "UPDATE task SET broke = ?2, root = ?3 WHERE seq = ?1 AND state >= 3";
 
     HookFacts = "SELECT spec, attempts, started_us, reason FROM task WHERE seq = ?1";
-    LastVerdict = "SELECT verdict, error FROM attempt WHERE key = ?1";
+    LastVerdict = "SELECT verdict, error FROM attempt WHERE key = ?1
+        UNION ALL SELECT NULL, NULL FROM task WHERE seq = ?2 AND ?3 = 1 AND brief IS NOT NULL";
     SetHook = "UPDATE task SET hook_of = ?2 WHERE seq = ?1";
 
     Block = "UPDATE dep SET met = 0 WHERE dependent = ?1 AND met = 1
@@ -191,6 +198,22 @@ impl<'c> Statements<'c> {
         let statement = self.get(sql)?;
         bind(statement)?;
         statement.raw_execute()
+    }
+
+    /// Runs a query whose parameters are bound one by one; its text bounds how many rows it has.
+    pub(super) fn query_bound(
+        &mut self,
+        sql: Sql,
+        bind: impl FnOnce(&mut Statement<'_>) -> rusqlite::Result<()>,
+        mut each: impl FnMut(&Row<'_>) -> rusqlite::Result<()>,
+    ) -> rusqlite::Result<()> {
+        let statement = self.get(sql)?;
+        bind(statement)?;
+        let mut rows = statement.raw_query();
+        while let Some(row) = rows.next()? {
+            each(row)?;
+        }
+        Ok(())
     }
 
     /// The first row of a query.

@@ -9,7 +9,7 @@ use acode_worker::task::{Array, Class, DependencyKind, Priority, TaskId, TaskSta
 use rusqlite::{OptionalExtension, params};
 
 use super::apply::{HAS_DEPENDENCIES, Row, RowKind, Writer, stored};
-use super::bulk::flags_of;
+use super::bulk::{MEMBERS, flags_of};
 use super::deps::{Condition, condition};
 use super::events::Draft;
 use super::op::{NewTask, check_size};
@@ -194,13 +194,26 @@ impl Writer<'_> {
         if to <= array.cursor || array.stopped || row.state.is_final() {
             return Ok(());
         }
-        for index in array.cursor..to {
+        let mut next = array.cursor;
+        while to - next >= MEMBERS {
+            self.insert_members(&row, header + 1 + next)?;
+            next += MEMBERS;
+        }
+        for index in next..to {
             self.insert_member(&row, header + 1 + index)?;
         }
         self.sql.run(Sql::ExpandTo, [header, to])?;
         if to == array.count {
             self.sql.run(Sql::Hold, params![header, 2])?;
         }
+        Ok(())
+    }
+
+    /// Gives as many members their rows as one statement does; those that have one keep it.
+    fn insert_members(&mut self, header: &Row, seq: u64) -> rusqlite::Result<()> {
+        let &Row { id, priority, class, group, expires_us, aged, .. } = header;
+        let rows = params![seq, priority as u8, class as u8, id.millis(), group, expires_us, aged];
+        self.sql.run(Sql::MemberRows, rows)?;
         Ok(())
     }
 

@@ -138,6 +138,7 @@ impl Supervisor {
             self.has_deadlines = !matches!(next, Ok(None));
             self.next_expiry_us = next.unwrap_or(None);
         }
+        self.ledger.pace.committed(clock::monotonic_ns(), applied.ended.len());
         self.note_ends(&applied.ended);
         self.observer.registry.settled(applied.settled, self.now_ns);
         self.streams_dirty = true;

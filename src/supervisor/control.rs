@@ -23,7 +23,7 @@ use crate::store::{Op, StoreError, TaskKind};
 use crate::wire::reply::{self, Waited};
 use crate::wire::request::{self, Events, List, Logs, Stop, Submit, Wait};
 use crate::wire::types::{LogSource, StopMode, TaskCounts};
-use crate::wire::{Call, CallError, DESCRIPTION, INTERFACE, MAX_LIST, Request};
+use crate::wire::{Call, CallError, DESCRIPTION, INTERFACE, MAX_LIST, PROTOCOL, Request};
 
 /// Tasks in a list whose length was not asked for.
 const LIST_DEFAULT: u32 = 100;
@@ -116,7 +116,8 @@ impl Supervisor {
                 self.clients.reply(client, &pruned, false);
             }
             Request::Ping(_) => {
-                let pong = reply::Pong { pid: std::process::id(), pool: self.config.pool.name.clone() };
+                let pong =
+                    reply::Pong { pid: std::process::id(), pool: self.config.pool.name.clone(), protocol: PROTOCOL };
                 self.clients.reply(client, &pong, false);
             }
             Request::GetInfo(_) => self.clients.reply(client, &reply::ServiceInfo::own(), false),

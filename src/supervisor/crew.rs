@@ -193,7 +193,7 @@ impl Crew {
         let mut drained = false;
         loop {
             let broken = loop {
-                match hand.frames.pop() {
+                match hand.frames.pop_report() {
                     Ok(Some(report)) => each(report),
                     Ok(None) => break None,
                     Err(error) => break Some(error),

@@ -78,7 +78,7 @@ pub fn detach(serve: impl FnOnce(Box<dyn FnOnce(u32)>) -> u8) -> io::Result<Star
 }
 
 /// Standard input, output and error go nowhere from now on: the log has a file, and the terminal belongs to others.
-pub(super) fn leave_terminal() {
+pub fn leave_terminal() {
     let Ok(null) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null") else { return };
     let _ = nix::unistd::dup2_stdin(&null);
     let _ = nix::unistd::dup2_stdout(&null);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use acode_worker::task::{Array, TaskId};
 
 use super::clients::ClientId;
+use super::pace::Pace;
 use crate::store::{EventKind, NewTask, Op, Pause};
 use crate::wire::reply;
 
@@ -90,6 +91,10 @@ pub struct Ledger {
     submitted: u64,
     /// Somebody waits for this batch, or workers will soon.
     urgent: bool,
+    /// How fast batches come.
+    pub pace: Pace,
+    /// By how much less than [`LINGER_NS`] batches are kept open.
+    hasty_ns: u64,
 }
 
 impl Ledger {
@@ -107,6 +112,11 @@ impl Ledger {
     /// Asks for the commit of what was added: tasks wait for it.
     pub fn hurry(&mut self) {
         self.urgent = !self.is_empty();
+    }
+
+    /// Keeps batches open for so long from now on, but for [`LINGER_NS`] at the most.
+    pub fn linger(&mut self, linger_ns: u64) {
+        self.hasty_ns = LINGER_NS.saturating_sub(linger_ns);
     }
 
     /// Adds a submission; whoever sent it waits.
@@ -138,13 +148,13 @@ impl Ledger {
     /// Whether it is time to commit. `busy` says that the workers have enough to do, so that nothing is lost by waiting
     /// a little for more.
     pub fn is_due(&self, now_ns: u64, busy: bool) -> bool {
-        let waited = now_ns.saturating_sub(self.opened_ns) >= LINGER_NS;
+        let waited = now_ns.saturating_sub(self.opened_ns) >= LINGER_NS - self.hasty_ns;
         !self.is_empty() && (self.urgent || !busy || waited || self.ops.len() >= BATCH_MAX)
     }
 
     /// Nanoseconds until the batch is due in any case.
     pub fn due_in(&self, now_ns: u64) -> Option<u64> {
-        let linger_ns = if self.urgent { 0 } else { LINGER_NS };
+        let linger_ns = if self.urgent { 0 } else { LINGER_NS - self.hasty_ns };
         (!self.is_empty()).then(|| (self.opened_ns + linger_ns).saturating_sub(now_ns))
     }
 
@@ -289,5 +299,10 @@ mod tests {
         ledger.committed();
         ledger.add(Op::Continue, 200);
         assert!(!ledger.is_due(200, true), "and the next batch lingers again");
+        ledger.linger(50);
+        assert!(!ledger.is_due(249, true) && ledger.is_due(250, true));
+        assert_eq!(ledger.due_in(210), Some(40));
+        ledger.linger(u64::MAX);
+        assert_eq!(ledger.due_in(200), Some(LINGER_NS), "never longer than that");
     }
 }

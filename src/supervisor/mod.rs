@@ -34,6 +34,7 @@ mod modes;
 mod notify;
 mod observe;
 mod order;
+mod pace;
 mod pause;
 mod pressure;
 mod prune;
@@ -69,7 +70,7 @@ use mio::Events;
 use nix::sys::wait::WaitStatus;
 use signal_hook_mio::v1_0::Signals;
 
-pub use launch::{Detached, Started, detach, lifeline};
+pub use launch::{Detached, Started, detach, leave_terminal, lifeline};
 
 use crate::config::Config;
 use crate::rundir::{DirError, Dirs, InstanceLock, LockError};

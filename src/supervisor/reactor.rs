@@ -139,6 +139,9 @@ impl Supervisor {
     /// Whether the loop is keeping a batch open without listening. While tasks wait for others it listens, since the end
     /// of one of those must not wait for the batch.
     fn lingers(&mut self) -> bool {
+        let supply = self.producer.total_ready();
+        let more = self.desk.served().any(|lane| self.desk.is_open(lane));
+        self.ledger.linger(self.ledger.pace.linger_ns(supply, more));
         !self.ledger.is_empty() && self.workers_are_busy() && self.broken.is_none() && self.store.blocked() == 0
     }
 

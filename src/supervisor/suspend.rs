@@ -4,14 +4,14 @@
 //! suspended is a fact of the live pool alone; an attempt that comes after this one runs. Deliberately absent: how
 //! processes are stopped, which is the worker's.
 
-use acode_worker::task::TaskId;
+use acode_worker::task::{Isolation, TaskId};
 use acode_worker::wire::Order;
 
 use super::Supervisor;
 use super::clients::ClientId;
 use super::desk::Phase;
 use crate::requests::{self, RequestError};
-use crate::store::{Op, TaskKind};
+use crate::store::{Op, TaskKind, TaskRecord};
 use crate::wire::{TaskRef, reply};
 
 impl Supervisor {
@@ -45,10 +45,16 @@ impl Supervisor {
         Ok((done, refused))
     }
 
-    /// Suspends or resumes one task. False if it does not run, is being ended, or is so already.
+    /// Suspends or resumes one task. False if it does not run, is being ended, is so already, or runs in its worker.
     fn switch(&mut self, seq: u64, on: bool) -> bool {
+        let Some(id) = self.desk.get(seq).map(|active| active.id) else { return false };
+        // A call within the worker cannot be stopped where it is.
+        let in_worker = |stored: TaskRecord| stored.spec.own_isolation().is_some_and(Isolation::is_inline);
+        if self.store.get(id).ok().flatten().is_some_and(in_worker) {
+            return false;
+        }
         let Some(active) = self.desk.get_mut(seq) else { return false };
-        let (id, ticket, attempt) = (active.id, active.ticket, active.attempt);
+        let (ticket, attempt) = (active.ticket, active.attempt);
         let Some(row) = self.producer.holder(ticket) else { return false };
         let ending = active.phase == Phase::Ended || active.cancelled.is_some() || active.overdue_ms.is_some();
         if ending || active.suspended_us.is_some() == on {

@@ -5,6 +5,7 @@
 //! memory. Whatever is wrong is told with file, line and column. Deliberately absent: submitting; a caller that
 //! streams must take back what it has sent when a later line is broken.
 
+mod action;
 mod artifacts;
 mod docker;
 mod duration;

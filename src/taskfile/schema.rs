@@ -14,7 +14,7 @@ use acode_worker::task::{
 };
 
 use super::duration::{DURATION_MAX, from_seconds};
-use super::{artifacts, docker, expand, limits, parse_duration, parse_moment, sandbox, worktree};
+use super::{action, artifacts, docker, expand, limits, parse_duration, parse_moment, sandbox, worktree};
 use crate::repository::Commits;
 use crate::tree::{At, Entry, Fault, FaultKind, Node, Scalar, ScalarKind, Value};
 
@@ -99,7 +99,7 @@ pub(super) fn defaults(node: &Node<'_>, base: &Base) -> Result<Draft, Fault> {
     let mut draft = Draft::default();
     for entry in node.entries("defaults")? {
         if !SHARED.contains(&entry.key.as_ref()) {
-            if OWN.contains(&entry.key.as_ref()) {
+            if OWN.contains(&entry.key.as_ref()) || action::KEYS.contains(&entry.key.as_ref()) {
                 return Err(Fault::other(
                     entry.at,
                     format!("'{}' cannot be a default: it is each task's own", entry.key),
@@ -177,7 +177,11 @@ impl Draft {
             "each" => self.set_array(entry, Array::Items(each(node, base)?))?,
             "array" => self.set_array(entry, range(node)?)?,
             "allowEmpty" => self.allow_empty = node.as_bool("allowEmpty")?,
-            unknown => return Err(Fault::unknown_key(entry.at, unknown, "", OWN.into_iter().chain(SHARED))),
+            typed if action::KEYS.contains(&typed) => action::read(spec, entry)?,
+            unknown => {
+                let known = OWN.into_iter().chain(SHARED).chain(action::KEYS);
+                return Err(Fault::unknown_key(entry.at, unknown, "", known));
+            }
         }
         Ok(())
     }
@@ -218,7 +222,9 @@ impl Draft {
         if key.as_ref().is_some_and(|key| key.text.is_empty()) {
             return Err(Fault::other(value_at("ifExists"), "ifExists says what becomes of a key, and there is no key"));
         }
-        let given = matches!(&node.value, Value::Map(entries) if entries.iter().any(|entry| entry.key == "command"));
+        action::finish(spec, node.entries("the task")?, &base.folder)?;
+        let names_work = |entry: &Entry<'_>| entry.key == "command" || entry.key == "type";
+        let given = matches!(&node.value, Value::Map(entries) if entries.iter().any(names_work));
         if !given {
             let expected = "a list of words, or a text that is split like a shell's,".to_owned();
             return Err(Fault::new(node.at, FaultKind::Missing { what: "command".to_owned(), expected }));
@@ -279,7 +285,7 @@ fn check(spec: &TaskSpec) -> Result<(), SpecError> {
         .chain(&spec.artifacts);
     let pairs = spec.env.iter().chain(&spec.meta).map(|(key, value)| key.len() + value.len() + 1);
     let rough: usize = texts.map(|text| text.len() + 1).chain(pairs).sum();
-    if rough * WORST + KEYS <= TaskSpec::MAX_BYTES {
+    if spec.action.is_none() && rough * WORST + KEYS <= TaskSpec::MAX_BYTES {
         return Ok(());
     }
     let size = serde_json::to_vec(spec).map_or(usize::MAX, |json| json.len());
@@ -291,7 +297,8 @@ fn name(node: &Node<'_>) -> Result<String, Fault> {
     if text.is_empty() { Err(node.wrong_type("name", "a text that is not empty")) } else { Ok(text.to_owned()) }
 }
 
-fn command(node: &Node<'_>, path: &str) -> Result<Vec<String>, Fault> {
+/// A command line: a list of words, or a text that is split into them.
+pub(super) fn command(node: &Node<'_>, path: &str) -> Result<Vec<String>, Fault> {
     match &node.value {
         Value::List(items) => items.iter().map(|item| item.as_text(path).map(str::to_owned)).collect(),
         Value::Scalar(_) => expand::split_command(node.as_text(path)?)

@@ -4,8 +4,8 @@ use std::io::{BufReader, Cursor};
 use std::path::Path;
 
 use acode_worker::task::{
-    Array, Blocker, Class, Dependency, DependencyKind, Docker, IfExists, Key, Priority, Pull, Retries, SoftTimeout,
-    Submission, TaskId,
+    ActionType, Array, Blocker, Class, Dependency, DependencyKind, Docker, IfExists, Isolation, Key, Library, Priority,
+    Pull, Retries, SoftTimeout, Submission, TaskId,
 };
 
 use super::*;
@@ -421,4 +421,46 @@ fn a_wrong_container_is_refused_with_its_place() {
     insta::assert_snapshot!(error("docker: {args: [--gpus=all, -v]}"), @"tasks:3:31: docker.args is -v: a long option of docker run with its value behind a '=', as in --shm-size=1g, that does not name, detach, restart or remove the container, is expected");
     insta::assert_snapshot!(error("docker: {image: i}\n  isolation: process"), @"tasks:3:11: isolation process and docker exclude each other: give one of them");
     insta::assert_snapshot!(error("docker: {image: i}\n  sandbox: {network: none}"), @"tasks:4:12: sandbox and isolation docker exclude each other: give one of them");
+}
+
+#[test]
+fn typed_tasks_are_read_with_their_parameters() {
+    let text = "
+tasks:
+- name: pack
+  type: compression
+  params: {operation: compress, input: '{item}', level: -5, ratio: 0.5, list: [1, ~, yes, true]}
+  each: [/a, /b]
+  isolation: none
+- {type: custom, action: double, library: lib/x.so, libraryPath: deps}
+- {type: custom, program: ./worker.py --fast, params: 3}
+- {type: custom, command: [./run], params: {a: 1}}
+- {type: computation, reuse: true, isolation: default}
+";
+    let read = good(text);
+    let action = |at: usize| read[at].spec.action.as_deref().unwrap();
+    let params = serde_json::json!({
+        "operation": "compress", "input": "{item}", "level": -5, "ratio": 0.5, "list": [1, null, "yes", true],
+    });
+    assert_eq!((action(0).kind, &action(0).params), (ActionType::Compression, &params));
+    assert_eq!(read[0].first_action().unwrap().params["input"], "/a");
+    assert_eq!((read[0].spec.isolation, read[0].spec.class()), (Some(Isolation::None), Class::Any));
+    let library = Library { path: "/base/lib/x.so".into(), search_path: vec!["/base/deps".into()] };
+    assert_eq!((action(1).name.as_deref(), &action(1).library), (Some("double"), &Some(library)));
+    assert_eq!(
+        (&*action(2).program, &action(2).params),
+        (&["/base/worker.py", "--fast"].map(String::from)[..], &3.into())
+    );
+    assert_eq!((&*read[3].spec.command, action(3).kind), (&["/base/run".to_owned()][..], ActionType::Custom));
+    assert!(action(4).reuse && read[4].spec.isolation.is_none());
+}
+
+#[test]
+fn a_wrong_typed_task_is_refused_with_its_place() {
+    insta::assert_snapshot!(error("tasks:\n- {params: 1}\n"), @"tasks:2:4: params belongs to a typed task, and there is no type");
+    insta::assert_snapshot!(error("tasks:\n- {type: cooking}\n"), @"tasks:2:10: type is cooking: data_processing, image_manipulation, compression, encryption, analysis, computation, file_io, custom is expected");
+    insta::assert_snapshot!(error("tasks:\n- {type: compression, command: x}\n"), @"tasks:2:3: a built-in action type and command exclude each other: give one of them");
+    insta::assert_snapshot!(error("tasks:\n- {command: x, isolation: none}\n"), @"tasks:2:27: isolation none is for actions: a command runs in a process or in a container");
+    insta::assert_snapshot!(error("tasks:\n- {type: custom, libraryPath: x}\n"), @"tasks:2:31: libraryPath belongs to a library, and there is none");
+    insta::assert_snapshot!(error("defaults: {type: custom}\ntasks: []\n"), @"tasks:1:12: 'type' cannot be a default: it is each task's own");
 }

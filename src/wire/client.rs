@@ -123,6 +123,28 @@ impl Client {
         self.stream.set_write_timeout(patience)
     }
 
+    /// With `true`, whatever would have to wait fails with an error of kind `WouldBlock` instead, and may be repeated when
+    /// the connection is ready for it.
+    ///
+    /// # Errors
+    /// What `fcntl` says.
+    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        self.stream.set_nonblocking(nonblocking)
+    }
+
+    /// Whether there is something that could not be sent yet.
+    pub fn has_unsent(&self) -> bool {
+        !self.out.is_empty()
+    }
+
+    /// Whether something was received that nobody has taken, or the other end has hung up: then this connection is of no
+    /// use for a call of its own any more.
+    pub fn is_stale(&self) -> bool {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        let mut fds = [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)];
+        self.unanswered > 0 || self.has_unsent() || poll(&mut fds, PollTimeout::ZERO) != Ok(0)
+    }
+
     /// The pool's socket.
     pub fn socket(&self) -> Option<PathBuf> {
         Some(self.stream.peer_addr().ok()?.as_pathname()?.to_owned())
@@ -195,6 +217,24 @@ impl Client {
         self.flush()?;
         let (reply, _) = self.read_reply::<M>()?;
         reply
+    }
+
+    /// As [`Client::queue`], with `more`: [`Client::receive_more`] gives the replies.
+    ///
+    /// # Errors
+    /// The request has no JSON form.
+    pub fn queue_more<M: Method>(&mut self, request: &M) -> Result<(), ClientError> {
+        self.encode(request, true)
+    }
+
+    /// The next reply to a call of [`Client::queue_more`], and whether another one follows. Sends what was queued.
+    ///
+    /// # Errors
+    /// The connection broke, or the pool did not do it.
+    pub fn receive_more<M: Method>(&mut self) -> Result<(M::Reply, bool), ClientError> {
+        self.flush()?;
+        let (reply, continues) = self.read_reply::<M>()?;
+        Ok((reply?, continues))
     }
 
     fn encode<M: Method>(&mut self, request: &M, more: bool) -> Result<(), ClientError> {

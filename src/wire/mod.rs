@@ -34,6 +34,9 @@ pub use stamp::{Stamp, StampError};
 pub use task_ref::{TaskRef, TaskRefError};
 pub use usage::{CgroupRecord, LiveRecord, Rung, RunningUse, TaskUsage, UsageRecord};
 
+/// The version of the protocol: grows when something that clients know changes its meaning or goes away.
+pub const PROTOCOL: u32 = 1;
+
 /// The name of the interface.
 pub const INTERFACE: &str = "io.acode";
 /// The interface's text, as `org.varlink.service.GetInterfaceDescription` gives it.

@@ -271,6 +271,14 @@ pub struct Pong {
     pub pid: u32,
     /// The pool's name.
     pub pool: String,
+    /// Which version of the protocol it speaks: [`super::PROTOCOL`].
+    #[serde(default = "first_protocol")]
+    pub protocol: u32,
+}
+
+/// The version that was spoken before pools told theirs.
+fn first_protocol() -> u32 {
+    1
 }
 
 /// `org.varlink.service.GetInfo`.

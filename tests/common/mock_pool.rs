@@ -170,7 +170,10 @@ fn answer(request: Request, more: bool, tasks: &Tasks, out: &mut Outbox) {
         }
         Request::Pause(_) | Request::Resume(_) => out.reply(&reply::Pausing::default(), false),
         Request::Prune(_) => out.reply(&reply::Pruned { tasks: 5, log_bytes: 1 << 20 }, false),
-        Request::Ping(_) => out.reply(&reply::Pong { pid: std::process::id(), pool: "default".into() }, false),
+        Request::Ping(_) => out.reply(
+            &reply::Pong { pid: std::process::id(), pool: "default".into(), protocol: acode::wire::PROTOCOL },
+            false,
+        ),
         Request::GetInfo(_) => out.reply(&reply::ServiceInfo::own(), false),
         Request::GetInterfaceDescription(r) if r.interface == INTERFACE => {
             out.reply(&reply::InterfaceDescription { description: DESCRIPTION.to_owned() }, false)

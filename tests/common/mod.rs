@@ -6,6 +6,7 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod actions;
 pub mod daemon;
 pub mod dice;
 pub mod engine;
@@ -85,6 +86,7 @@ pub struct Options {
     user: Option<u32>,
     through: Vec<String>,
     folder: PathBuf,
+    program: String,
 }
 
 impl Default for Options {
@@ -98,6 +100,7 @@ impl Default for Options {
             user: None,
             through: Vec::new(),
             folder: "/tmp".into(),
+            program: env!("CARGO_BIN_EXE_acode").into(),
         }
     }
 }
@@ -155,6 +158,20 @@ impl Options {
     #[must_use]
     pub fn within(mut self, folder: &str) -> Self {
         self.folder = folder.into();
+        self
+    }
+
+    /// Of the program in this file, which is an acode.
+    #[must_use]
+    pub fn of_program(mut self, path: &str) -> Self {
+        self.program = path.to_owned();
+        self
+    }
+
+    /// Of an acode with actions of its own ([`actions::program`]).
+    #[must_use]
+    pub fn with_actions(mut self) -> Self {
+        self.program = actions::program();
         self
     }
 
@@ -247,14 +264,14 @@ impl Pool {
         let mut command = match (self.options.hides_cgroups, self.options.through.split_first()) {
             (false, Some((program, arguments))) => {
                 let mut command = born(program);
-                command.args(arguments).arg(env!("CARGO_BIN_EXE_acode"));
+                command.args(arguments).arg(&self.options.program);
                 command
             }
-            (false, None) => born(env!("CARGO_BIN_EXE_acode")),
+            (false, None) => born(&self.options.program),
             (true, _) => {
                 let hide = "mount -t tmpfs none /sys/fs/cgroup && exec \"$0\" \"$@\"";
                 let mut command = Command::new("unshare");
-                command.args(["--mount", "sh", "-c", hide, env!("CARGO_BIN_EXE_acode")]);
+                command.args(["--mount", "sh", "-c", hide, &self.options.program]);
                 command
             }
         };

@@ -66,12 +66,16 @@ pub fn live(inherited: Inherited, user_namespace: Option<OwnedFd>, actions: &'st
             worktrees: execute::Worktrees::default(),
             settings: birth.settings,
             actions,
+            minder: execute::Minder::default(),
+            libraries: execute::Libraries::default(),
+            programs: execute::Programs::default(),
         },
         payload: Vec::new(),
         backoff_ms: 0,
     };
     let ended = worker.work();
     worker.tools.claimer.set_state(WorkerState::Stopping);
+    execute::close(&mut worker.tools);
     failpoint!("worker.before-leave");
     if ended.is_ok() {
         let _ = worker.tools.line.report(&Report::Leaving);
@@ -132,6 +136,7 @@ impl Worker {
         loop {
             self.tools.take_orders()?;
             if let Some(settings) = self.tools.next_settings.take() {
+                execute::send_all_away(&mut self.tools);
                 self.tools.settings = *settings;
             }
             execute::Chores::work(&mut self.tools);
@@ -188,7 +193,9 @@ impl Worker {
         let mut left_ms = chores_ms.map_or(self.backoff_ms, |chores_ms| self.backoff_ms.min(chores_ms));
         while left_ms > 0 {
             self.tools.claimer.beat(clock::monotonic_ns());
-            let nap_ms = left_ms.min(self.tools.settings.idle_heartbeat_interval_ms.max(1));
+            execute::tend(&mut self.tools);
+            let programs_ms = execute::due_ms(&self.tools).unwrap_or(u64::MAX);
+            let nap_ms = left_ms.min(self.tools.settings.idle_heartbeat_interval_ms.max(1)).min(programs_ms);
             let mut fds = [PollFd::new(self.tools.line.orders_fd(), PollFlags::POLLIN)];
             let timeout = PollTimeout::try_from(nap_ms).unwrap_or(PollTimeout::MAX);
             if poll(&mut fds, timeout).is_ok_and(|ready| ready > 0) {

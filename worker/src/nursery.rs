@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::actions::Registry;
 use crate::claim_loop;
 use crate::failpoint;
-use crate::sys::{confine, pipe, process, signal};
+use crate::sys::{confine, image, pipe, process, signal};
 use crate::wire::{Birth, Inherited};
 
 /// The largest request, in bytes: settings hold an environment.
@@ -92,6 +92,8 @@ fn serve(socket: &OwnedFd, actions: &'static Registry) -> i32 {
     if signal::reset().is_err() {
         return 1;
     }
+    // While nothing is loaded for any task; the workers have it by being forked.
+    image::own();
     // For sandboxes, while there is no task yet that could look into the process that it takes to make one.
     let user_namespace = if confine::is_privileged() { None } else { confine::user_namespace().ok() };
     if process::forbid_looks_inside().is_err() {

@@ -4,6 +4,7 @@ mod arrays;
 mod bulk;
 mod crash;
 mod dependencies;
+mod ends;
 mod hooks;
 mod keys;
 mod life;

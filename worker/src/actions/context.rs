@@ -40,6 +40,10 @@ pub struct Facts {
 pub trait Host {
     /// Whether the action is to end, and why. Costs next to nothing.
     fn told_to_end(&self) -> Option<Why>;
+    /// Whether it has been warned that its time is almost over. Costs next to nothing.
+    fn is_warned(&self) -> bool {
+        false
+    }
     /// Takes note of how far it is: 0 to 100, and a few words.
     fn progress(&mut self, percent: f64, message: &str);
     /// Takes some of its output: standard output, or standard error if `is_error`.
@@ -113,12 +117,24 @@ impl<'h> Context<'h> {
 
     /// Tells how far the action is: 0 to 100, and a few words. As often as it likes: what is told too often is left out.
     pub fn progress(&mut self, percent: f64, message: &str) {
-        self.host.progress(percent.clamp(0.0, 100.0), message);
+        // What is no number says nothing about how far it is.
+        let percent = if percent.is_nan() { 0.0 } else { percent.clamp(0.0, 100.0) };
+        self.host.progress(percent, message);
     }
 
     /// Whether the action is to end, because it was cancelled, its time is over, or the pool stops.
     pub fn is_cancelled(&self) -> bool {
         self.host.told_to_end().is_some()
+    }
+
+    /// Whether its time is almost over, as its soft timeout says: the moment to save what it has. True from then on.
+    pub fn is_warned(&self) -> bool {
+        self.host.is_warned()
+    }
+
+    /// Why the action is to end, if it is.
+    pub fn told_to_end(&self) -> Option<Why> {
+        self.host.told_to_end()
     }
 
     /// Goes on only if the action is not to end: `context.check()?`, some ten times a second or more.

@@ -54,6 +54,14 @@ pub enum ParamsError {
     /// This program was built without it.
     #[error("actions of type {0} are not in this acode: it was built without them")]
     NotBuilt(ActionType),
+    /// The library that has it cannot be used, or refuses it.
+    #[error("library '{path}': {why}")]
+    Library {
+        /// Its file.
+        path: String,
+        /// Why.
+        why: String,
+    },
     /// They do not fit.
     #[error("params of {name}: {why}")]
     Wrong {
@@ -125,7 +133,26 @@ impl std::fmt::Debug for Registry {
 impl Registry {
     /// The built-in actions of this build, and no others.
     pub fn built_in() -> Self {
-        Self::default()
+        let registry = Self::default();
+        let registry = registry.with_built_in::<super::computation::Computation>(ActionType::Computation);
+        let registry = registry.with_built_in::<super::file_io::FileIo>(ActionType::FileIo);
+        #[cfg(feature = "compression")]
+        let registry = registry.with_built_in::<super::compression::Compression>(ActionType::Compression);
+        #[cfg(feature = "encryption")]
+        let registry = registry.with_built_in::<super::encryption::Encryption>(ActionType::Encryption);
+        #[cfg(feature = "data")]
+        let registry = registry.with_built_in::<super::analysis::Analysis>(ActionType::Analysis);
+        #[cfg(feature = "data")]
+        let registry = registry.with_built_in::<super::data::DataProcessing>(ActionType::DataProcessing);
+        #[cfg(feature = "image")]
+        let registry = registry.with_built_in::<super::image::ImageManipulation>(ActionType::ImageManipulation);
+        registry
+    }
+
+    /// The same with the action of a built-in type.
+    fn with_built_in<A: WorkAction>(mut self, kind: ActionType) -> Self {
+        self.built_in.insert(kind, entry::<A>());
+        self
     }
 
     /// The same with an action of one's own, which tasks of type `custom` ask for by its name. The last of several with
@@ -155,10 +182,19 @@ impl Registry {
         let foreign = action.library.is_some() || !action.program.is_empty();
         match self.find(action) {
             _ if foreign => Ok(()),
-            Ok(entry) => (entry.check)(&params_of(action)).map_err(|why| wrong(action, why)),
+            Ok(entry) => (entry.check)(&action.told()).map_err(|why| wrong(action, why)),
             Err(ParamsError::Unknown { .. }) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Checks an action that is to be run by this registry: one that it does not have is refused as well.
+    ///
+    /// # Errors
+    /// There is no such action here, or the parameters do not fit.
+    pub fn check_own(&self, action: &Action) -> Result<(), ParamsError> {
+        let entry = self.find(action)?;
+        (entry.check)(&action.told()).map_err(|why| wrong(action, why))
     }
 
     /// Runs an action to its end; a panic ends the action only.
@@ -167,7 +203,7 @@ impl Registry {
     /// There is no such action, or the parameters do not fit: nothing was run.
     pub fn run(&self, action: &Action, context: &mut Context<'_>) -> Result<Outcome, ParamsError> {
         let entry = self.find(action)?;
-        let params = params_of(action);
+        let params = action.told().into_owned();
         (entry.check)(&params).map_err(|why| wrong(action, why))?;
         // What a panic leaves half done is the action's own: neither the context nor the host is used by it afterwards but
         // to end the attempt.
@@ -197,14 +233,6 @@ impl Registry {
 
 fn wrong(action: &Action, why: String) -> ParamsError {
     ParamsError::Wrong { name: action.display_name().to_owned(), why }
-}
-
-/// An action that is told nothing is told an empty object.
-fn params_of(action: &Action) -> Value {
-    match &action.params {
-        Value::Null => Value::Object(serde_json::Map::new()),
-        params => params.clone(),
-    }
 }
 
 /// The parameters as their type. Who takes nothing is told an empty object, which his `()` must not mind.

@@ -23,6 +23,20 @@ pub struct Claimer {
     turns: [Cell<usize>; Priority::ALL.len()],
 }
 
+/// A worker's heartbeat in the hands of another thread.
+pub struct Pulse {
+    region: Arc<Region>,
+    row: u16,
+}
+
+impl Pulse {
+    /// Stamps the worker's heartbeat: nanoseconds of the monotonic clock.
+    pub fn beat(&self, now_ns: u64) {
+        // The claimer that it comes from has checked the row.
+        self.region.table().rows[usize::from(self.row)].beat(now_ns);
+    }
+}
+
 impl Claimer {
     /// The claimer of the worker with this row, for tasks of these classes.
     ///
@@ -91,6 +105,11 @@ impl Claimer {
     /// Stamps the worker's heartbeat: nanoseconds of the monotonic clock.
     pub fn beat(&self, now_ns: u64) {
         self.shared().beat(now_ns);
+    }
+
+    /// The means to stamp the heartbeat elsewhere than here.
+    pub fn pulse(&self) -> Pulse {
+        Pulse { region: Arc::clone(&self.region), row: self.row }
     }
 
     /// Says what the running task uses: CPU time so far in microseconds, memory now in bytes, processes and threads now.

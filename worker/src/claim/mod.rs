@@ -25,7 +25,7 @@ mod slot;
 mod table;
 mod word;
 
-pub use claimer::Claimer;
+pub use claimer::{Claimer, Pulse};
 #[cfg(feature = "loom")]
 pub use heap::Region;
 pub use lane::{LANES, Lane};

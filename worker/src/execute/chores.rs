@@ -26,6 +26,12 @@ impl Chores {
         }
     }
 
+    /// Notes all that others have noted.
+    pub(super) fn append(&mut self, others: Self) {
+        self.trim |= others.trim;
+        others.waiting.into_iter().for_each(|chore| self.add(chore));
+    }
+
     /// Does what is to be done, with a sign of life after each piece of it.
     pub fn work(tools: &mut Tools) {
         let Self { waiting, trim } = std::mem::take(&mut tools.chores);

@@ -3,9 +3,10 @@
 //! What is for the worker is seen to at once. What is for an attempt is handed out, kept for later or dropped, as fits what
 //! the worker is at. Deliberately absent: what an attempt does when it is told.
 
+use super::chores::Chores;
 use super::process::Tools;
 use crate::claim::Ticket;
-use crate::wire::{LineClosed, Order, Report};
+use crate::wire::{Line, LineClosed, Order, Report, WorkerSettings};
 
 /// What an attempt is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,16 +36,24 @@ pub enum Stop {
     GivenBack,
 }
 
-impl Tools {
+/// Where orders come from, and where those for the worker itself go until it looks.
+pub(super) struct Inbox<'i> {
+    pub line: &'i mut Line,
+    pub stopping: &'i mut bool,
+    pub next_settings: &'i mut Option<Box<WorkerSettings>>,
+    pub chores: &'i mut Chores,
+}
+
+impl Inbox<'_> {
     /// Sees to the orders that have come, without waiting, up to one that is for an attempt.
-    fn take_next(&mut self) -> Result<Option<(Ticket, Told)>, LineClosed> {
+    pub fn take_next(&mut self) -> Result<Option<(Ticket, Told)>, LineClosed> {
         while let Some(order) = self.line.next_order()? {
             match order {
                 // It had its effect by waking; whoever is busy looks at the table afterwards.
                 Order::Wake => {}
-                Order::Stop => self.stopping = true,
+                Order::Stop => *self.stopping = true,
                 Order::Ping { nonce } => self.line.report(&Report::Pong { nonce })?,
-                Order::Configure(settings) => self.next_settings = Some(settings),
+                Order::Configure(settings) => *self.next_settings = Some(settings),
                 Order::Chore(chore) => self.chores.add(chore),
                 Order::Cancel { ticket, now } => return Ok(Some((ticket, Told::Cancel { now }))),
                 Order::GiveBack { ticket, now } => return Ok(Some((ticket, Told::GiveBack { now }))),
@@ -53,6 +62,13 @@ impl Tools {
             }
         }
         Ok(None)
+    }
+}
+
+impl Tools {
+    fn take_next(&mut self) -> Result<Option<(Ticket, Told)>, LineClosed> {
+        let Self { line, stopping, next_settings, chores, .. } = self;
+        Inbox { line, stopping, next_settings, chores }.take_next()
     }
 
     /// Takes what orders have come. What is for an attempt means nothing, because none is held or its end is settled.

@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 
 use super::docker::{self, Container, Containers, Found};
 use super::orders::Told;
+use super::own_program;
 use super::phase::{End, Phase};
 use super::program::WorkerFacts;
 use super::sandbox::Sandboxes;
@@ -17,7 +18,7 @@ use super::settle::{blank, collect};
 use super::start::{Outputs, Writers, start};
 use super::times::{Due, Times};
 use super::watch::Watch;
-use crate::actions::Registry;
+use crate::actions::{Registry, child};
 use crate::claim::{Claimer, Ticket};
 use crate::failpoint;
 use crate::output::Writer;
@@ -87,6 +88,12 @@ pub struct Tools {
     pub worktrees: super::worktree::Worktrees,
     /// The actions that this program has.
     pub actions: &'static Registry,
+    /// Who minds those that run in the worker itself.
+    pub minder: super::minder::Minder,
+    /// The shared objects with actions that are loaded.
+    pub libraries: super::library::Libraries,
+    /// Programs that wait for the next task.
+    pub programs: super::programs::Programs,
 }
 
 impl Tools {
@@ -184,7 +191,7 @@ fn attempt_once(tools: &mut Tools, attempt: &Attempt, started_us: i64, started_n
     };
     failpoint!("worker.after-spawn");
     let spec = &attempt.task.spec;
-    let timeout_ms = spec.timeout_ms.or(tools.settings.timeout_ms);
+    let timeout_ms = tools.settings.timeout_of(spec);
     let grace_ns = spec.grace_ms.unwrap_or(tools.settings.kill_grace_ms).saturating_mul(1_000_000);
     // Whoever waits for the start is told at once; and of a container, when it is seen to run.
     let waits = spec.start_timeout_ms.or(tools.settings.start_timeout_ms).is_some();
@@ -411,11 +418,14 @@ impl Run<'_> {
 
     /// Tells the leader's process group that its time is almost over.
     fn warn(&mut self) {
-        let Some(soft) = self.attempt.task.spec.soft_timeout else { return };
-        self.warned_by = Some(soft.signal.number());
+        let spec = &self.attempt.task.spec;
+        let Some(soft) = spec.soft_timeout else { return };
+        // An action hears of it in its own way.
+        let signal = own_program::action_of(spec).map_or(soft.signal.number(), |_| child::WARNING);
+        self.warned_by = Some(signal);
         match &mut self.container {
-            None => process::signal_group(self.child.pid, soft.signal.number()),
-            Some(container) => container.signal(self.tools, soft.signal.number()),
+            None => process::signal_group(self.child.pid, signal),
+            Some(container) => container.signal(self.tools, signal),
         }
     }
 

@@ -4,7 +4,9 @@
 use std::ffi::CString;
 use std::path::Path;
 
+use super::own_program;
 use super::worktree::Made;
+use crate::actions::child::{PARAMS, ROLE, ROLE_ACTION};
 use crate::room::Room;
 use crate::sys::rlimit::{RawLimit, Resource};
 use crate::sys::spawn::CStringArray;
@@ -38,6 +40,8 @@ pub struct Places<'p> {
     pub base: &'p Env,
     /// Its git worktree, if it asked for one.
     pub worktree: Option<&'p Made>,
+    /// Where it finds its parameters, if it has any.
+    pub params: Option<&'p Path>,
 }
 
 /// The files to try for `command[0]`, in order: itself if it has a slash, else one in each folder of the path.
@@ -71,29 +75,22 @@ pub fn environment(
     let room = places.room;
     use std::os::unix::ffi::OsStrExt;
     envp.clear();
-    let (base, own) = (places.base, &task.spec.env);
-    let makes = |name: &str| task.spec.jobserver && MAKE_FLAGS.contains(&name);
-    for (name, value) in base.iter().filter(|(name, _)| !own.contains_key(*name)).chain(own) {
-        let moved = places.temporary.is_some() && name == "TMPDIR" && !own.contains_key(name);
-        if !is_reserved(name) && !makes(name) && !moved {
-            envp.push(&[name.as_bytes(), b"=", value.as_bytes()]);
-        }
-    }
-    if task.spec.jobserver {
-        for name in MAKE_FLAGS {
-            let given = own.get(name).or_else(|| base.get(name)).map_or("", String::as_str);
-            envp.push(&[name.as_bytes(), b"=", make_flags(given, &settings.jobserver).as_bytes()]);
-        }
-    }
+    let (own, jobserver) = (&task.spec.env, task.spec.jobserver);
+    let common = Common { base: places.base, own, jobserver, temporary: places.temporary };
+    common_environment(&common, settings, worker, envp);
     envp.push(&[b"ACODE_TASK_ID=", task.id.to_string().as_bytes()]);
     envp.push(&[b"ACODE_ATTEMPT=", task.attempt.to_string().as_bytes()]);
-    envp.push(&[b"ACODE_WORKER_ID=", worker.id.as_bytes()]);
-    envp.push(&[b"ACODE_WORKER_SLOT=", worker.slot.to_string().as_bytes()]);
     let path = |path: &Path| path.as_os_str().as_bytes().to_vec();
     envp.push(&[b"ACODE_SCRATCH=", &path(room.scratch())]);
     envp.push(&[b"ACODE_PROGRESS=", &path(room.progress())]);
     envp.push(&[b"ACODE_RESULT=", &path(room.result())]);
     envp.push(&[b"ACODE_ERROR=", &path(room.error())]);
+    if let Some(params) = places.params {
+        envp.push(&[PARAMS.as_bytes(), b"=", &path(params)]);
+    }
+    if own_program::action_of(&task.spec).is_some() {
+        envp.push(&[ROLE.as_bytes(), b"=", ROLE_ACTION.as_bytes()]);
+    }
     if let Some(checkpoint) = places.checkpoint {
         envp.push(&[b"ACODE_CHECKPOINT=", &path(checkpoint)]);
     }
@@ -101,13 +98,52 @@ pub fn environment(
         envp.push(&[b"ACODE_WORKTREE=", &path(worktree.place())]);
         envp.push(&[b"ACODE_COMMIT=", worktree.commit().as_bytes()]);
     }
-    if let Some(temporary) = places.temporary.filter(|_| !own.contains_key("TMPDIR")) {
-        envp.push(&[b"TMPDIR=", &path(temporary)]);
-    }
     for (key, value) in &task.spec.meta {
         envp.push(&[b"ACODE_META_", meta_name(key).as_bytes(), b"=", value.as_bytes()]);
     }
     envp.seal();
+}
+
+/// What is the same for all tasks of one worker that are given the same.
+#[derive(Clone, Copy)]
+pub struct Common<'c> {
+    /// The allow-listed variables.
+    pub base: &'c Env,
+    /// The task's own, over these.
+    pub own: &'c Env,
+    /// Whether the pool's job slots are shared.
+    pub jobserver: bool,
+    /// Where temporary files go, if not to the usual place.
+    pub temporary: Option<&'c Path>,
+}
+
+/// Adds what tasks have in common.
+pub fn common_environment(
+    common: &Common<'_>,
+    settings: &WorkerSettings,
+    worker: &WorkerFacts,
+    envp: &mut CStringArray,
+) {
+    use std::os::unix::ffi::OsStrExt;
+    let Common { base, own, jobserver, temporary } = *common;
+    let makes = |name: &str| jobserver && MAKE_FLAGS.contains(&name);
+    for (name, value) in base.iter().filter(|(name, _)| !own.contains_key(*name)).chain(own) {
+        let moved = temporary.is_some() && name == "TMPDIR" && !own.contains_key(name);
+        if !is_reserved(name) && !makes(name) && !moved {
+            envp.push(&[name.as_bytes(), b"=", value.as_bytes()]);
+        }
+    }
+    if jobserver {
+        for name in MAKE_FLAGS {
+            let given = own.get(name).or_else(|| base.get(name)).map_or("", String::as_str);
+            envp.push(&[name.as_bytes(), b"=", make_flags(given, &settings.jobserver).as_bytes()]);
+        }
+    }
+    if let Some(temporary) = temporary.filter(|_| !own.contains_key("TMPDIR")) {
+        envp.push(&[b"TMPDIR=", temporary.as_os_str().as_bytes()]);
+    }
+    envp.push(&[b"ACODE_WORKER_ID=", worker.id.as_bytes()]);
+    envp.push(&[b"ACODE_WORKER_SLOT=", worker.slot.to_string().as_bytes()]);
 }
 
 /// What make, cargo and ninja are told of the jobserver, behind the flags that were given anyway.
@@ -131,7 +167,7 @@ pub fn raw_limits(limits: &Rlimits) -> Vec<RawLimit> {
 
 /// Names that only acode gives to a task.
 fn is_reserved(name: &str) -> bool {
-    const NAMES: [&str; 11] = [
+    const NAMES: [&str; 13] = [
         "TASK_ID",
         "ATTEMPT",
         "WORKER_ID",
@@ -143,6 +179,8 @@ fn is_reserved(name: &str) -> bool {
         "CHECKPOINT",
         "WORKTREE",
         "COMMIT",
+        "PARAMS",
+        "ROLE",
     ];
     name.strip_prefix("ACODE_").is_some_and(|rest| NAMES.contains(&rest) || rest.starts_with("META_"))
 }
@@ -180,7 +218,7 @@ mod tests {
 
     #[test]
     fn acodes_own_names_cannot_be_forged() {
-        assert!(is_reserved("ACODE_TASK_ID") && is_reserved("ACODE_META_X"));
+        assert!(is_reserved("ACODE_TASK_ID") && is_reserved("ACODE_META_X") && is_reserved("ACODE_ROLE"));
         assert!(!is_reserved("ACODE_STATE_DIR") && !is_reserved("PATH"));
     }
 }

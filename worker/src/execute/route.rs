@@ -2,6 +2,8 @@
 //!
 //! Deliberately absent: the ways themselves, each of which has a file of its own.
 
+use super::inline;
+use super::library;
 use super::process::{self, Attempt, Tools};
 use super::settle::blank;
 use crate::actions::Registry;
@@ -44,7 +46,7 @@ pub(super) fn route(spec: &TaskSpec, actions: &Registry, pool_has_program: bool)
 }
 
 /// Whether a custom action is the pool's worker program's to do: nobody else is named for it, or knows it.
-fn falls_to_program(action: &Action, actions: &Registry, pool_has_program: bool) -> bool {
+pub(super) fn falls_to_program(action: &Action, actions: &Registry, pool_has_program: bool) -> bool {
     let known = action.name.as_deref().is_some_and(|name| actions.has(name));
     pool_has_program && action.kind == ActionType::Custom && action.library.is_none() && !known
 }
@@ -57,11 +59,18 @@ pub fn run(tools: &mut Tools, attempt: &Attempt) -> Result<Finished, LineClosed>
     let pool_has_program = !tools.settings.actions.program.is_empty();
     match route(&attempt.task.spec, tools.actions, pool_has_program) {
         Route::Process => process::run(tools, attempt),
-        Route::Inline => Ok(not_started(attempt, "isolation none is not built yet")),
-        Route::Library => Ok(not_started(attempt, "isolation library is not built yet")),
-        Route::Program => Ok(not_started(attempt, "worker programs are not built yet")),
+        Route::Inline => run_inline(tools, attempt),
+        Route::Library => library::run(tools, attempt),
+        Route::Program => super::programs::run(tools, attempt),
         Route::Nowhere => Ok(not_started(attempt, "the task has no command")),
     }
+}
+
+/// Runs one of this program's own actions in the worker itself.
+fn run_inline(tools: &mut Tools, attempt: &Attempt) -> Result<Finished, LineClosed> {
+    let Some(action) = &attempt.task.spec.action else { return Ok(not_started(attempt, "the task has no action")) };
+    let actions = tools.actions;
+    inline::run(tools, attempt, |context| actions.run(action, context))
 }
 
 fn not_started(attempt: &Attempt, why: &str) -> Finished {

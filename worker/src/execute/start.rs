@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use super::birth;
+use super::own_program;
 use super::process::{Attempt, Tools};
 use super::program;
 use super::sandbox;
@@ -37,6 +38,8 @@ pub struct Prepared {
     pub stdin: Option<File>,
     /// Its checkpoint directory, if it asks for one.
     pub checkpoint: Option<PathBuf>,
+    /// Where it finds its parameters, if it has any.
+    pub params: Option<PathBuf>,
 }
 
 /// Makes and opens these.
@@ -57,7 +60,8 @@ pub fn prepare(tools: &Tools, attempt: &Attempt) -> Result<Prepared, Verdict> {
                 .map_err(|e| refuse("the checkpoint directory cannot be made", &e))?,
         ),
     };
-    Ok(Prepared { outputs, writers, stdin, checkpoint })
+    let params = own_program::give_params(tools, attempt)?;
+    Ok(Prepared { outputs, writers, stdin, checkpoint, params })
 }
 
 /// Makes the attempt's process, with all that it is born with.
@@ -66,10 +70,11 @@ pub fn prepare(tools: &Tools, attempt: &Attempt) -> Result<Prepared, Verdict> {
 /// The verdict of an attempt that has none.
 pub fn start(tools: &mut Tools, attempt: &Attempt) -> Result<(Child, Outputs, Writers, Watch), Verdict> {
     let spec = &attempt.task.spec;
-    let Prepared { outputs, writers, stdin, checkpoint } = prepare(tools, attempt)?;
-    let programs = program::candidates(&spec.command[0], &tools.settings.environment, &spec.env);
+    let Prepared { outputs, writers, stdin, checkpoint, params } = prepare(tools, attempt)?;
+    let programs = own_program::candidates(spec, &tools.settings.environment)?;
     let programs: Vec<_> = programs.iter().map(CString::as_c_str).collect();
-    program::arguments(&spec.command, &mut tools.argv);
+    let words = own_program::words(spec);
+    program::arguments(&words, &mut tools.argv);
     let watch = Watch::begin(tools, attempt)?;
     worktree::make(tools, attempt)?;
     let worktree = tools.worktrees.current();
@@ -84,6 +89,7 @@ pub fn start(tools: &mut Tools, attempt: &Attempt) -> Result<(Child, Outputs, Wr
         temporary,
         base: &tools.settings.environment,
         worktree,
+        params: params.as_deref(),
     };
     program::environment(&tools.settings, &attempt.task, &tools.facts, places, &mut tools.envp);
     let rlimits = watch.bound(spec.rlimits.or(tools.settings.rlimits).scaled(attempt.task.memory_scale));
@@ -106,7 +112,7 @@ pub fn start(tools: &mut Tools, attempt: &Attempt) -> Result<(Child, Outputs, Wr
     match child {
         Ok(child) => Ok((child, outputs, writers, watch)),
         Err(error) => {
-            let what = sandbox::failed_step(&error, &cwd.to_string_lossy(), &spec.command[0]);
+            let what = sandbox::failed_step(&error, &cwd.to_string_lossy(), words.first().map_or("", String::as_str));
             Err(refuse(&what, &error.source))
         }
     }

@@ -141,6 +141,11 @@ impl Writer {
         attempt.out
     }
 
+    /// Where the running attempt's output is so far.
+    pub fn so_far(&self) -> OutputRef {
+        self.attempt.as_ref().map_or_else(OutputRef::default, |attempt| attempt.out)
+    }
+
     /// What the running attempt has written so far, kept or not.
     pub fn seen(&self) -> End {
         self.attempt.as_ref().map_or_else(End::default, |attempt| attempt.seen)

@@ -6,14 +6,14 @@
 //! further attempt on what was moved aside; the next start of the pool makes one.
 
 use std::ffi::{CStr, CString};
-use std::fs::DirBuilder;
-use std::io;
+use std::fs::{DirBuilder, File, Permissions};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, RenameFlags, open, renameat2};
+use nix::fcntl::{OFlag, RenameFlags, open, openat, renameat2};
 use nix::sys::stat::Mode;
 
 use super::RoomError;
@@ -31,6 +31,7 @@ const SCRATCH: &CStr = c"scratch";
 const PROGRESS: &CStr = c"progress";
 const RESULT: &CStr = c"result";
 const ERROR: &CStr = c"error";
+const PARAMS: &CStr = c"params";
 
 /// Where things are, for the task's environment.
 struct Paths {
@@ -39,6 +40,7 @@ struct Paths {
     progress: PathBuf,
     result: PathBuf,
     error: PathBuf,
+    params: PathBuf,
 }
 
 /// What was made, and is held open.
@@ -86,7 +88,8 @@ impl Room {
         let fixtures = Fixtures::make(parent.as_fd(), &name).map_err(RoomError::of("making", &room))?;
         let within = |name: &str| room.join(name);
         let (scratch, progress) = (within("scratch"), within("progress"));
-        let paths = Paths { scratch, progress, result: within("result"), error: within("error"), room };
+        let (result, error, params) = (within("result"), within("error"), within("params"));
+        let paths = Paths { scratch, progress, result, error, params, room };
         Ok(Self { paths, parent, name, slot, fixtures, lines: Lines::default(), keeper: Keeper::default() })
     }
 
@@ -113,6 +116,28 @@ impl Room {
     /// Where the task may leave an error text.
     pub fn error(&self) -> &Path {
         &self.paths.error
+    }
+
+    /// Writes down what the task is to do, and says where. Whoever can reach the file can read it, and only we can write it.
+    ///
+    /// # Errors
+    /// It cannot be written; then there is nothing.
+    pub fn give_params(&self, text: &[u8]) -> io::Result<&Path> {
+        let dir = &self.fixtures.dir;
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let make = || openat(dir, PARAMS, flags, Mode::from_bits_truncate(0o600));
+        let file = match make() {
+            // An attempt that is begun a second time.
+            Err(Errno::EEXIST) => remove_tree_at(dir.as_fd(), PARAMS).and_then(|()| Ok(make()?))?,
+            made => made?,
+        };
+        let mut file = File::from(file);
+        let written = file.write_all(text).and_then(|()| file.set_permissions(Permissions::from_mode(0o644)));
+        if let Err(error) = written {
+            let _ = remove_tree_at(dir.as_fd(), PARAMS);
+            return Err(error);
+        }
+        Ok(&self.paths.params)
     }
 
     /// The reading end of the FIFO, to wait for. It may be another descriptor after [`Self::clean`].
@@ -219,6 +244,9 @@ impl Room {
         if left.error {
             remove_tree_at(dir.as_fd(), ERROR)?;
         }
+        if left.params {
+            remove_tree_at(dir.as_fd(), PARAMS)?;
+        }
         let scratch_reused = restore_scratch(dir.as_fd(), scratch)?;
         let progress_reused = restore_progress(dir.as_fd(), progress)?;
         let reused = scratch_reused && progress_reused;
@@ -301,6 +329,7 @@ fn restore_progress(room: BorrowedFd<'_>, progress: &mut Fifo) -> io::Result<boo
 struct Left {
     result: bool,
     error: bool,
+    params: bool,
     /// Something that has no business there, or another directory in the room's place.
     foreign: bool,
 }
@@ -312,6 +341,8 @@ impl Left {
             self.result = true;
         } else if name == ERROR {
             self.error = true;
+        } else if name == PARAMS {
+            self.params = true;
         } else if name != SCRATCH && name != PROGRESS {
             self.foreign = true;
         }

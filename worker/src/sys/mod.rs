@@ -3,19 +3,23 @@
 //! Each function is a thin, safe face over one primitive. Deliberately absent: any knowledge of tasks, workers or
 //! the queue.
 
+pub mod aside;
 pub mod attributes;
 pub mod cgroup;
 pub mod clock;
 pub mod confine;
 pub mod copy;
+pub mod dl;
 pub mod entries;
 pub mod environ;
 pub mod failpoint;
 pub mod features;
+pub mod image;
 pub mod ladder;
 pub mod loopback;
 pub mod mount;
 pub mod pipe;
+pub mod plugin;
 pub mod process;
 pub mod quota;
 pub mod rlimit;

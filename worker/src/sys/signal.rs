@@ -1,8 +1,9 @@
 //! Signal dispositions and masks of the calling process.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
 
 /// The size of the kernel's set of signals, in bytes.
 const SIGSET_BYTES: usize = 8;
@@ -28,4 +29,61 @@ pub fn reset() -> io::Result<()> {
     blocked.add(Signal::SIGPIPE);
     blocked.add(Signal::SIGXFSZ);
     Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&blocked), None)?)
+}
+
+/// Signals that are only taken note of from the call of [`note`] on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Noted {
+    /// SIGTERM.
+    Term = 0,
+    /// SIGUSR1.
+    User = 1,
+}
+
+/// Which of them have come.
+static NOTED: [AtomicBool; 2] = [const { AtomicBool::new(false) }; 2];
+
+impl Noted {
+    fn signal(self) -> Signal {
+        match self {
+            Self::Term => Signal::SIGTERM,
+            Self::User => Signal::SIGUSR1,
+        }
+    }
+
+    /// Whether it has come.
+    pub fn has_come(self) -> bool {
+        NOTED[self as usize].load(Ordering::Relaxed)
+    }
+}
+
+/// Has this process take note of SIGTERM and SIGUSR1 instead of dying by them. Calls that they interrupt go on.
+///
+/// # Errors
+/// What `sigaction` says.
+pub fn note() -> io::Result<()> {
+    extern "C" fn take(number: i32) {
+        for noted in [Noted::Term, Noted::User] {
+            if noted.signal() as i32 == number {
+                NOTED[noted as usize].store(true, Ordering::Relaxed);
+            }
+        }
+    }
+    let action = SigAction::new(SigHandler::Handler(take), SaFlags::SA_RESTART, SigSet::empty());
+    for noted in [Noted::Term, Noted::User] {
+        // SAFETY: the handler does nothing but store to an atomic.
+        unsafe { sigaction(noted.signal(), &action) }?;
+    }
+    Ok(())
+}
+
+/// Ends this process by SIGTERM, as it would have ended had it taken no note of it.
+pub fn end_by_term() -> ! {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // SAFETY: the default disposition runs no code of ours.
+    let _ = unsafe { sigaction(Signal::SIGTERM, &default) };
+    let _ = nix::sys::signal::raise(Signal::SIGTERM);
+    // Somebody has blocked it.
+    super::process::exit_now(128 + Signal::SIGTERM as i32)
 }

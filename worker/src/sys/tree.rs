@@ -2,7 +2,8 @@
 //!
 //! With every orphan falling to this process, 'no child left' means 'no descendant left', whatever the tree did:
 //! double forks, new sessions, a leader that died first. A cgroup leaf makes the kill one write instead of many.
-//! Deliberately absent: any policy of when to end a tree.
+//! Children that are set aside (`aside`), and all below them, belong to no tree here. Deliberately absent: any policy of
+//! when to end a tree.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::cgroup::Leaf;
-use super::process;
+use super::{aside, process};
 
 /// What is left of the tree under this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,8 +68,9 @@ impl Reaper {
         Self { leader, leader_end: None, used: Used::default() }
     }
 
-    /// Reaps all that has ended, without waiting.
+    /// Reaps all that has ended, without waiting. Children that are set aside are reaped too, and do not count.
     pub fn reap(&mut self) -> Remains {
+        let mut seen_alone = false;
         loop {
             let mut status = 0;
             // SAFETY: a resource usage of all zeroes is valid, and the kernel may write to both places.
@@ -77,11 +79,17 @@ impl Reaper {
                 (libc::wait4(-1, &raw mut status, libc::WNOHANG, &raw mut used), used)
             };
             match pid {
-                0 => return Remains::Something,
+                0 if aside::is_empty() || !others().is_empty() => return Remains::Something,
+                // The kernel's list may miss one while another one goes from it, so it is believed when it has said so
+                // twice with nobody to reap in between.
+                0 if seen_alone => return Remains::Nothing,
+                0 => seen_alone = true,
                 -1 if Errno::last() == Errno::EINTR => {}
                 // ECHILD: there is no child at all, so no descendant either.
                 -1 => return Remains::Nothing,
+                _ if aside::note_end(pid, end_of(status)) => seen_alone = false,
                 _ => {
+                    seen_alone = false;
                     self.count(&used);
                     if pid == self.leader {
                         self.leader_end = Some(end_of(status));
@@ -165,11 +173,34 @@ pub fn kill_all(leaf: Option<&Leaf>) {
     }
 }
 
-/// All descendants of this process that live, parents before children.
+/// Whether there is a child beside this one that is not set aside: something that its processes have left. To be asked
+/// when all that has ended is reaped.
+pub fn has_other_than(leader: i32) -> bool {
+    others().iter().any(|pid| *pid != leader)
+}
+
+/// Whether children are set aside.
+pub fn has_aside() -> bool {
+    !aside::is_empty()
+}
+
+/// The children of this process that are not set aside. Where the kernel does not list them, all processes are looked at.
+fn others() -> Vec<i32> {
+    let mut children = process::children();
+    if children.is_empty() && !aside::is_empty() {
+        let own = i32::try_from(std::process::id()).ok();
+        let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        children = pids.filter(|pid| process::parent(*pid) == own).collect();
+    }
+    aside::others(children)
+}
+
+/// All descendants of this process that live, parents before children, but for those that are set aside.
 pub fn descendants() -> Vec<i32> {
     let mut found = Vec::new();
     let mut seen = BTreeSet::new();
-    let mut open = process::children();
+    let mut open = others();
     while let Some(pid) = open.pop() {
         if seen.insert(pid) {
             found.push(pid);

@@ -3,6 +3,8 @@
 //! Pure data. Deliberately absent: what the parameters of a type mean, which is `actions`' to know, and how an action is
 //! run, which is `execute`'s.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -114,6 +116,14 @@ impl Action {
     /// What people call it: its own name, else its type's.
     pub fn display_name(&self) -> &str {
         self.name.as_deref().unwrap_or(self.kind.name())
+    }
+
+    /// What it is told: whoever is told nothing is told an empty object.
+    pub fn told(&self) -> Cow<'_, Value> {
+        match &self.params {
+            Value::Null => Cow::Owned(Value::Object(serde_json::Map::new())),
+            params => Cow::Borrowed(params),
+        }
     }
 
     /// Checks what the types cannot. `has_command` says whether a command is beside it.

@@ -18,6 +18,7 @@ mod spec;
 mod state;
 mod submission;
 mod usage;
+pub mod varint;
 mod verdict;
 mod worktree;
 

@@ -311,11 +311,25 @@ impl TaskSpec {
             Some(Isolation::Docker) if action.reuse => unfit(Isolation::Docker, "makes a container for each action"),
             Some(inline) if inline.is_inline() && action.reuse => unfit(inline, "has no process to be reused"),
             Some(Isolation::Library) if action.library.is_none() => unfit(Isolation::Library, "needs a library"),
-            Some(Isolation::None) if action.library.is_some() => {
-                unfit(Isolation::None, "has no link namespace for a library")
+            Some(other) if other != Isolation::Library && action.library.is_some() => {
+                unfit(other, "is not for libraries: those are loaded by the worker")
             }
+            Some(inline) if inline.is_inline() => self.unfit_for_worker().map_or(Ok(()), |why| unfit(inline, why)),
             _ => Ok(()),
         }
+    }
+
+    /// What it asks for that only a process can have, as the end of a sentence about its isolation.
+    fn unfit_for_worker(&self) -> Option<&'static str> {
+        let wishes = [
+            (self.sandbox.is_some(), "has no sandbox: the action runs in the worker; isolation process has one"),
+            (!self.limits.is_empty(), "has no limits: the action runs in the worker; isolation process has them"),
+            (!self.rlimits.is_empty(), "has no rlimits: the action runs in the worker; isolation process has them"),
+            (!self.env.is_empty(), "has no environment of its own: the action runs in the worker; give it params"),
+            (self.stdin.is_some(), "has no standard input: the action runs in the worker; give it params"),
+            (self.jobserver, "has no jobserver: the action runs in the worker; isolation process has one"),
+        ];
+        wishes.into_iter().find_map(|(is_asked, why)| is_asked.then_some(why))
     }
 
     fn validate_times(&self) -> Result<(), SpecError> {

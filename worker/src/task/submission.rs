@@ -1,8 +1,11 @@
 //! What a submitter hands over: a specification, and when and how often it shall run.
 
-use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
-use super::{TaskId, TaskSpec};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Action, TaskId, TaskSpec};
 
 /// One entry of a submission: a task, or an array of tasks that differ in their item.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -34,6 +37,23 @@ pub struct Submission {
     /// What it has in common with no other task that has not ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Key>,
+}
+
+impl Submission {
+    /// Its action; of an array that of the first member, which stands for all where parameters are checked.
+    pub fn first_action(&self) -> Option<Cow<'_, Action>> {
+        let action = self.spec.action.as_deref()?;
+        let Some(item) = self.array.as_ref().and_then(Array::first_item) else { return Some(Cow::Borrowed(action)) };
+        Some(Cow::Owned(action.member(&item, 0)))
+    }
+}
+
+impl Action {
+    /// The action of the array member with this item and place.
+    #[must_use]
+    pub fn member(&self, item: &str, index: u64) -> Self {
+        Self { params: fill_json(&self.params, item, index), ..self.clone() }
+    }
 }
 
 /// A text that among the tasks which have not ended stands for one; of an array, for the array.
@@ -142,6 +162,15 @@ impl Array {
         }
     }
 
+    /// The item of the first member, if there is one.
+    pub fn first_item(&self) -> Option<String> {
+        match self {
+            Self::Range { count: 0, .. } => None,
+            Self::Range { first, .. } => Some(first.to_string()),
+            Self::Items(items) => items.first().cloned(),
+        }
+    }
+
     /// Whether the array has no member.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -233,6 +262,19 @@ pub fn fill_placeholders(text: &str, item: &str, index: u64) -> String {
     filled
 }
 
+/// The same in every text of a JSON value. A text that is `{#item}` or `{#index}` alone becomes that number, if it is one.
+fn fill_json(value: &Value, item: &str, index: u64) -> Value {
+    let number = |text: &str| text.parse::<i64>().map(Value::from).or_else(|_| text.parse::<f64>().map(Value::from));
+    match value {
+        Value::String(text) if text == "{#index}" => index.into(),
+        Value::String(text) if text == "{#item}" => number(item).unwrap_or_else(|_| item.into()),
+        Value::String(text) => fill_placeholders(text, item, index).into(),
+        Value::Array(items) => items.iter().map(|value| fill_json(value, item, index)).collect(),
+        Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), fill_json(value, item, index))).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
+    }
+}
+
 impl TaskSpec {
     /// The specification of the array member with this item and place: every text with its placeholders filled.
     #[must_use]
@@ -246,6 +288,7 @@ impl TaskSpec {
             env: values(&self.env),
             meta: values(&self.meta),
             stdin: self.stdin.as_ref().map(fill),
+            action: self.action.as_ref().map(|action| Box::new(action.member(item, index))),
             ..self.clone()
         }
     }
@@ -261,5 +304,12 @@ mod tests {
         assert_eq!(fill("{item}|{name}|{stem}|{dir}|{index}"), "/a/b/c.tar.gz|c.tar.gz|c.tar|/a/b|7");
         assert_eq!(fill("{{item}} {other} }"), "{item} {other} }");
         assert_eq!(fill_placeholders("{dir}", "plain", 0), ".");
+    }
+
+    #[test]
+    fn parameters_are_filled_in_their_texts_and_with_numbers_where_asked_for() {
+        let params = serde_json::json!({ "a": ["{name}", 1], "n": "{#item}", "i": "{#index}", "t": "{item}" });
+        assert_eq!(fill_json(&params, "12", 3), serde_json::json!({ "a": ["12", 1], "n": 12, "i": 3, "t": "12" }));
+        assert_eq!(fill_json(&"{#item}".into(), "/x", 0), "/x");
     }
 }

@@ -106,13 +106,26 @@ impl fmt::Display for Verdict {
 /// What held an attempt's process tree together, so that all of it could be killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[repr(u8)]
 pub enum TreeGuard {
     /// A cgroup v2 leaf: the kernel kills all of it at once.
-    Cgroup,
+    Cgroup = 0,
     /// The worker as subreaper: it kills its descendants until none is left.
-    Subreaper,
+    Subreaper = 1,
     /// The container engine, which is asked to kill all of it.
-    Engine,
+    Engine = 2,
+    /// The worker, whose own call the attempt was: it ends with it, as do its threads.
+    Worker = 3,
+}
+
+impl TreeGuard {
+    /// All of them, in the order of their stored numbers.
+    pub const ALL: [Self; 4] = [Self::Cgroup, Self::Subreaper, Self::Engine, Self::Worker];
+
+    /// The one with this stored number.
+    pub fn from_u8(value: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(value)).copied()
+    }
 }
 
 /// Where an attempt's output lies in its worker's journal.

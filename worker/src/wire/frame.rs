@@ -1,7 +1,9 @@
-//! The codec: a length in four bytes, little-endian, and that many bytes of JSON.
+//! The codec: a length in four bytes, little-endian, and that many bytes of JSON, or of a brief report (`brief`).
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use super::{Finished, Report, brief};
 
 /// The largest frame, in bytes without its length. Room for a result and an error text of their largest sizes, with
 /// every byte escaped.
@@ -16,6 +18,9 @@ pub enum FrameError {
     /// A frame does not hold what is expected.
     #[error("a frame does not hold a valid message")]
     Malformed(#[source] serde_json::Error),
+    /// A brief report ends too early, or names what does not exist.
+    #[error("a brief report cannot be read")]
+    Garbled,
 }
 
 /// Appends `message` as one frame to `buffer`.
@@ -33,6 +38,29 @@ pub fn encode<T: Serialize>(message: &T, buffer: &mut Vec<u8>) -> Result<(), Fra
         Err(_) => buffer.truncate(start),
     }
     checked
+}
+
+/// Appends the end of an attempt as one frame to `buffer`: a brief one where there is little to tell, else JSON.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_finished(finished: &Finished, buffer: &mut Vec<u8>) -> Result<(), FrameError> {
+    let start = buffer.len();
+    buffer.extend_from_slice(&[0; 4]);
+    if brief::write(finished, buffer) {
+        let length = buffer.len() - start - 4;
+        buffer[start..start + 4].copy_from_slice(&(length as u32).to_le_bytes());
+        return Ok(());
+    }
+    buffer.truncate(start);
+    encode(&ReportRef::Finished(finished), buffer)
+}
+
+/// [`Report::Finished`], borrowed.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum ReportRef<'a> {
+    Finished(&'a Finished),
 }
 
 /// Bytes as they come, taken apart into frames.
@@ -57,16 +85,34 @@ impl Frames {
     /// # Errors
     /// The stream is broken; nothing more can be read from it.
     pub fn pop<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
-        let rest = &self.buffer[self.start..];
-        let Some((head, body)) = rest.split_first_chunk::<4>() else { return Ok(None) };
+        let Some(body) = self.next()? else { return Ok(None) };
+        let message = serde_json::from_slice(body).map_err(FrameError::Malformed)?;
+        self.start += 4 + body.len();
+        Ok(Some(message))
+    }
+
+    /// The next report, in whichever form it comes.
+    ///
+    /// # Errors
+    /// As [`Frames::pop`].
+    pub fn pop_report(&mut self) -> Result<Option<Report>, FrameError> {
+        let Some(body) = self.next()? else { return Ok(None) };
+        let report = match brief::read(body) {
+            None => serde_json::from_slice(body).map_err(FrameError::Malformed)?,
+            Some(read) => Report::Finished(Box::new(read.ok_or(FrameError::Garbled)?)),
+        };
+        self.start += 4 + body.len();
+        Ok(Some(report))
+    }
+
+    /// The body of the next whole frame.
+    fn next(&self) -> Result<Option<&[u8]>, FrameError> {
+        let Some((head, rest)) = self.buffer[self.start..].split_first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_le_bytes(*head) as usize;
         if length > MAX_FRAME {
             return Err(FrameError::TooLong(length));
         }
-        let Some(body) = body.get(..length) else { return Ok(None) };
-        let message = serde_json::from_slice(body).map_err(FrameError::Malformed)?;
-        self.start += 4 + length;
-        Ok(Some(message))
+        Ok(rest.get(..length))
     }
 
     /// Bytes fed that do not make a whole frame yet.
@@ -104,6 +150,7 @@ mod tests {
             let mut frames = Frames::default();
             frames.feed(&bytes);
             while let Ok(Some(_)) = frames.pop::<serde_json::Value>() {}
+            while let Ok(Some(_)) = frames.pop_report() {}
         }
     }
 }

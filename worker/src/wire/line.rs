@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
-use super::{Frames, Order, Report, encode};
+use super::{Frames, Order, Report, encode, encode_finished};
 use crate::sys::failpoint;
 
 /// The supervisor is gone, or talks nonsense, which comes to the same: there is nobody left to work for.
@@ -25,6 +25,15 @@ impl Line {
     /// Takes the two pipe ends; `orders` must be non-blocking.
     pub fn new(orders: OwnedFd, reports: OwnedFd) -> Self {
         Self { orders, reports, frames: Frames::default(), buffer: Vec::new() }
+    }
+
+    /// Another end of the same two pipes. Orders that have come in part are this one's alone, so only one of both may be
+    /// in use.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub fn twin(&self) -> std::io::Result<Self> {
+        Ok(Self::new(self.orders.try_clone()?, self.reports.try_clone()?))
     }
 
     /// What to poll for orders.
@@ -59,7 +68,11 @@ impl Line {
     /// The supervisor is gone.
     pub fn report(&mut self, report: &Report) -> Result<(), LineClosed> {
         self.buffer.clear();
-        encode(report, &mut self.buffer).map_err(|_| LineClosed)?;
+        let encoded = match report {
+            Report::Finished(finished) => encode_finished(finished, &mut self.buffer),
+            other => encode(other, &mut self.buffer),
+        };
+        encoded.map_err(|_| LineClosed)?;
         if matches!(report, Report::Finished(_))
             && let Some(bytes) = failpoint::cut("worker.report-byte")
         {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ArtifactSettings, DockerSettings, WorktreeSettings};
 use crate::claim::Ticket;
-use crate::task::{Cleanup, DiskMethod, Env, Limits, OutputCaps, Rlimits, Sandbox, SandboxRules};
+use crate::task::{Cleanup, DiskMethod, Env, Limits, OutputCaps, Rlimits, Sandbox, SandboxRules, TaskSpec};
 
 /// One order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -155,6 +155,14 @@ pub struct WorkerSettings {
     /// For actions.
     #[serde(default)]
     pub actions: ActionSettings,
+}
+
+impl WorkerSettings {
+    /// Milliseconds that an attempt of this task may take.
+    pub fn timeout_of(&self, spec: &TaskSpec) -> Option<u64> {
+        let of_actions = spec.action.as_ref().and(self.actions.timeout_ms);
+        spec.timeout_ms.or(of_actions).or(self.timeout_ms)
+    }
 }
 
 /// What actions get that do not say otherwise.

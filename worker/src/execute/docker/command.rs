@@ -14,6 +14,7 @@ use std::path::Path;
 use super::limits;
 use super::mounts;
 use super::name::{Client, container_name};
+use super::program::Program;
 use super::refused::Refused;
 use crate::task::{Docker, Limits, Pull, Rlimits, TaskId, TaskSpec};
 use crate::wire::DockerSettings;
@@ -104,6 +105,8 @@ pub struct Request<'r> {
     pub unified: bool,
     /// The device whose bandwidth is limited, as in `/dev/sda`, if one is known.
     pub device: Option<&'r str>,
+    /// What is executed, if that is this program and not the task's command.
+    pub program: Option<&'r Program>,
 }
 
 /// Makes the command line, the program first.
@@ -155,14 +158,20 @@ pub fn command_line(request: &Request<'_>) -> Result<Vec<String>, Refused> {
     for name in request.passed {
         line.push("env", name);
     }
-    if let Some(entrypoint) = own.entrypoint.as_ref().or(pool.entrypoint.as_ref()) {
+    let entrypoint = match request.program {
+        // Whatever the image would do first, it is not the action.
+        Some(_) if own.entrypoint.is_some() => return Err(Refused::EntrypointOfAction),
+        Some(program) => Some(&program.entrypoint),
+        None => own.entrypoint.as_ref().or(pool.entrypoint.as_ref()),
+    };
+    if let Some(entrypoint) = entrypoint {
         line.push("entrypoint", entrypoint);
     }
     push_mounts(&mut line, request, own)?;
     push_arguments(&mut line, settings, own)?;
     line.words.push("--".to_owned());
     line.words.push(image.to_owned());
-    line.words.extend(spec.command.iter().cloned());
+    line.words.extend(request.program.map_or(&spec.command, |program| &program.words).iter().cloned());
     Ok(line.words)
 }
 
@@ -204,6 +213,10 @@ fn push_mounts(line: &mut Line, request: &Request<'_>, own: &Docker) -> Result<(
         if targets.insert(path.to_owned()) {
             line.push("mount", &mounts::option(path, path, bind.read_only));
         }
+    }
+    for (source, place) in request.program.iter().flat_map(|program| &program.shown) {
+        targets.insert(place.clone());
+        line.push("mount", &mounts::option(text(source)?, place, true));
     }
     let guard = mounts::Guard::of(request.settings);
     let pool = request.settings.default.mounts.iter().map(|mount| (mount, false));

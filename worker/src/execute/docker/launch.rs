@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use super::super::birth;
+use super::super::own_program;
 use super::super::process::{Attempt, Tools};
 use super::super::program;
 use super::super::start::{Outputs, Prepared, Writers, prepare};
@@ -22,12 +23,13 @@ use super::environment::{Variables, pool_variables};
 use super::marks::Mark;
 use super::meter::Meter;
 use super::name::Client;
+use super::program::Program;
 use super::removal;
 use crate::failpoint;
 use crate::sys::cgroup::Leaf;
 use crate::sys::spawn::{self, CStringArray, Child, Spawn, SpawnError};
-use crate::sys::{clock, describe};
-use crate::task::{Env, Limits, Rlimits, Verdict};
+use crate::sys::{clock, describe, image};
+use crate::task::{Action, Env, Limits, Rlimits, Verdict};
 
 /// Sees to it that nothing of an earlier attempt of this task is left in any container: to be called before an attempt,
 /// however it is kept apart.
@@ -52,12 +54,12 @@ pub fn start(tools: &mut Tools, attempt: &Attempt) -> Result<(Child, Outputs, Wr
         let why = "the task asks for a sandbox, which a container has not (isolation process has one)".to_owned();
         return Err(Verdict::NotStarted { why, errno: None });
     }
-    let Prepared { outputs, writers, stdin, checkpoint } = prepare(tools, attempt)?;
+    let Prepared { outputs, writers, stdin, checkpoint, params } = prepare(tools, attempt)?;
     let limits = Watch::limits(tools, attempt);
     let watch = Watch::beside_container(tools, attempt, &limits)?;
     let rlimits = watch.bound(spec.rlimits.or(tools.settings.rlimits).scaled(attempt.task.memory_scale));
     worktree::make(tools, attempt)?;
-    let variables = variables(tools, attempt, checkpoint.as_deref())?;
+    let variables = variables(tools, attempt, checkpoint.as_deref(), params.as_deref())?;
     let folder = tools.settings.docker.folder.clone();
     let mark = Mark::make(&folder, attempt.task.id, variables.text().as_bytes())
         .map_err(|e| Verdict::EngineFailed { why: format!("the container's mark cannot be made: {}", describe(&e)) })?;
@@ -122,7 +124,12 @@ fn not_started(refused: &super::refused::Refused) -> Verdict {
 }
 
 /// The container's variables: what of the pool's means something in there, the task's own, and acode's.
-fn variables(tools: &mut Tools, attempt: &Attempt, checkpoint: Option<&Path>) -> Result<Variables, Verdict> {
+fn variables(
+    tools: &mut Tools,
+    attempt: &Attempt,
+    checkpoint: Option<&Path>,
+    params: Option<&Path>,
+) -> Result<Variables, Verdict> {
     let base = pool_variables(&tools.settings.environment);
     let places = program::Places {
         room: &tools.room,
@@ -130,6 +137,7 @@ fn variables(tools: &mut Tools, attempt: &Attempt, checkpoint: Option<&Path>) ->
         temporary: None,
         base: &base,
         worktree: tools.worktrees.current(),
+        params,
     };
     let mut envp = CStringArray::default();
     program::environment(&tools.settings, &attempt.task, &tools.facts, places, &mut envp);
@@ -137,6 +145,22 @@ fn variables(tools: &mut Tools, attempt: &Attempt, checkpoint: Option<&Path>) ->
     let settings = &tools.settings.docker;
     Variables::of(texts.iter().map(|text| &**text), Client::of(&settings.program), &settings.environment)
         .map_err(|refused| not_started(&refused))
+}
+
+/// This program, as the container is to execute it.
+fn program(tools: &Tools, action: &Action) -> Result<Program, Verdict> {
+    let image = image::own();
+    let mut file = image.program().to_owned();
+    if !image.is_in_place() {
+        // Another version has its name by now, which may understand something else. The copy goes with all that is in a room.
+        file = tools.room.path().join("program");
+        let _ = std::fs::remove_file(&file);
+        image.copy_program(&file).map_err(|error| Verdict::NotStarted {
+            why: format!("this program's file was replaced, and cannot be copied: {}", describe(&error)),
+            errno: error.raw_os_error(),
+        })?;
+    }
+    Ok(Program::new(image, &file, action.display_name()))
 }
 
 fn line(
@@ -161,6 +185,7 @@ fn line(
     let own = worktree.map_or(tools.room.scratch(), |made| made.place());
     let passed: Vec<&str> = variables.passed().collect();
     let device = device_path(&tools.settings.rooms);
+    let program = own_program::action_of(spec).map(|action| program(tools, action)).transpose()?;
     command_line(&Request {
         settings: &tools.settings.docker,
         spec,
@@ -178,6 +203,7 @@ fn line(
         passed: &passed,
         unified: is_unified(),
         device: device.as_deref(),
+        program: program.as_ref(),
     })
     .map_err(|refused| not_started(&refused))
 }

@@ -3,7 +3,7 @@
 //! The client that runs the container is the leader of the attempt's process tree, and the attempt is an ordinary one but
 //! for the few places where a tree is ended, stopped or warned: those ask the [`Container`].
 //!
-//! Pure: `command` is the command line, `environment` the variables, `inspect` what the engine says of a container and
+//! Pure: `command` is the command line, `program` how this program itself runs in there, `environment` the variables, `inspect` what the engine says of a container and
 //! `judge` what follows from it, `breaker` whether the engine is to be trusted, `cgroup` what the kernel says of a
 //! container. The rest does things: `engine` calls the client and waits, `errand` does not wait, `marks` remember what may
 //! exist, `launch` begins, `container` is the time between, `conclude` the end, `removal` what is left after it.
@@ -25,6 +25,7 @@ mod marks;
 mod meter;
 mod mounts;
 mod name;
+mod program;
 mod refused;
 mod removal;
 mod words;

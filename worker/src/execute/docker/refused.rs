@@ -41,6 +41,9 @@ pub enum Refused {
         /// What it would show.
         what: String,
     },
+    /// What would run before the action.
+    #[error("an action has no docker.entrypoint: what the container runs is the action itself")]
+    EntrypointOfAction,
     /// Two mounts have the same place in the container.
     #[error("two mounts have the same target '{0}'")]
     MountTwice(String),

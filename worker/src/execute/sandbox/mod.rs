@@ -14,6 +14,7 @@ use std::rc::Rc;
 
 use nix::unistd::{Pid, getegid, geteuid, getpid, getppid, getsid};
 
+use super::own_program;
 use super::process::{Attempt, Tools};
 use super::worktree::Made;
 use crate::sys::confine::filter::{Filter, Sockets, Wanted};
@@ -347,6 +348,9 @@ impl<'d> Draft<'d> {
         }
         let mut readable: Vec<&Path> =
             settings.sandbox_rules.readable.iter().map(std::path::PathBuf::as_path).collect();
+        if own_program::action_of(&self.attempt.task.spec).is_some() {
+            own_program::files().for_each(|path| readable.push(path));
+        }
         for (path, writes) in self.tools.worktrees.current().map(Made::directories).unwrap_or_default() {
             if writes { kept.push(path) } else { readable.push(path) }
         }

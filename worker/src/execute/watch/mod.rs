@@ -56,6 +56,14 @@ pub struct Watch {
     meter: meter::Meter,
 }
 
+/// What is mounted in the worker's own view of the files, nobody else sees who is there already.
+fn seen_by_others(method: DiskMethod) -> DiskMethod {
+    match method {
+        DiskMethod::Loop | DiskMethod::Tmpfs => DiskMethod::Auto,
+        method @ (DiskMethod::Auto | DiskMethod::Quota | DiskMethod::Sampling) => method,
+    }
+}
+
 /// What is known of an attempt when its tree is dead.
 #[derive(Debug)]
 pub struct Settled {
@@ -87,15 +95,23 @@ impl Watch {
     /// # Errors
     /// As for [`Watch::begin`].
     pub fn beside_container(tools: &mut Tools, attempt: &Attempt, limits: &Limits) -> Result<Self, Verdict> {
-        // What is mounted in the worker's own view of the files, nobody else sees.
-        let method = match tools.settings.disk {
-            DiskMethod::Loop | DiskMethod::Tmpfs => DiskMethod::Auto,
-            method @ (DiskMethod::Auto | DiskMethod::Quota | DiskMethod::Sampling) => method,
-        };
         Ok(Self {
             leaf: leaf::Leaf::begin(tools, &Limits::default())?,
-            disk: disk::Disk::begin(tools, attempt, limits, method)?,
+            disk: disk::Disk::begin(tools, attempt, limits, seen_by_others(tools.settings.disk))?,
             meter: meter::Meter::none(),
+        })
+    }
+
+    /// Watches over an attempt in a program that may live already, and whose leaf is at hand.
+    ///
+    /// # Errors
+    /// As for [`Watch::begin`].
+    pub fn in_program(tools: &mut Tools, attempt: &Attempt) -> Result<Self, Verdict> {
+        let limits = Self::limits(tools, attempt);
+        Ok(Self {
+            leaf: leaf::Leaf::begin(tools, &limits)?,
+            disk: disk::Disk::begin(tools, attempt, &limits, seen_by_others(tools.settings.disk))?,
+            meter: meter::Meter::begin(tools, &limits),
         })
     }
 

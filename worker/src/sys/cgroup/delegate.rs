@@ -6,6 +6,7 @@
 //!     supervisor            the supervisor, the nursery, the workers, and whoever of ours lived in <home>
 //!     tasks                 all tasks together: the limits of the pool
 //!       w<row>/t<n>         one worker's tasks: the limits of a task
+//!       w<row>/p<n>-0       one of its long-lived programs
 //! ```
 //!
 //! Controllers are handed on from the home downwards, which the kernel allows only when no process lives in the home itself;

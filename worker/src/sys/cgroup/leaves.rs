@@ -22,8 +22,12 @@ use super::{Leaf, remove_tree};
 #[derive(Debug)]
 pub struct Leaves {
     base: OwnedFd,
+    /// What its leaves are called, before their numbers.
+    series: String,
     number: u32,
     current: Leaf,
+    /// Whether what lives in it stays there, so that there is no other one to be born into.
+    keeps: bool,
 }
 
 impl Leaves {
@@ -32,8 +36,38 @@ impl Leaves {
     /// # Errors
     /// What the kernel says.
     pub fn new(base: OwnedFd) -> io::Result<Self> {
-        let current = make_at(&base, 0)?;
-        Ok(Self { base, number: 0, current })
+        let series = "t".to_owned();
+        let current = make_at(&base, &format!("{series}0"))?;
+        Ok(Self { base, series, number: 0, current, keeps: false })
+    }
+
+    /// Makes a leaf beside these for a process that stays in it for more than one task. `number` must be one of its own.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn make_for_keeps(&self, number: u32) -> io::Result<Self> {
+        let (base, series) = (self.base.try_clone()?, format!("p{number}-"));
+        let current = make_at(&base, &format!("{series}0"))?;
+        Ok(Self { base, series, number: 0, current, keeps: true })
+    }
+
+    /// Removes the leaf for good; to be called when nothing lives in it.
+    pub fn remove(self) {
+        self.current.drop_caches();
+        self.remove_current();
+    }
+
+    /// Removes what is called as the current one is.
+    fn remove_current(&self) {
+        // One that the kernel still holds for a moment is removed with all of the worker's later.
+        let old = self.name(self.number);
+        if unlinkat(&self.base, old.as_str(), UnlinkatFlags::RemoveDir).is_err() {
+            let _ = remove_tree(&PathBuf::from(format!("/proc/self/fd/{}/{old}", self.base.as_raw_fd())));
+        }
+    }
+
+    fn name(&self, number: u32) -> String {
+        format!("{}{number}", self.series)
     }
 
     /// The leaf to be born into.
@@ -54,28 +88,22 @@ impl Leaves {
     /// # Errors
     /// What the kernel says; the old leaf stays.
     pub fn replace(&mut self) -> io::Result<()> {
-        let fresh = make_at(&self.base, self.number + 1)?;
-        self.current.drop_caches();
-        // One that the kernel still holds for a moment is removed with all of the worker's later.
-        let old = leaf_name(self.number);
-        if unlinkat(&self.base, old.as_str(), UnlinkatFlags::RemoveDir).is_err() {
-            let _ = remove_tree(&PathBuf::from(format!("/proc/self/fd/{}/{old}", self.base.as_raw_fd())));
+        if self.keeps {
+            return Err(io::Error::other("something stays in it"));
         }
+        let fresh = make_at(&self.base, &self.name(self.number + 1))?;
+        self.current.drop_caches();
+        self.remove_current();
         self.number += 1;
         self.current = fresh;
         Ok(())
     }
 }
 
-fn leaf_name(number: u32) -> String {
-    format!("t{number}")
-}
-
-fn make_at(base: &OwnedFd, number: u32) -> io::Result<Leaf> {
-    let name = leaf_name(number);
-    mkdirat(base, name.as_str(), Mode::S_IRWXU)?;
+fn make_at(base: &OwnedFd, name: &str) -> io::Result<Leaf> {
+    mkdirat(base, name, Mode::S_IRWXU)?;
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let leaf = Leaf::from_fd(openat(base, name.as_str(), flags, Mode::empty())?);
+    let leaf = Leaf::from_fd(openat(base, name, flags, Mode::empty())?);
     if leaf.has_memory() {
         // A task that has lost one of its processes is of no use any more, whoever's limit it was.
         let _ = leaf.write("memory.oom.group", "1");

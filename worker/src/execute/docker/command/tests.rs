@@ -50,6 +50,7 @@ fn make(settings: &DockerSettings, spec: &TaskSpec, more: &More<'_>) -> Result<V
         passed: more.passed,
         unified: false,
         device: more.device,
+        program: None,
     })
 }
 

@@ -1,7 +1,6 @@
-//! The one way from the command line to the queue: through the pool that runs, else by holding the queue oneself.
+//! The one way to the queue: through the pool that runs, else by holding the queue oneself.
 //!
-//! Both answer the same requests, so commands do not know which it is. Deliberately absent: anything that outlives one
-//! command.
+//! Both answer the same requests, so whoever asks does not know which it is. Deliberately absent: starting a pool.
 
 use std::path::PathBuf;
 use std::thread::sleep;
@@ -9,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use acode_worker::task::{Limits, Submission, TaskId};
 
-use super::{CliError, Context};
-use crate::api::role;
+use super::cancel::Patience;
+use super::{ApiError, role};
 use crate::config::{self, Overrides};
 use crate::local::{Local, LocalError};
-use crate::rundir::LockError;
+use crate::rundir::{Dirs, LockError, Vars};
 use crate::store::Hooks;
 use crate::wire::request::{Status, Submit};
 use crate::wire::types::PoolState;
@@ -24,10 +23,12 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const NAP: Duration = Duration::from_millis(5);
 /// How often a submission that waits for room looks whether the pool gets on.
 const LOOK: Duration = Duration::from_secs(5);
+/// How often one that can be ended from outside looks whether it was.
+const GLANCE: Duration = Duration::from_millis(50);
 /// Entries of one transaction when the queue is written directly.
 const BATCH: usize = 5_000;
 
-/// What a command can do without.
+/// What one can do without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
     /// Nothing but a running pool will do.
@@ -70,12 +71,13 @@ pub enum Door {
 }
 
 impl Door {
-    /// Opens it.
+    /// Opens the one in these directories. `vars` is the environment: the configuration of a queue without a pool, which
+    /// bounds what is submitted to it, is found by it.
     ///
     /// # Errors
     /// There is less than is needed, or somebody holds the queue who does not answer.
-    pub fn open(context: &Context, need: Need) -> Result<Self, CliError> {
-        let socket = context.dirs.control_socket();
+    pub fn open(dirs: &Dirs, vars: &Vars, need: Need) -> Result<Self, ApiError> {
+        let socket = dirs.control_socket();
         let started = Instant::now();
         loop {
             let absent = match Client::connect(&socket) {
@@ -85,13 +87,13 @@ impl Door {
             };
             match need {
                 Need::Pool => return Err(absent.into()),
-                Need::Queue if !context.dirs.queue_db().exists() => {
-                    return Err(CliError::NoQueue(context.dirs.state.display().to_string()));
+                Need::Queue if !dirs.queue_db().exists() => {
+                    return Err(ApiError::NoQueue(dirs.state.display().to_string()));
                 }
                 Need::Queue | Need::NewQueue => {}
             }
-            let (limit, max, hooks) = settings(context, need)?;
-            match Local::open(&context.dirs, limit, max, hooks, role::registry()) {
+            let (limit, max, hooks) = settings(vars, need)?;
+            match Local::open(dirs, limit, max, hooks, role::registry()) {
                 Ok(local) => return Ok(Self::Queue(Box::new(local))),
                 // A pool that is just starting, or another client that writes for a moment.
                 Err(LocalError::Lock(LockError::Held { .. })) if started.elapsed() < PATIENCE => sleep(NAP),
@@ -104,7 +106,7 @@ impl Door {
     ///
     /// # Errors
     /// It was not done, or only a pool could do it.
-    pub fn call<M>(&mut self, request: &M) -> Result<M::Reply, CliError>
+    pub fn call<M>(&mut self, request: &M) -> Result<M::Reply, ApiError>
     where
         M: Method + Clone + Into<Request>,
     {
@@ -112,7 +114,7 @@ impl Door {
             Self::Pool(client) => Ok(client.call(request)?),
             Self::Queue(local) => match local.answer(request.clone().into())? {
                 Some(reply) => Ok(serde_json::from_value(reply)?),
-                None => Err(CliError::NotRunning),
+                None => Err(ApiError::NotRunning),
             },
         }
     }
@@ -121,51 +123,38 @@ impl Door {
     ///
     /// # Errors
     /// It was not done, or only a pool could do it, or `each` said so.
-    pub fn stream<M>(
-        &mut self,
-        request: &M,
-        mut each: impl FnMut(M::Reply) -> Result<(), CliError>,
-    ) -> Result<(), CliError>
+    pub fn stream<M, E>(&mut self, request: &M, mut each: impl FnMut(M::Reply) -> Result<(), E>) -> Result<(), E>
     where
         M: Method + Clone + Into<Request>,
+        E: From<ApiError>,
     {
         match self {
-            Self::Pool(client) => client.call_more(request)?.try_for_each(|reply| each(reply?)),
+            Self::Pool(client) => {
+                let mut replies = client.call_more(request).map_err(ApiError::from)?;
+                replies.try_for_each(|reply| each(reply.map_err(ApiError::from)?))
+            }
             Self::Queue(_) => each(self.call(request)?),
         }
     }
 
     /// Submits any number of tasks, whose dependencies may name earlier ones by their place. `accepted` gets the ids as
     /// they are on disk. Ends at the first error, be it of `tasks` or of the queue; what was accepted until then stays.
+    /// `full` is called once if the queue is nearly full, so that this takes its time.
     ///
     /// # Errors
     /// That first one.
-    pub fn submit_all<E>(
+    pub fn submit_all<T, E>(
         &mut self,
-        tasks: impl Iterator<Item = Result<Submission, E>>,
+        tasks: impl Iterator<Item = Result<Submission, T>>,
         wait: RoomWait,
+        full: fn(),
         mut accepted: impl FnMut(&[TaskId]),
-    ) -> Result<(), CliError>
+    ) -> Result<(), E>
     where
-        CliError: From<E>,
+        E: From<T> + From<ApiError>,
     {
         match self {
-            Self::Pool(client) => {
-                let slowness = slowness(client, wait)?;
-                let mut bulk = Bulk::new(client, true, accepted).slowed(slowness);
-                let mut failed = None;
-                for task in tasks {
-                    if let Err(error) = task.map_err(CliError::from).and_then(|task| Ok(bulk.push(&task)?)) {
-                        failed = Some(error);
-                        break;
-                    }
-                }
-                let finished = bulk.finish();
-                client.set_patience(None).map_err(ClientError::Io)?;
-                failed.map_or(Ok(()), Err)?;
-                finished?;
-                Ok(())
-            }
+            Self::Pool(client) => submit_to_pool(client, tasks, wait, full, &Patience::default(), accepted),
             Self::Queue(_) => {
                 let mut known: Vec<TaskId> = Vec::new();
                 let mut batch: Vec<Submission> = Vec::new();
@@ -175,7 +164,7 @@ impl Door {
                         self.submit_batch(&mut batch, &mut known, &mut accepted)?;
                     }
                 }
-                self.submit_batch(&mut batch, &mut known, &mut accepted)
+                Ok(self.submit_batch(&mut batch, &mut known, &mut accepted)?)
             }
         }
     }
@@ -185,7 +174,7 @@ impl Door {
         batch: &mut Vec<Submission>,
         known: &mut Vec<TaskId>,
         accepted: &mut impl FnMut(&[TaskId]),
-    ) -> Result<(), CliError> {
+    ) -> Result<(), ApiError> {
         if batch.is_empty() {
             return Ok(());
         }
@@ -196,8 +185,45 @@ impl Door {
     }
 }
 
+/// [`Door::submit_all`] through a pool, bounded by this patience.
+pub(super) fn submit_to_pool<T, E>(
+    client: &mut Client,
+    tasks: impl Iterator<Item = Result<Submission, T>>,
+    wait: RoomWait,
+    full: fn(),
+    patience: &Patience,
+    accepted: impl FnMut(&[TaskId]),
+) -> Result<(), E>
+where
+    E: From<T> + From<ApiError>,
+{
+    let slowness = slowness(client, wait, full, patience)?;
+    let mut bulk = Bulk::new(client, true, accepted).slowed(slowness);
+    let mut failed: Option<E> = None;
+    for task in tasks {
+        let pushed =
+            task.map_err(E::from).and_then(|task| bulk.push(&task).map_err(|error| ApiError::from(error).into()));
+        if let Err(error) = pushed {
+            failed = Some(error);
+            break;
+        }
+    }
+    let finished = bulk.finish();
+    // An end from outside came as an error of the connection.
+    patience.check()?;
+    client.set_patience(None).map_err(|error| ApiError::from(ClientError::Io(error)))?;
+    failed.map_or(Ok(()), Err)?;
+    finished.map_err(ApiError::from)?;
+    Ok(())
+}
+
 /// How a bulk submission meets the queue of this pool.
-fn slowness(client: &mut Client, wait: RoomWait) -> Result<Slowness<'static>, CliError> {
+fn slowness<'p>(
+    client: &mut Client,
+    wait: RoomWait,
+    full: fn(),
+    patience: &'p Patience,
+) -> Result<Slowness<'p>, ApiError> {
     let limit = client.call(&Status {})?.status.queue.limit;
     // A tenth of the queue fits above the usual threshold in any case.
     let slowness = Slowness { wait_ms: wait.ms(), tasks_max: (limit / 10).max(1), ..Slowness::default() };
@@ -205,9 +231,16 @@ fn slowness(client: &mut Client, wait: RoomWait) -> Result<Slowness<'static>, Cl
     let (RoomWait::Usual, Some(socket)) = (wait, socket) else { return Ok(slowness) };
     // The order of tasks would suffer if a call were refused and repeated behind a later one: so they wait without a
     // bound, and we look from outside whether that leads anywhere.
-    client.set_patience(Some(LOOK)).map_err(ClientError::Io)?;
-    let mut progress = Progress { socket, ended: None };
-    Ok(Slowness { wait_ms: Some(u64::MAX), go_on: Box::new(move || progress.go_on()), ..slowness })
+    let look = if patience.is_endless() { LOOK } else { GLANCE };
+    client.set_patience(Some(look)).map_err(ClientError::Io)?;
+    let mut progress = Progress { socket, ended: None, full, next: Instant::now() + LOOK };
+    let go_on = move || {
+        if patience.check().is_err() {
+            return Err(ClientError::Unfinished);
+        }
+        if Instant::now() < progress.next { Ok(()) } else { progress.go_on() }
+    };
+    Ok(Slowness { wait_ms: Some(u64::MAX), go_on: Box::new(go_on), ..slowness })
 }
 
 /// Whether a pool whose queue is full gets on with it.
@@ -215,14 +248,19 @@ struct Progress {
     socket: PathBuf,
     /// How many tasks had ended at the last look.
     ended: Option<u64>,
+    /// Told once that there is something to wait for.
+    full: fn(),
+    /// When to look again.
+    next: Instant,
 }
 
 impl Progress {
     fn go_on(&mut self) -> Result<(), ClientError> {
+        self.next = Instant::now() + LOOK - GLANCE;
         let status = Client::connect(&self.socket)?.call(&Status {})?.status;
         let tasks = status.tasks;
         if self.ended.is_none() {
-            eprintln!("acode: the queue is nearly full: waiting for room");
+            (self.full)();
         }
         let ended = self.ended.replace(tasks.ended());
         // A pause ends one day, and so does what runs.
@@ -252,8 +290,8 @@ fn link(mut task: Submission, known: &[TaskId]) -> Submission {
 
 /// How many tasks the queue may hold, and what runs when one has ended. Who only looks is not kept from it by a
 /// configuration that is wrong.
-fn settings(context: &Context, need: Need) -> Result<(u64, Limits, Hooks), CliError> {
-    let loaded = config::load(None, &context.vars, &Overrides::default());
+fn settings(vars: &Vars, need: Need) -> Result<(u64, Limits, Hooks), ApiError> {
+    let loaded = config::load(None, vars, &Overrides::default());
     let (limit, max, tasks) = match (need, loaded) {
         (Need::NewQueue, loaded) => {
             let config = loaded?.config;

@@ -1,0 +1,569 @@
+//! One attempt in a program: handed over, watched, answered or ended.
+//!
+//! The program is the leader of the attempt's tree. It is asked to end by a message, and killed with all of its tree when
+//! the grace is over; one that breaks the protocol is killed at once, for nothing that it says can be believed any more.
+//! Deliberately absent: how it is found and kept (`keeper`), and retries.
+
+use std::os::fd::AsFd;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::super::orders::Told;
+use super::super::phase::{End, Phase};
+use super::super::process::{Attempt, Tools};
+use super::super::settle::blank;
+use super::super::times::{Due, Times};
+use super::child::Heard;
+use super::words::{self, Answer};
+use super::{Seat, keeper};
+use crate::actions::protocol::{FromProgram, LogStream, PROTOCOL, ToProgram, Work, line};
+use crate::failpoint;
+use crate::output::Stream;
+use crate::sys::cgroup::Leaves;
+use crate::sys::tree::{self, Ended, Reaper, Remains, Used};
+use crate::sys::{clock, usage};
+use crate::task::{ERROR_MAX, Isolation, TreeGuard, Verdict};
+use crate::wire::{Finished, LineClosed, Progress, Report};
+
+/// How long a program may take until it is ready, in milliseconds, if no start timeout says otherwise.
+const READY_MS: u64 = 30_000;
+/// How long one may live that has closed its standard output or input, in nanoseconds: as a rule it is on its way out.
+const MUTE_NS: u64 = 1_000_000_000;
+/// How often a task's progress is passed on at most, in nanoseconds.
+const PROGRESS_INTERVAL_NS: u64 = 100_000_000;
+/// How long an attempt runs before its start is reported by itself, in nanoseconds.
+const SHORT_NS: u64 = 5_000_000;
+/// How often a tree that is being ended is looked at, in nanoseconds.
+const REAP_INTERVAL_NS: u64 = 2_000_000;
+/// Lines that are taken before anything else is looked at again.
+const LINES_MAX: usize = 64;
+
+/// An attempt that a program has been given.
+pub struct Turn<'t> {
+    tools: &'t mut Tools,
+    attempt: &'t Attempt,
+    id: String,
+    seat: Seat,
+    reaper: Reaper,
+    phase: Phase,
+    times: Times,
+    timeout_ms: Option<u64>,
+    grace_ns: u64,
+    /// Until when it may take to be ready; nothing once it is.
+    ready_by_ns: Option<u64>,
+    ready_ms: u64,
+    /// When it must be gone that can be spoken with no more.
+    mute_until_ns: Option<u64>,
+    answer: Option<Answer>,
+    /// What it did that cannot be gone on from.
+    fault: Option<String>,
+    leaked: bool,
+    started_us: i64,
+    /// When to report the start; nothing once that is done.
+    tell_start_ns: Option<u64>,
+    waits: bool,
+    progress: Option<Progress>,
+    progress_told_ns: u64,
+    used_before: Used,
+}
+
+impl<'t> Turn<'t> {
+    pub(super) fn new(tools: &'t mut Tools, attempt: &'t Attempt, seat: Seat, (at_us, at_ns): (i64, u64)) -> Self {
+        let (spec, settings) = (&attempt.task.spec, &tools.settings);
+        let timeout_ms = spec.timeout_ms.or(settings.actions.timeout_ms).or(settings.timeout_ms);
+        let grace_ns = spec.grace_ms.unwrap_or(settings.kill_grace_ms).saturating_mul(1_000_000);
+        let limit_ms = super::start_limit_ms(tools, attempt);
+        // A little before the supervisor loses its patience with the worker.
+        let ready_ms = limit_ms.map_or(READY_MS, |limit| limit - limit / 10);
+        let is_ready = seat.program.is_ready;
+        let pid = seat.program.child.pid;
+        let mut turn = Self {
+            attempt,
+            id: attempt.task.id.to_string(),
+            reaper: Reaper::new(pid),
+            phase: Phase::Running,
+            times: Times::new(at_ns, timeout_ms, spec.soft_timeout.map(|soft| soft.before_ms)),
+            timeout_ms,
+            grace_ns,
+            ready_by_ns: (!is_ready).then(|| clock::monotonic_ns().saturating_add(ready_ms.saturating_mul(1_000_000))),
+            ready_ms,
+            mute_until_ns: None,
+            answer: None,
+            fault: None,
+            leaked: false,
+            started_us: at_us,
+            tell_start_ns: is_ready.then(|| at_ns.saturating_add(u64::from(limit_ms.is_none()) * SHORT_NS)),
+            waits: limit_ms.is_some(),
+            progress: None,
+            progress_told_ns: 0,
+            used_before: Used::default(),
+            seat,
+            tools,
+        };
+        if is_ready {
+            turn.used_before = turn.used();
+        }
+        turn
+    }
+
+    /// Watches the program until it has answered, or is gone with all of its tree; says how the attempt ended.
+    pub fn run_out(mut self) -> Finished {
+        let caps = self.tools.settings.output;
+        self.tools.journal.begin(self.attempt.task.id, self.attempt.task.attempt, caps);
+        self.seat.program.forget_words();
+        if self.ready_by_ns.is_none() {
+            self.hand_over();
+        }
+        if !self.tools.orders_kept.is_empty() {
+            self.take_orders();
+        }
+        while self.watch() {}
+        self.conclude()
+    }
+
+    /// Tells the program what to do.
+    fn hand_over(&mut self) {
+        let (task, tools) = (&self.attempt.task, &*self.tools);
+        let Some(action) = &task.spec.action else { return };
+        let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
+        let scratch = text(tools.room.scratch());
+        let worktree = tools.worktrees.current().map(|made| text(made.place()));
+        let now_ms = u64::try_from(self.started_us / 1_000).unwrap_or(0);
+        let work = Work {
+            protocol: PROTOCOL,
+            id: self.id.clone(),
+            attempt: task.attempt,
+            action: action.kind.name().to_owned(),
+            name: action.name.clone(),
+            payload: action.told().into_owned(),
+            meta: task.spec.meta.clone(),
+            slot: tools.facts.slot.into(),
+            cwd: task.spec.cwd.clone().or(worktree).unwrap_or_else(|| scratch.clone()),
+            scratch,
+            checkpoint: self.seat.checkpoint.as_deref().map(text),
+            deadline: self.timeout_ms.map(|ms| now_ms.saturating_add(ms)),
+        };
+        self.seat.program.tell(&line(&ToProgram::Task(Box::new(work))));
+        failpoint!("programs.after-task");
+    }
+
+    /// Waits for one thing to happen and sees to it; false when the attempt is over.
+    fn watch(&mut self) -> bool {
+        let leader_runs = self.reaper.leader_end.is_none();
+        let ready = self.wait(leader_runs);
+        let now = clock::monotonic_ns();
+        self.tools.claimer.beat(now);
+        if ready.input {
+            self.seat.program.send();
+        }
+        if ready.errors {
+            self.read_errors();
+        }
+        if ready.output {
+            self.listen();
+        }
+        if leader_runs && self.answer.is_some() && self.fault.is_none() && !self.is_killing() {
+            return self.part();
+        }
+        if ready.leader || !leader_runs {
+            let remains = self.reaper.reap();
+            if leader_runs && self.reaper.leader_end.is_some() {
+                self.mourn(remains);
+            }
+            if remains == Remains::Nothing {
+                return false;
+            }
+        }
+        if ready.orders {
+            self.take_orders();
+        }
+        self.keep_time(now);
+        true
+    }
+
+    fn wait(&self, leader_runs: bool) -> Ready {
+        let program = &self.seat.program;
+        let output = program.output().filter(|_| self.listens());
+        // One that is gone or lets nothing through would be ready for ever.
+        let pidfd = leader_runs.then(|| program.child.pidfd.as_fd());
+        let wanted = [
+            (output, PollFlags::POLLIN),
+            (program.errors(), PollFlags::POLLIN),
+            (program.input(), PollFlags::POLLOUT),
+            (Some(self.tools.line.orders_fd()), PollFlags::POLLIN),
+            (pidfd, PollFlags::POLLIN),
+        ];
+        let mut places = [None; 5];
+        let mut fds = Vec::with_capacity(wanted.len());
+        for (place, (fd, flags)) in places.iter_mut().zip(wanted) {
+            if let Some(fd) = fd {
+                *place = Some(fds.len());
+                fds.push(PollFd::new(fd, flags));
+            }
+        }
+        let timeout = PollTimeout::try_from(self.timeout_ms(leader_runs)).unwrap_or(PollTimeout::MAX);
+        // An error is as good as nothing ready.
+        let _ = poll(&mut fds, timeout);
+        let [output, errors, input, orders, leader] = places
+            .map(|place| place.and_then(|place: usize| fds[place].revents()).is_some_and(|events| !events.is_empty()));
+        Ready { output, errors, input, orders, leader }
+    }
+
+    /// Milliseconds until time alone is a reason to look again.
+    fn timeout_ms(&self, leader_runs: bool) -> u64 {
+        let now = clock::monotonic_ns();
+        let until = |at: u64| at.saturating_sub(now);
+        let heartbeat = self.tools.settings.heartbeat_interval_ms.saturating_mul(1_000_000);
+        let phase = match self.phase {
+            Phase::Running => [self.times.next_ns(), self.seat.watch.next_ns()].into_iter().flatten().min(),
+            Phase::Terminating { kill_at_ns, .. } if leader_runs => Some(kill_at_ns),
+            Phase::Terminating { .. } | Phase::Killing { .. } => Some(now + REAP_INTERVAL_NS),
+        };
+        let times = [phase, self.tell_start_ns, self.ready_by_ns, self.mute_until_ns];
+        times.into_iter().flatten().map(until).fold(heartbeat, u64::min).div_ceil(1_000_000)
+    }
+
+    fn is_killing(&self) -> bool {
+        matches!(self.phase, Phase::Killing { .. })
+    }
+
+    /// Whether what the program says means anything.
+    fn listens(&self) -> bool {
+        self.answer.is_none() && self.fault.is_none() && !self.is_killing()
+    }
+
+    /// Takes the lines that are there.
+    fn listen(&mut self) {
+        for _ in 0..LINES_MAX {
+            if !self.listens() {
+                return;
+            }
+            match self.seat.program.hear() {
+                Heard::Line(line) => self.understand(&line),
+                Heard::TooLong(line) => self.break_off(words::too_long(&line)),
+                Heard::Nothing => return,
+            }
+        }
+    }
+
+    fn understand(&mut self, line: &[u8]) {
+        let id = self.ready_by_ns.is_none().then_some(self.id.as_str());
+        let said = match words::understand(line, id) {
+            Ok(said) => said,
+            Err(why) => return self.break_off(why),
+        };
+        match said {
+            FromProgram::Ready {} => self.be_ready(),
+            FromProgram::Progress { percent, message, .. } => self.pass_progress(percent.clamp(0.0, 100.0), message),
+            FromProgram::Log { text, stream, .. } => {
+                let stream = match stream {
+                    LogStream::Stdout => Stream::Stdout,
+                    LogStream::Stderr => Stream::Stderr,
+                };
+                self.tools.journal.append(stream, text.as_bytes(), clock::unix_us());
+            }
+            said @ (FromProgram::Result { .. } | FromProgram::Error { .. }) => {
+                self.answer = words::answer(said);
+                if let Some(line) = self.seat.program.unheard() {
+                    self.break_off(words::more(&line));
+                }
+            }
+        }
+    }
+
+    fn be_ready(&mut self) {
+        self.ready_by_ns = None;
+        self.seat.program.is_ready = true;
+        let wait_ns = if self.waits { 0 } else { SHORT_NS };
+        self.tell_start_ns = Some(clock::monotonic_ns().saturating_add(wait_ns));
+        self.hand_over();
+    }
+
+    fn pass_progress(&mut self, percent: f64, message: String) {
+        let progress = Progress { percent, message };
+        self.progress = Some(progress.clone());
+        let now = clock::monotonic_ns();
+        if now.saturating_sub(self.progress_told_ns) >= PROGRESS_INTERVAL_NS {
+            self.progress_told_ns = now;
+            self.tell_start();
+            let (ticket, id) = (self.attempt.ticket, self.attempt.task.id);
+            // A supervisor that is gone shows on the order pipe at the next wait.
+            let _ = self.tools.line.report(&Report::Progress { ticket, id, progress });
+        }
+    }
+
+    /// Reads once from standard error: the task's output, and the program's last words.
+    fn read_errors(&mut self) -> usize {
+        let read = self.seat.program.read_errors(&mut self.tools.buffer);
+        if !read.is_empty() {
+            self.tools.journal.append(Stream::Stderr, read, clock::unix_us());
+        }
+        read.len()
+    }
+
+    /// The program has answered. True if it has left something that must go first, and it with that.
+    fn part(&mut self) -> bool {
+        // What it has written before its answer is there by now.
+        while self.read_errors() > 0 {}
+        let remains = self.reaper.reap();
+        if self.reaper.leader_end.is_none() && !tree::has_other_than(self.seat.program.child.pid) {
+            return false;
+        }
+        self.leaked = tree::has_other_than(self.seat.program.child.pid);
+        if remains == Remains::Nothing {
+            return false;
+        }
+        self.phase = Phase::Killing { why: self.phase.why() };
+        tree::kill_all(self.tools.leaf());
+        true
+    }
+
+    /// The program has ended. What it said last counts.
+    fn mourn(&mut self, remains: Remains) {
+        while self.read_errors() > 0 {}
+        let mut before = usize::MAX;
+        while self.listens() && before != 0 {
+            before = match self.seat.program.hear() {
+                Heard::Line(line) => {
+                    self.understand(&line);
+                    line.len() + 1
+                }
+                Heard::TooLong(_) | Heard::Nothing => 0,
+            };
+        }
+        if matches!(self.phase, Phase::Running) {
+            self.leaked = remains == Remains::Something;
+            self.phase = Phase::Killing { why: None };
+        }
+    }
+
+    /// Nothing that the program says can be believed any more.
+    fn break_off(&mut self, why: String) {
+        self.fault.get_or_insert(why);
+        if !self.is_killing() {
+            self.phase = Phase::Killing { why: self.phase.why() };
+            tree::kill_all(self.tools.leaf());
+        }
+    }
+
+    /// Reports the start, unless that was done.
+    fn tell_start(&mut self) {
+        if self.tell_start_ns.take().is_none() {
+            return;
+        }
+        let (ticket, id, pid) = (self.attempt.ticket, self.attempt.task.id, self.seat.program.child.pid);
+        let (claimed_us, at_us) = (self.attempt.claimed_us, self.started_us);
+        if self.tools.line.report(&Report::Started { ticket, id, pid, claimed_us, at_us }).is_err() {
+            self.end(End::Orphaned);
+        }
+    }
+
+    fn keep_time(&mut self, now: u64) {
+        if self.tell_start_ns.is_some_and(|at| now >= at) {
+            self.tell_start();
+        }
+        let is_lost = self.seat.program.is_mute() || self.seat.program.is_deaf();
+        if is_lost && self.listens() && now >= *self.mute_until_ns.get_or_insert(now.saturating_add(MUTE_NS)) {
+            let what = if self.seat.program.is_mute() { "output" } else { "input" };
+            self.break_off(format!("has closed its standard {what} and has not answered"));
+        }
+        if matches!(self.phase, Phase::Running) {
+            if self.ready_by_ns.is_some_and(|at| now >= at) {
+                let ready_ms = self.ready_ms;
+                return self.break_off(format!("has not said that it is ready within {ready_ms} ms"));
+            }
+            if let Some(over) = self.seat.watch.look(self.tools, now) {
+                self.end_now(End::OverLimit(over));
+            }
+        }
+        match self.phase {
+            Phase::Running => match self.times.due(now) {
+                Due::Nothing => {}
+                Due::Warn => self.warn(),
+                Due::Over => self.end(End::Timeout),
+            },
+            Phase::Terminating { why, kill_at_ns } if now >= kill_at_ns => {
+                self.phase = Phase::Killing { why: Some(why) };
+                tree::kill_all(self.tools.leaf());
+            }
+            Phase::Terminating { .. } => {}
+            Phase::Killing { .. } => tree::kill_all(self.tools.leaf()),
+        }
+    }
+
+    /// Tells the program that its task's time is almost over.
+    fn warn(&mut self) {
+        if let Some(soft) = self.attempt.task.spec.soft_timeout.filter(|_| self.ready_by_ns.is_none()) {
+            let (id, left) = (self.id.clone(), soft.before_ms);
+            self.seat.program.tell(&line(&ToProgram::Warn { id, left }));
+        }
+    }
+
+    /// Stops the tree where it is, and its clocks.
+    fn suspend(&mut self) {
+        if matches!(self.phase, Phase::Running) && self.times.suspend(clock::monotonic_ns()) {
+            tree::suspend_all(self.tools.leaf());
+            // It cannot become ready where it stands.
+            self.ready_by_ns = self.ready_by_ns.map(|_| u64::MAX);
+        }
+    }
+
+    /// Lets it go on.
+    fn resume(&mut self) {
+        let now = clock::monotonic_ns();
+        if self.times.resume(now) {
+            tree::resume_all(self.tools.leaf());
+            let ready_ns = self.ready_ms.saturating_mul(1_000_000);
+            self.ready_by_ns = self.ready_by_ns.map(|_| now.saturating_add(ready_ns));
+        }
+    }
+
+    /// Asks the program to end its task; the tree is killed when the grace is over.
+    fn end(&mut self, why: End) {
+        if !matches!(self.phase, Phase::Running) {
+            return;
+        }
+        if self.ready_by_ns.is_some() {
+            // It has no task yet.
+            return self.end_now(why);
+        }
+        self.phase = Phase::Terminating { why, kill_at_ns: clock::monotonic_ns().saturating_add(self.grace_ns) };
+        let cancel = ToProgram::Cancel { id: self.id.clone(), why: words::reason(why) };
+        self.seat.program.tell(&line(&cancel));
+        self.resume();
+        failpoint!("programs.after-cancel");
+    }
+
+    /// Ends the tree without any grace, or with no more of it.
+    fn end_now(&mut self, why: End) {
+        let why = match self.phase {
+            Phase::Running => why,
+            Phase::Terminating { why, .. } => why,
+            Phase::Killing { .. } => return,
+        };
+        self.phase = Phase::Killing { why: Some(why) };
+        tree::kill_all(self.tools.leaf());
+    }
+
+    fn take_orders(&mut self) {
+        loop {
+            match self.tools.next_told(self.attempt.ticket) {
+                Ok(None) => return,
+                Ok(Some(Told::Cancel { now: true })) => self.end_now(End::Cancel),
+                Ok(Some(Told::Cancel { now: false })) => self.end(End::Cancel),
+                Ok(Some(Told::GiveBack { now: true })) => self.end_now(End::GiveBack),
+                Ok(Some(Told::GiveBack { now: false })) => self.end(End::GiveBack),
+                Ok(Some(Told::Suspend)) => self.suspend(),
+                Ok(Some(Told::Resume)) => self.resume(),
+                Err(LineClosed) => {
+                    self.end(End::Orphaned);
+                    // The pipe stays ready for ever; a short pause keeps this from spinning until the tree is gone.
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// The end of an attempt.
+impl Turn<'_> {
+    fn conclude(mut self) -> Finished {
+        if self.times.resume(clock::monotonic_ns()) {
+            // It has answered, or was killed, where it stood.
+            tree::resume_all(self.tools.leaf());
+        }
+        let why = self.phase.why();
+        let (verdict, result, error) = self.judge(why);
+        let used = self.used();
+        let before = self.used_before;
+        let used = Used {
+            user_us: used.user_us.saturating_sub(before.user_us),
+            system_us: used.system_us.saturating_sub(before.system_us),
+            ..used
+        };
+        let guard = if self.seat.program.child.in_cgroup { TreeGuard::Cgroup } else { TreeGuard::Subreaper };
+        let lives = self.reaper.leader_end.is_none();
+        let Self { tools, attempt, seat, leaked, progress, started_us, .. } = self;
+        let settled = seat.watch.settle(tools, &used, verdict);
+        let finished = Finished {
+            given_back: matches!(why, Some(End::GiveBack | End::Orphaned)),
+            isolation: Isolation::Process,
+            guard,
+            usage: settled.usage,
+            limits: settled.limits,
+            output: tools.journal.finish(clock::unix_us()),
+            leaked,
+            progress,
+            result,
+            error,
+            ..blank(attempt, settled.verdict, started_us)
+        };
+        let mut program = seat.program;
+        program.leaves = std::mem::replace(&mut tools.leaves, seat.saved);
+        match lives {
+            true => tools.programs.keep(program),
+            false => keeper::bury(tools, program),
+        }
+        finished
+    }
+
+    /// How it ended: the verdict, the result and the error.
+    fn judge(&mut self, why: Option<End>) -> (Verdict, Option<String>, Option<String>) {
+        let program = words::name(&self.seat.program.key.argv);
+        let last_words = self.seat.program.last_words();
+        let failed = |what: &str| words::cut(format!("{program} {what}{last_words}"), ERROR_MAX);
+        let not_started = |why: String| (Verdict::NotStarted { why, errno: None }, None, None);
+        if let Some(why) = why {
+            let (result, error) = match self.answer.take() {
+                Some(Answer::Done(result)) => (result, None),
+                Some(Answer::Failed(error, _)) => (None, Some(error)),
+                None => (None, self.fault.take().map(|fault| failed(&fault))),
+            };
+            return (why.verdict(), result, error);
+        }
+        match (self.fault.take(), self.answer.take(), self.reaper.leader_end) {
+            (Some(fault), _, _) if self.ready_by_ns.is_some() => not_started(failed(&fault)),
+            (Some(fault), _, _) => (Verdict::Exited { code: 1 }, None, Some(failed(&fault))),
+            (None, Some(Answer::Done(result)), _) => (Verdict::Exited { code: 0 }, result, None),
+            (None, Some(Answer::Failed(error, code)), _) => (Verdict::Exited { code }, None, Some(error)),
+            (None, None, end) if self.ready_by_ns.is_some() => {
+                not_started(failed(&format!("{} before it was ready", words::ended(end))))
+            }
+            (None, None, end) => {
+                let error = failed(&format!("{} without an answer", words::ended(end)));
+                let verdict = match end {
+                    // It may have meant well; the task has not been done.
+                    Some(Ended::Exited(0)) => Verdict::Exited { code: 1 },
+                    Some(end) => words::verdict(end),
+                    // A child of ours cannot vanish unreaped; if the kernel says so, nobody knows how it ended.
+                    None => Verdict::WorkerLost,
+                };
+                (verdict, None, Some(error))
+            }
+        }
+    }
+
+    /// What the program's tree has used since it was started: by its leaf, else by what its processes say.
+    fn used(&self) -> Used {
+        let pid = self.seat.program.child.pid;
+        let (reaped, lives) = (self.reaper.used, self.reaper.leader_end.is_none());
+        let living = if lives { usage::of(&[pid], 1) } else { usage::InUse::default() };
+        let max_rss_bytes = reaped.max_rss_bytes.max(living.memory_bytes);
+        match self.tools.leaves.as_ref().map(Leaves::current).and_then(|leaf| leaf.gauges().cpu()) {
+            Some(cpu) => Used { user_us: cpu.user_us, system_us: cpu.system_us, max_rss_bytes, ..reaped },
+            // Of those that live, the time in both modes together is known.
+            None => Used { user_us: reaped.user_us + living.cpu_us, max_rss_bytes, ..reaped },
+        }
+    }
+}
+
+/// What a wait has found.
+#[derive(Debug, Default)]
+struct Ready {
+    output: bool,
+    errors: bool,
+    input: bool,
+    orders: bool,
+    leader: bool,
+}
