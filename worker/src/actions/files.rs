@@ -37,8 +37,8 @@ impl FileError {
 ///
 /// # Errors
 /// It can be no path.
-pub(super) fn check_path(key: &str, path: &Path) -> Result<(), String> {
-    let bytes = path.as_os_str().as_bytes();
+pub(super) fn check_path(key: &str, path: impl AsRef<Path>) -> Result<(), String> {
+    let bytes = path.as_ref().as_os_str().as_bytes();
     match bytes {
         b"" => Err(format!("{key} is empty: give a path")),
         _ if bytes.contains(&0) => Err(format!("{key} holds a NUL byte")),

@@ -1,4 +1,4 @@
-//! What the parameters of built-in actions say of files: paths that can be one, and two that are not the same.
+//! Two files of an action that must not be one, and the words for what cannot be done to one.
 //!
 //! Deliberately absent: what a relative path starts at, which is the context's to know.
 
@@ -7,18 +7,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::error::ActionError;
-
-/// Checks that this can be a path at all.
-///
-/// # Errors
-/// The words for what is wrong with the parameter of this name.
-pub(super) fn check_path(field: &str, path: &str) -> Result<(), String> {
-    match path {
-        "" => Err(format!("{field} is empty: give a path")),
-        path if path.contains('\0') => Err(format!("{field} has a NUL byte")),
-        _ => Ok(()),
-    }
-}
 
 /// Refuses an output that is the input itself, by whatever name.
 ///

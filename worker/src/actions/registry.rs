@@ -117,6 +117,17 @@ struct Entry {
     run: fn(Value, &mut Context<'_>) -> Result<Value, ActionError>,
 }
 
+impl Entry {
+    /// Checks an action's parameters. A check is the action's own code, and one that panics ends nobody but the task: it is
+    /// made by the supervisor too.
+    fn fits(&self, action: &Action) -> Result<(), ParamsError> {
+        let params = action.told();
+        let checked = catch_unwind(AssertUnwindSafe(|| (self.check)(&params)));
+        let checked = checked.unwrap_or_else(|panic| Err(format!("their check panicked: {}", words_of(&*panic))));
+        checked.map_err(|why| wrong(action, why))
+    }
+}
+
 /// The actions of one program.
 #[derive(Default)]
 pub struct Registry {
@@ -182,7 +193,7 @@ impl Registry {
         let foreign = action.library.is_some() || !action.program.is_empty();
         match self.find(action) {
             _ if foreign => Ok(()),
-            Ok(entry) => (entry.check)(&action.told()).map_err(|why| wrong(action, why)),
+            Ok(entry) => entry.fits(action),
             Err(ParamsError::Unknown { .. }) => Ok(()),
             Err(error) => Err(error),
         }
@@ -193,8 +204,7 @@ impl Registry {
     /// # Errors
     /// There is no such action here, or the parameters do not fit.
     pub fn check_own(&self, action: &Action) -> Result<(), ParamsError> {
-        let entry = self.find(action)?;
-        (entry.check)(&action.told()).map_err(|why| wrong(action, why))
+        self.find(action)?.fits(action)
     }
 
     /// Runs an action to its end; a panic ends the action only.
@@ -203,8 +213,8 @@ impl Registry {
     /// There is no such action, or the parameters do not fit: nothing was run.
     pub fn run(&self, action: &Action, context: &mut Context<'_>) -> Result<Outcome, ParamsError> {
         let entry = self.find(action)?;
+        entry.fits(action)?;
         let params = action.told().into_owned();
-        (entry.check)(&params).map_err(|why| wrong(action, why))?;
         // What a panic leaves half done is the action's own: neither the context nor the host is used by it afterwards but
         // to end the attempt.
         Ok(match catch_unwind(AssertUnwindSafe(|| (entry.run)(params, context))) {
@@ -277,6 +287,10 @@ mod tests {
         const NAME: &'static str = "double";
         type Params = u32;
         type Output = u32;
+        fn validate(params: &u32) -> Result<(), String> {
+            assert_ne!(*params, 13, "thirteen");
+            Ok(())
+        }
         fn execute(params: u32, context: &mut Context<'_>) -> Result<u32, ActionError> {
             context.check()?;
             if params == 7 {
@@ -334,6 +348,8 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_not_run() {
         assert!(matches!(run("double", "x".into()), Err(ParamsError::Wrong { .. })));
+        let panicked = run("double", 13.into()).unwrap_err().to_string();
+        assert!(panicked.starts_with("params of double: their check panicked"), "{panicked}");
         let unknown = run("treble", Value::Null).unwrap_err().to_string();
         assert_eq!(unknown, "there is no action 'treble' here: there are double, nothing");
     }

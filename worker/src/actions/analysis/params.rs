@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::super::data::{Condition, check_condition};
-use super::super::places::check_path;
+use super::super::files::check_path;
 use super::super::table::{Reading, TableFormat};
 
 /// The parameters of `analysis`.

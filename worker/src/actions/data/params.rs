@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::super::places::check_path;
+use super::super::files::check_path;
 use super::super::table::{Reading, TableFormat, Writing};
 use super::condition::Condition;
 use super::expression::Expression;

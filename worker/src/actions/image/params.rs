@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::super::error::ActionError;
-use super::super::places::check_path;
+use super::super::files::check_path;
 
 /// The parameters of `image_manipulation`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
