@@ -29,6 +29,14 @@ pub fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
+/// How many bytes lie in this pipe unread, told from either end of it, also when the other one is closed.
+pub fn unread(fd: impl AsFd) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one int, to where there is one.
+    let told = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
+    if told == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
 /// A connected pair of sockets that keep message borders, close-on-exec.
 ///
 /// # Errors

@@ -43,6 +43,10 @@ pub struct Program {
     errors: Option<OwnedFd>,
     /// What it is still to be told.
     unsent: Vec<u8>,
+    /// Bytes of its task, and of what followed, that were written to it.
+    told: usize,
+    /// Its input is closed, and it had read none of these.
+    lost_unread: bool,
     /// What it has said, up to the line that is not complete yet.
     heard: Vec<u8>,
     /// Where in that the next line begins.
@@ -140,6 +144,8 @@ impl Program {
             output: Some(output),
             errors: Some(errors),
             unsent: Vec::new(),
+            told: 0,
+            lost_unread: false,
             heard: Vec::new(),
             next: 0,
             words: Vec::new(),
@@ -161,6 +167,16 @@ impl Program {
         self.input.as_ref().filter(|_| !self.unsent.is_empty()).map(AsFd::as_fd)
     }
 
+    /// Forgets what was told before: what is told from here on is its task.
+    pub fn begin_task(&mut self) {
+        (self.told, self.lost_unread) = (0, false);
+    }
+
+    /// Whether it has read nothing of its task. To be asked when it is dead.
+    pub fn has_read_nothing(&self) -> bool {
+        self.input.as_ref().map_or(self.lost_unread, |input| pipe::unread(input) >= self.told)
+    }
+
     /// Has it told this, as soon as it reads.
     pub fn tell(&mut self, line: &[u8]) {
         self.unsent.extend_from_slice(line);
@@ -172,10 +188,16 @@ impl Program {
         while !self.unsent.is_empty() {
             let Some(input) = &self.input else { return self.unsent.clear() };
             match nix::unistd::write(input, &self.unsent) {
-                Ok(length) => drop(self.unsent.drain(..length)),
+                Ok(length) => {
+                    self.told += length;
+                    self.unsent.drain(..length);
+                }
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return,
-                Err(_) => self.input = None,
+                Err(_) => {
+                    self.lost_unread = pipe::unread(input) >= self.told;
+                    self.input = None;
+                }
             }
         }
     }

@@ -58,6 +58,8 @@ pub struct Turn<'t> {
     /// What it did that cannot be gone on from.
     fault: Option<String>,
     leaked: bool,
+    /// It had waited for this task.
+    had_waited: bool,
     started_us: i64,
     /// When to report the start; nothing once that is done.
     tell_start_ns: Option<u64>,
@@ -91,6 +93,7 @@ impl<'t> Turn<'t> {
             answer: None,
             fault: None,
             leaked: false,
+            had_waited: is_ready,
             started_us: at_us,
             tell_start_ns: is_ready.then(|| at_ns.saturating_add(u64::from(limit_ms.is_none()) * SHORT_NS)),
             waits: limit_ms.is_some(),
@@ -143,6 +146,7 @@ impl<'t> Turn<'t> {
             checkpoint: self.seat.checkpoint.as_deref().map(text),
             deadline: self.timeout_ms.map(|ms| now_ms.saturating_add(ms)),
         };
+        self.seat.program.begin_task();
         self.seat.program.tell(&line(&ToProgram::Task(Box::new(work))));
         failpoint!("programs.after-task");
     }
@@ -474,6 +478,7 @@ impl Turn<'_> {
             tree::resume_all(self.tools.leaf());
         }
         let why = self.phase.why();
+        let untouched = why.is_none() && self.has_never_begun();
         let (verdict, result, error) = self.judge(why);
         let used = self.used();
         let before = self.used_before;
@@ -487,7 +492,7 @@ impl Turn<'_> {
         let Self { tools, attempt, seat, leaked, progress, started_us, .. } = self;
         let settled = seat.watch.settle(tools, &used, verdict);
         let finished = Finished {
-            given_back: matches!(why, Some(End::GiveBack | End::Orphaned)),
+            given_back: untouched || matches!(why, Some(End::GiveBack | End::Orphaned)),
             isolation: Isolation::Process,
             guard,
             usage: settled.usage,
@@ -506,6 +511,13 @@ impl Turn<'_> {
             false => keeper::bury(tools, program),
         }
         finished
+    }
+
+    /// Whether it had died, as it waited, before it could read of the task: then that runs again, as if nothing had been. Never
+    /// said of a program that was started for this task, or one that dies of itself would be started without end.
+    fn has_never_begun(&self) -> bool {
+        let silent = self.answer.is_none() && self.fault.is_none();
+        self.had_waited && silent && self.reaper.leader_end.is_some() && self.seat.program.has_read_nothing()
     }
 
     /// How it ended: the verdict, the result and the error.
