@@ -59,12 +59,14 @@ pub trait Host {
 pub struct Context<'h> {
     facts: &'h Facts,
     host: &'h mut dyn Host,
+    /// How far it said that it was, in percent, if it has said so.
+    said: Option<f64>,
 }
 
 impl<'h> Context<'h> {
     /// The context of one attempt.
     pub fn new(facts: &'h Facts, host: &'h mut dyn Host) -> Self {
-        Self { facts, host }
+        Self { facts, host, said: None }
     }
 
     /// The task's id.
@@ -119,7 +121,15 @@ impl<'h> Context<'h> {
     pub fn progress(&mut self, percent: f64, message: &str) {
         // What is no number says nothing about how far it is.
         let percent = if percent.is_nan() { 0.0 } else { percent.clamp(0.0, 100.0) };
+        self.said = Some(percent);
         self.host.progress(percent, message);
+    }
+
+    /// The action has done its work: who has told of a part tells of the whole.
+    pub(super) fn complete(&mut self) {
+        if self.said.is_some_and(|percent| percent < 100.0) {
+            self.progress(100.0, "");
+        }
     }
 
     /// Whether the action is to end, because it was cancelled, its time is over, or the pool stops.

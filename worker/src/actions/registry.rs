@@ -217,7 +217,14 @@ impl Registry {
         let params = action.told().into_owned();
         // What a panic leaves half done is the action's own: neither the context nor the host is used by it afterwards but
         // to end the attempt.
-        Ok(match catch_unwind(AssertUnwindSafe(|| (entry.run)(params, context))) {
+        let ran = catch_unwind(AssertUnwindSafe(|| {
+            let ran = (entry.run)(params, context);
+            if ran.is_ok() {
+                context.complete();
+            }
+            ran
+        }));
+        Ok(match ran {
             Ok(Ok(Value::Null)) => Outcome::Done(None),
             Ok(Ok(result)) => match result.to_string() {
                 text if text.len() <= RESULT_MAX => Outcome::Done(Some(text)),
