@@ -285,7 +285,12 @@ fn a_sandbox_shows_it_no_more_than_any_task() {
             ..Sandbox::default()
         };
         let spec = TaskSpec { sandbox: Some(sandbox), ..child("echo", json!("in there")) };
-        assert_eq!(answers(&pool, spec.clone()), json!("in there"), "pool {number}");
+        let first = pool.wait(pool.submit_spec(spec.clone()));
+        if first.error.as_deref().is_some_and(|error| error.contains("restricts files from ABI 3 on")) {
+            eprintln!("skipped: pool {number}: {}", first.error.unwrap_or_default());
+            continue;
+        }
+        assert_eq!(result(&first), json!("in there"), "pool {number}: {first:?}");
         let left =
             answers(&pool, TaskSpec { action: child("scratch", json!({ "name": "f", "text": "" })).action, ..spec });
         assert_eq!(left["before"], 0, "pool {number}: {left}");
