@@ -112,19 +112,20 @@ fn cut(mut words: String) -> String {
     words
 }
 
-struct Entry {
-    check: fn(&Value) -> Result<(), String>,
-    run: fn(Value, &mut Context<'_>) -> Result<Value, ActionError>,
-}
+/// An action with its parameters, read and checked.
+type Work = Box<dyn FnOnce(&mut Context<'_>) -> Result<Value, ActionError>>;
+
+/// Reads and checks an action's parameters.
+struct Entry(fn(&Value) -> Result<Work, String>);
 
 impl Entry {
-    /// Checks an action's parameters. A check is the action's own code, and one that panics ends nobody but the task: it is
-    /// made by the supervisor too.
-    fn fits(&self, action: &Action) -> Result<(), ParamsError> {
+    /// Makes ready what an action is to do. A check of parameters is the action's own code, and one that panics ends nobody
+    /// but the task: it is made by the supervisor too.
+    fn prepare(&self, action: &Action) -> Result<Work, ParamsError> {
         let params = action.told();
-        let checked = catch_unwind(AssertUnwindSafe(|| (self.check)(&params)));
-        let checked = checked.unwrap_or_else(|panic| Err(format!("their check panicked: {}", words_of(&*panic))));
-        checked.map_err(|why| wrong(action, why))
+        let prepared = catch_unwind(AssertUnwindSafe(|| (self.0)(&params)));
+        let prepared = prepared.unwrap_or_else(|panic| Err(format!("their check panicked: {}", words_of(&*panic))));
+        prepared.map_err(|why| wrong(action, why))
     }
 }
 
@@ -193,7 +194,7 @@ impl Registry {
         let foreign = action.library.is_some() || !action.program.is_empty();
         match self.find(action) {
             _ if foreign => Ok(()),
-            Ok(entry) => entry.fits(action),
+            Ok(entry) => entry.prepare(action).map(drop),
             Err(ParamsError::Unknown { .. }) => Ok(()),
             Err(error) => Err(error),
         }
@@ -204,7 +205,7 @@ impl Registry {
     /// # Errors
     /// There is no such action here, or the parameters do not fit.
     pub fn check_own(&self, action: &Action) -> Result<(), ParamsError> {
-        self.find(action)?.fits(action)
+        self.find(action)?.prepare(action).map(drop)
     }
 
     /// Runs an action to its end; a panic ends the action only.
@@ -212,13 +213,11 @@ impl Registry {
     /// # Errors
     /// There is no such action, or the parameters do not fit: nothing was run.
     pub fn run(&self, action: &Action, context: &mut Context<'_>) -> Result<Outcome, ParamsError> {
-        let entry = self.find(action)?;
-        entry.fits(action)?;
-        let params = action.told().into_owned();
+        let work = self.find(action)?.prepare(action)?;
         // What a panic leaves half done is the action's own: neither the context nor the host is used by it afterwards but
         // to end the attempt.
         let ran = catch_unwind(AssertUnwindSafe(|| {
-            let ran = (entry.run)(params, context);
+            let ran = work(context);
             if ran.is_ok() {
                 context.complete();
             }
@@ -262,13 +261,11 @@ fn read<A: WorkAction>(params: &Value) -> Result<A::Params, String> {
 }
 
 fn entry<A: WorkAction>() -> Entry {
-    Entry {
-        check: |params| A::validate(&read::<A>(params)?),
-        run: |params, context| {
-            let params = read::<A>(&params).map_err(ActionError::new)?;
-            Ok(serde_json::to_value(A::execute(params, context)?)?)
-        },
-    }
+    Entry(|params| {
+        let params = read::<A>(params)?;
+        A::validate(&params)?;
+        Ok(Box::new(move |context| Ok(serde_json::to_value(A::execute(params, context)?)?)))
+    })
 }
 
 /// What a panic says.

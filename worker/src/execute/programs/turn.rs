@@ -72,7 +72,7 @@ pub struct Turn<'t> {
 impl<'t> Turn<'t> {
     pub(super) fn new(tools: &'t mut Tools, attempt: &'t Attempt, seat: Seat, (at_us, at_ns): (i64, u64)) -> Self {
         let (spec, settings) = (&attempt.task.spec, &tools.settings);
-        let timeout_ms = spec.timeout_ms.or(settings.actions.timeout_ms).or(settings.timeout_ms);
+        let timeout_ms = settings.timeout_of(spec);
         let grace_ns = spec.grace_ms.unwrap_or(settings.kill_grace_ms).saturating_mul(1_000_000);
         let limit_ms = super::start_limit_ms(tools, attempt);
         // A little before the supervisor loses its patience with the worker.
