@@ -226,7 +226,10 @@ fn recovery_before_it_releases_a_worktree() {
     let script = "while [ ! -e \"$1\" ]; do sleep 0.02; done";
     let ids: Vec<TaskId> =
         (0..2).map(|_| pool.submit_spec(TaskSpec { worktree: worktree.clone(), ..shell(script, &[&gate]) })).collect();
-    wait_until("both have their worktrees", || ids.iter().all(|id| pool.show(*id).state == TaskState::Running));
+    // A task is running from its claim on, and its worktree is whole some commands of git later.
+    wait_until("both have their worktrees", || {
+        ids.iter().all(|id| pool.show(*id).state == TaskState::Running) && left(&pool, &repo).len() == 6
+    });
     for pid in pool.processes() {
         signal(pid, Signal::SIGKILL);
     }
