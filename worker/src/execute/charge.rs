@@ -8,17 +8,12 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use super::chores::Chores;
 use super::orders::{Inbox, Told};
 use super::phase::{End, Phase};
-use super::times::{Due, Times};
+use super::times::{Due, PROGRESS_INTERVAL_NS, SHORT_NS, Times};
 use crate::actions::Why;
 use crate::claim::Ticket;
 use crate::failpoint;
 use crate::sys::tree::Used;
 use crate::wire::{Finished, Line, LineClosed, Progress, Report, WorkerSettings};
-
-/// How often an action's progress is passed on at most, in nanoseconds.
-const PROGRESS_INTERVAL_NS: u64 = 100_000_000;
-/// How long an action runs before its start is reported by itself, in nanoseconds; see `process`.
-const SHORT_NS: u64 = 5_000_000;
 
 /// What an action can see at any time for next to nothing.
 #[derive(Debug, Default)]

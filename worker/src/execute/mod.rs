@@ -5,6 +5,7 @@ mod birth;
 mod call;
 mod charge;
 mod chores;
+mod course;
 mod docker;
 mod inline;
 mod keep;

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
+use super::course::{Course, REAP_INTERVAL_NS, Tree};
 use super::docker::{self, Container, Containers, Found};
 use super::orders::Told;
 use super::own_program;
@@ -16,7 +17,6 @@ use super::program::WorkerFacts;
 use super::sandbox::Sandboxes;
 use super::settle::{blank, collect};
 use super::start::{Outputs, Writers, start};
-use super::times::{Due, Times};
 use super::watch::Watch;
 use crate::actions::{Registry, child};
 use crate::claim::{Claimer, Ticket};
@@ -34,13 +34,6 @@ use crate::wire::{Finished, Line, LineClosed, Progress, Report, WorkerMode, Work
 
 /// Bytes read from a task's output at once.
 const READ_BYTES: usize = 64 * 1024;
-/// How often a task's progress is passed on at most, in nanoseconds.
-const PROGRESS_INTERVAL_NS: u64 = 100_000_000;
-/// How long an attempt runs before its start is reported by itself, in nanoseconds. The report of a shorter one's end
-/// says it all, and spares the supervisor half of what it would have to read.
-const SHORT_NS: u64 = 5_000_000;
-/// How often a tree that is being ended is looked at, in nanoseconds.
-const REAP_INTERVAL_NS: u64 = 2_000_000;
 /// How often a container is looked at that the engine is killing, in nanoseconds.
 const ENGINE_INTERVAL_NS: u64 = 20_000_000;
 
@@ -100,6 +93,11 @@ impl Tools {
     pub(super) fn leaf(&self) -> Option<&Leaf> {
         self.leaves.as_ref().map(Leaves::current)
     }
+
+    /// How long the attempt may take to start, in milliseconds, if anybody waits for that.
+    pub(super) fn start_limit_ms(&self, attempt: &Attempt) -> Option<u64> {
+        attempt.task.spec.start_timeout_ms.or(self.settings.start_timeout_ms)
+    }
 }
 
 /// One claim being worked on.
@@ -115,25 +113,15 @@ pub struct Attempt {
 
 /// A started attempt.
 struct Run<'r> {
-    tools: &'r mut Tools,
-    attempt: &'r Attempt,
+    course: Course<'r>,
     child: Child,
     reaper: Reaper,
     outputs: Outputs,
-    phase: Phase,
-    times: Times,
     watch: Watch,
     /// What the child is the client of, if it is one.
     container: Option<Box<Container>>,
     /// The signal that has warned it of its timeout.
     warned_by: Option<i32>,
-    grace_ns: u64,
-    leaked: bool,
-    started_us: i64,
-    /// When to report the start; nothing once that is done.
-    tell_start_ns: Option<u64>,
-    progress: Option<Progress>,
-    progress_told_ns: u64,
 }
 
 /// Runs the attempt to its end and cleans up after it. The report of its end is returned, not sent.
@@ -143,8 +131,7 @@ struct Run<'r> {
 pub fn run(tools: &mut Tools, attempt: &Attempt) -> Result<Finished, LineClosed> {
     let started_us = clock::unix_us();
     let started_ns = clock::monotonic_ns();
-    let start_limit = attempt.task.spec.start_timeout_ms.or(tools.settings.start_timeout_ms);
-    if let Some(limit_ms) = start_limit {
+    if let Some(limit_ms) = tools.start_limit_ms(attempt) {
         let (ticket, id) = (attempt.ticket, attempt.task.id);
         tools.line.report(&Report::Starting { ticket, id, limit_ms })?;
     }
@@ -190,30 +177,13 @@ fn attempt_once(tools: &mut Tools, attempt: &Attempt, started_us: i64, started_n
         Err((verdict, isolation)) => return Finished { isolation, ..blank(attempt, verdict, started_us) },
     };
     failpoint!("worker.after-spawn");
-    let spec = &attempt.task.spec;
-    let timeout_ms = tools.settings.timeout_of(spec);
-    let grace_ns = spec.grace_ms.unwrap_or(tools.settings.kill_grace_ms).saturating_mul(1_000_000);
-    // Whoever waits for the start is told at once; and of a container, when it is seen to run.
-    let waits = spec.start_timeout_ms.or(tools.settings.start_timeout_ms).is_some();
-    let tell_after_ns = if container.is_some() { u64::MAX } else { u64::from(!waits) * SHORT_NS };
-    let run = Run {
-        attempt,
-        reaper: Reaper::new(child.pid),
-        child,
-        outputs,
-        phase: Phase::Running,
-        times: Times::new(started_ns, timeout_ms, spec.soft_timeout.map(|soft| soft.before_ms)),
-        watch,
-        container,
-        warned_by: None,
-        grace_ns,
-        leaked: false,
-        started_us,
-        tell_start_ns: Some(started_ns.saturating_add(tell_after_ns)),
-        progress: None,
-        progress_told_ns: 0,
-        tools,
-    };
+    let mut course = Course::new(tools, attempt, child.pid, (started_us, started_ns));
+    if container.is_some() {
+        // Its start is told when it is seen to run.
+        course.tell_start_ns = Some(u64::MAX);
+    }
+    let reaper = Reaper::new(child.pid);
+    let run = Run { course, child, reaper, outputs, watch, container, warned_by: None };
     run.run_out(writers)
 }
 
@@ -221,19 +191,19 @@ impl Run<'_> {
     /// Watches the tree until nothing of it is left, and says how it ended. `writers` are our copies of the output
     /// pipes' far ends: as long as we hold them, a pipe wakes us for data only and not for its end.
     fn run_out(mut self, writers: Writers) -> Finished {
-        let caps = self.tools.settings.output;
-        self.tools.journal.begin(self.attempt.task.id, self.attempt.task.attempt, caps);
-        if !self.tools.orders_kept.is_empty() {
+        let caps = self.course.tools.settings.output;
+        self.course.tools.journal.begin(self.course.attempt.task.id, self.course.attempt.task.attempt, caps);
+        if !self.course.tools.orders_kept.is_empty() {
             self.take_orders();
         }
         while self.watch() == Remains::Something {}
         drop(writers);
         self.drain_outputs();
-        if self.times.resume(clock::monotonic_ns()) && self.container.is_none() {
+        if self.course.restart_clocks() && self.container.is_none() {
             // It was killed where it stood; who is born into the leaf next must be able to run.
-            tree::resume_all(self.tools.leaf());
+            tree::resume_all(self.course.tools.leaf());
         }
-        let why = self.phase.why();
+        let why = self.course.phase.why();
         let (verdict, guard, meter) = match self.container.take() {
             None => (self.verdict(why), self.guard(), None),
             Some(container) => {
@@ -242,9 +212,9 @@ impl Run<'_> {
             }
         };
         let isolation = if meter.is_some() { Isolation::Docker } else { Isolation::Process };
-        let mut settled = self.watch.settle(self.tools, &self.reaper.used, verdict);
+        let mut settled = self.watch.settle(self.course.tools, &self.reaper.used, verdict);
         if let Some(meter) = meter {
-            meter.settle(self.tools, &mut settled);
+            meter.settle(self.course.tools, &mut settled);
         }
         Finished {
             given_back: matches!(why, Some(End::GiveBack | End::Orphaned)),
@@ -252,10 +222,10 @@ impl Run<'_> {
             guard,
             usage: settled.usage,
             limits: settled.limits,
-            output: self.tools.journal.finish(clock::unix_us()),
-            leaked: self.leaked,
-            progress: self.progress.take(),
-            ..blank(self.attempt, settled.verdict, self.started_us)
+            output: self.course.tools.journal.finish(clock::unix_us()),
+            leaked: self.course.leaked,
+            progress: self.course.progress.take(),
+            ..blank(self.course.attempt, settled.verdict, self.course.started_us)
         }
     }
 
@@ -279,8 +249,9 @@ impl Run<'_> {
 
     /// How it ended, when its leader was the client of its container.
     fn conclude(&mut self, container: Container, why: Option<End>) -> (Verdict, docker::Meter) {
-        let concluded = container.conclude(self.tools, self.attempt, why.map(End::verdict), self.reaper.leader_end);
-        self.leaked |= concluded.leaked;
+        let concluded =
+            container.conclude(self.course.tools, self.course.attempt, why.map(End::verdict), self.reaper.leader_end);
+        self.course.leaked |= concluded.leaked;
         let verdict = match concluded.verdict {
             // What a signal has ended shows as a code in a container.
             Verdict::Exited { code } if self.warned_by.is_some_and(|signal| code == 128 + signal) => Verdict::TimedOut,
@@ -294,7 +265,7 @@ impl Run<'_> {
         let leader_runs = self.reaper.leader_end.is_none();
         let ready = self.wait(leader_runs);
         let now = clock::monotonic_ns();
-        self.tools.claimer.beat(now);
+        self.course.tools.claimer.beat(now);
         for index in 0..self.outputs.len() {
             if ready.outputs[index] {
                 self.read_output(index);
@@ -305,14 +276,14 @@ impl Run<'_> {
             if remains == Remains::Nothing {
                 return remains;
             }
-            if leader_runs && self.reaper.leader_end.is_some() && matches!(self.phase, Phase::Running) {
+            if leader_runs && self.reaper.leader_end.is_some() && self.course.is_running() {
                 // Beside a client that has ended there may be others, which end soon.
-                self.leaked = self.container.is_none();
-                self.phase = Phase::Killing { why: None };
+                self.course.leaked = self.container.is_none();
+                self.course.phase = Phase::Killing { why: None };
             }
         }
         if ready.progress {
-            self.pass_progress(now);
+            self.read_progress(now);
         }
         if ready.orders {
             self.take_orders();
@@ -326,8 +297,8 @@ impl Run<'_> {
         let mut fds = [
             polled(self.outputs[0].1.as_fd()),
             polled(self.outputs[1].1.as_fd()),
-            polled(self.tools.line.orders_fd()),
-            polled(self.tools.room.progress_fd()),
+            polled(self.course.tools.line.orders_fd()),
+            polled(self.course.tools.room.progress_fd()),
             polled(self.child.pidfd.as_fd()),
         ];
         // A leader that has ended would make its pidfd ready for ever.
@@ -348,189 +319,53 @@ impl Run<'_> {
     fn timeout_ms(&self, leader_runs: bool) -> u64 {
         let now = clock::monotonic_ns();
         let until = |at: u64| at.saturating_sub(now);
-        let heartbeat = self.tools.settings.heartbeat_interval_ms.saturating_mul(1_000_000);
-        let phase = match self.phase {
+        let heartbeat = self.course.tools.settings.heartbeat_interval_ms.saturating_mul(1_000_000);
+        let phase = match self.course.phase {
             Phase::Running => {
-                self.times.next_ns().into_iter().chain(self.watch.next_ns()).map(until).min().unwrap_or(heartbeat)
+                self.course.next_ns().into_iter().chain(self.watch.next_ns()).map(until).min().unwrap_or(heartbeat)
             }
             Phase::Terminating { kill_at_ns, .. } if leader_runs => until(kill_at_ns),
             // The engine takes its time.
             Phase::Killing { .. } if leader_runs && self.container.is_some() => ENGINE_INTERVAL_NS,
             Phase::Terminating { .. } | Phase::Killing { .. } => REAP_INTERVAL_NS,
         };
-        let start = self.tell_start_ns.map_or(heartbeat, until);
+        let start = self.course.tell_start_ns.map_or(heartbeat, until);
         let container = self.container.as_ref().map_or(heartbeat, |container| until(container.next_ns(now)));
         phase.min(heartbeat).min(start).min(container).div_ceil(1_000_000)
     }
 
-    /// Reports the start, unless that was done.
-    fn tell_start(&mut self) {
-        if self.tell_start_ns.take().is_none() {
-            return;
-        }
-        let (ticket, id, pid) = (self.attempt.ticket, self.attempt.task.id, self.child.pid);
-        let (claimed_us, at_us) = (self.attempt.claimed_us, self.started_us);
-        let started = Report::Started { ticket, id, pid, claimed_us, at_us };
-        if self.tools.line.report(&started).is_err() {
-            self.end(End::Orphaned);
-        }
-        failpoint!("worker.after-started");
-    }
-
     fn keep_time(&mut self, now: u64) {
-        if self.tell_start_ns.is_some_and(|at| now >= at) {
-            self.tell_start();
-        }
+        self.tell_start_if_due(now);
         if let Some(container) = &mut self.container {
-            match container.look(self.tools, now) {
+            match container.look(self.course.tools, now) {
                 Found::Nothing => {}
                 Found::Begun => self.tell_start(),
                 Found::TooLate => self.end_now(End::NotBegun),
             }
         }
-        if matches!(self.phase, Phase::Running)
-            && let Some(over) = self.watch.look(self.tools, now)
+        if self.course.is_running()
+            && let Some(over) = self.watch.look(self.course.tools, now)
         {
             self.end_now(End::OverLimit(over));
         }
-        match self.phase {
-            Phase::Running => match self.times.due(now) {
-                Due::Nothing => {}
-                Due::Warn => self.warn(),
-                Due::Over => self.end(End::Timeout),
-            },
-            Phase::Terminating { why, kill_at_ns } if now >= kill_at_ns => {
-                self.phase = Phase::Killing { why: Some(why) };
-                self.kill();
-            }
-            Phase::Terminating { .. } => {}
-            Phase::Killing { .. } => self.kill(),
-        }
+        self.keep_phase(now);
     }
 
-    /// Kills what can be seen of the tree now; to be repeated until nothing is left.
-    fn kill(&mut self) {
-        match &mut self.container {
-            None => tree::kill_all(self.tools.leaf()),
-            Some(container) => container.kill(self.tools, self.reaper.leader_end, clock::monotonic_ns()),
-        }
-    }
-
-    /// Tells the leader's process group that its time is almost over.
-    fn warn(&mut self) {
-        let spec = &self.attempt.task.spec;
-        let Some(soft) = spec.soft_timeout else { return };
-        // An action hears of it in its own way.
-        let signal = own_program::action_of(spec).map_or(soft.signal.number(), |_| child::WARNING);
-        self.warned_by = Some(signal);
-        match &mut self.container {
-            None => process::signal_group(self.child.pid, signal),
-            Some(container) => container.signal(self.tools, signal),
-        }
-    }
-
-    /// Stops the tree where it is, and its clocks.
-    fn suspend(&mut self) {
-        if matches!(self.phase, Phase::Running) && self.times.suspend(clock::monotonic_ns()) {
-            match &mut self.container {
-                None => tree::suspend_all(self.tools.leaf()),
-                Some(container) => container.pause(self.tools, true),
-            }
-            failpoint!("worker.after-suspend");
-        }
-    }
-
-    /// Lets it go on.
-    fn resume(&mut self) {
-        if self.times.resume(clock::monotonic_ns()) {
-            match &mut self.container {
-                None => tree::resume_all(self.tools.leaf()),
-                Some(container) => container.pause(self.tools, false),
-            }
-            failpoint!("worker.after-resume");
-        }
-    }
-
-    /// Asks the tree to end; it is killed when the grace is over.
-    fn end(&mut self, why: End) {
-        match self.phase {
-            Phase::Running => {
-                self.phase = Phase::Terminating { why, kill_at_ns: clock::monotonic_ns() + self.grace_ns };
-                if self.container.is_some() {
-                    return self.end_container(why);
-                }
-                tree::signal_all(self.tools.leaf(), Signal::SIGTERM);
-                // A stopped process takes its SIGTERM only when it goes on.
-                tree::signal_all(self.tools.leaf(), Signal::SIGCONT);
-                // And what is suspended finds it waiting when it goes on.
-                self.resume();
-            }
-            Phase::Terminating { .. } | Phase::Killing { .. } => {}
-        }
-    }
-
-    fn end_container(&mut self, why: End) {
-        self.resume();
-        let Some(container) = &mut self.container else { return };
-        // Without a container yet there is nobody to be asked.
-        if !container.ask_to_end(self.tools) {
-            self.end_now(why);
-        }
-    }
-
-    /// Ends the tree without any grace, or with no more of it.
-    fn end_now(&mut self, why: End) {
-        let why = match self.phase {
-            Phase::Running => why,
-            Phase::Terminating { why, .. } => why,
-            Phase::Killing { .. } => return,
-        };
-        self.phase = Phase::Killing { why: Some(why) };
-        self.kill();
-    }
-
-    fn take_orders(&mut self) {
-        loop {
-            match self.tools.next_told(self.attempt.ticket) {
-                Ok(None) => return,
-                Ok(Some(Told::Cancel { now: true })) => self.end_now(End::Cancel),
-                Ok(Some(Told::Cancel { now: false })) => self.end(End::Cancel),
-                Ok(Some(Told::GiveBack { now: true })) => self.end_now(End::GiveBack),
-                Ok(Some(Told::GiveBack { now: false })) => self.end(End::GiveBack),
-                Ok(Some(Told::Suspend)) => self.suspend(),
-                Ok(Some(Told::Resume)) => self.resume(),
-                Err(LineClosed) => {
-                    self.end(End::Orphaned);
-                    // The pipe stays ready for ever; a short pause keeps this from spinning until the tree is gone.
-                    std::thread::sleep(std::time::Duration::from_millis(1));
-                    return;
-                }
-            }
-        }
-    }
-
-    fn pass_progress(&mut self, now: u64) {
-        let Some(progress) = self.tools.room.read_progress() else { return };
-        let progress = Progress { percent: f64::from(progress.percent), message: progress.message };
-        self.progress = Some(progress.clone());
-        if now.saturating_sub(self.progress_told_ns) >= PROGRESS_INTERVAL_NS {
-            self.progress_told_ns = now;
-            // A task that speaks has started for everybody, however short it will be.
-            self.tell_start();
-            let (ticket, id) = (self.attempt.ticket, self.attempt.task.id);
-            // A supervisor that is gone shows on the order pipe at the next wait.
-            let _ = self.tools.line.report(&Report::Progress { ticket, id, progress });
+    fn read_progress(&mut self, now: u64) {
+        if let Some(progress) = self.course.tools.room.read_progress() {
+            let progress = Progress { percent: f64::from(progress.percent), message: progress.message };
+            self.pass_progress(progress, now);
         }
     }
 
     /// Reads what is there once; to be called only when something is, because the pipe blocks otherwise.
     fn read_output(&mut self, index: usize) -> usize {
-        let buffer = &mut self.tools.buffer;
+        let buffer = &mut self.course.tools.buffer;
         buffer.resize(READ_BYTES, 0);
         let (stream, fd) = &self.outputs[index];
         let length = nix::unistd::read(fd, buffer).unwrap_or(0);
         if length > 0 {
-            self.tools.journal.append(*stream, &buffer[..length], clock::unix_us());
+            self.course.tools.journal.append(*stream, &buffer[..length], clock::unix_us());
             if let Some(container) = &mut self.container {
                 container.hear(*stream, &buffer[..length]);
             }
@@ -550,6 +385,61 @@ impl Run<'_> {
             if read == 0 {
                 break;
             }
+        }
+    }
+}
+
+impl<'r> Tree<'r> for Run<'r> {
+    fn course(&mut self) -> &mut Course<'r> {
+        &mut self.course
+    }
+
+    fn ask_to_end(&mut self, _: End) -> bool {
+        if self.container.is_some() {
+            // An engine asks nobody who is paused.
+            self.resume();
+        }
+        let leaf = self.course.tools.leaf();
+        let Some(container) = &mut self.container else {
+            tree::signal_all(leaf, Signal::SIGTERM);
+            // A stopped process takes its SIGTERM only when it goes on.
+            tree::signal_all(leaf, Signal::SIGCONT);
+            return true;
+        };
+        // Without a container yet there is nobody.
+        container.ask_to_end(self.course.tools)
+    }
+
+    fn kill(&mut self) {
+        match &mut self.container {
+            None => tree::kill_all(self.course.tools.leaf()),
+            Some(container) => container.kill(self.course.tools, self.reaper.leader_end, clock::monotonic_ns()),
+        }
+    }
+
+    fn stop(&mut self) {
+        match &mut self.container {
+            None => tree::suspend_all(self.course.tools.leaf()),
+            Some(container) => container.pause(self.course.tools, true),
+        }
+    }
+
+    fn go_on(&mut self) {
+        match &mut self.container {
+            None => tree::resume_all(self.course.tools.leaf()),
+            Some(container) => container.pause(self.course.tools, false),
+        }
+    }
+
+    fn warn(&mut self) {
+        let spec = &self.course.attempt.task.spec;
+        let Some(soft) = spec.soft_timeout else { return };
+        // An action hears of it in its own way.
+        let signal = own_program::action_of(spec).map_or(soft.signal.number(), |_| child::WARNING);
+        self.warned_by = Some(signal);
+        match &mut self.container {
+            None => process::signal_group(self.child.pid, signal),
+            Some(container) => container.signal(self.course.tools, signal),
         }
     }
 }

@@ -2,6 +2,12 @@
 //!
 //! Pure: nanoseconds of the monotonic clock come in as arguments.
 
+/// How often a task's progress is passed on at most, in nanoseconds.
+pub const PROGRESS_INTERVAL_NS: u64 = 100_000_000;
+/// How long an attempt runs before its start is reported by itself, in nanoseconds. The report of a shorter one's end
+/// says it all, and spares the supervisor half of what it would have to read.
+pub const SHORT_NS: u64 = 5_000_000;
+
 /// What time asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Due {

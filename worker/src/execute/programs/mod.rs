@@ -36,7 +36,7 @@ use crate::wire::{Finished, LineClosed, Report};
 /// The supervisor has gone; nothing of the attempt is left by then.
 pub fn run(tools: &mut Tools, attempt: &Attempt) -> Result<Finished, LineClosed> {
     let (started_us, started_ns) = (clock::unix_us(), clock::monotonic_ns());
-    if let Some(limit_ms) = start_limit_ms(tools, attempt) {
+    if let Some(limit_ms) = tools.start_limit_ms(attempt) {
         let (ticket, id) = (attempt.ticket, attempt.task.id);
         tools.line.report(&Report::Starting { ticket, id, limit_ms })?;
     }
@@ -55,10 +55,6 @@ pub fn run(tools: &mut Tools, attempt: &Attempt) -> Result<Finished, LineClosed>
     finished.result = result.or(finished.result);
     finished.error = error.or(finished.error);
     Ok(finished)
-}
-
-fn start_limit_ms(tools: &Tools, attempt: &Attempt) -> Option<u64> {
-    attempt.task.spec.start_timeout_ms.or(tools.settings.start_timeout_ms)
 }
 
 /// A program with an attempt to do, and what it takes meanwhile.

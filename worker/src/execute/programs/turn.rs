@@ -8,11 +8,11 @@ use std::os::fd::AsFd;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::super::orders::Told;
+use super::super::course::{Course, REAP_INTERVAL_NS, Tree};
 use super::super::phase::{End, Phase};
 use super::super::process::{Attempt, Tools};
 use super::super::settle::blank;
-use super::super::times::{Due, Times};
+use super::super::times::SHORT_NS;
 use super::child::Heard;
 use super::words::{self, Answer};
 use super::{Seat, keeper};
@@ -23,32 +23,21 @@ use crate::sys::cgroup::Leaves;
 use crate::sys::tree::{self, Ended, Reaper, Remains, Used};
 use crate::sys::{clock, usage};
 use crate::task::{ERROR_MAX, Isolation, TreeGuard, Verdict};
-use crate::wire::{Finished, LineClosed, Progress, Report};
+use crate::wire::{Finished, Progress};
 
 /// How long a program may take until it is ready, in milliseconds, if no start timeout says otherwise.
 const READY_MS: u64 = 30_000;
 /// How long one may live that has closed its standard output or input, in nanoseconds: as a rule it is on its way out.
 const MUTE_NS: u64 = 1_000_000_000;
-/// How often a task's progress is passed on at most, in nanoseconds.
-const PROGRESS_INTERVAL_NS: u64 = 100_000_000;
-/// How long an attempt runs before its start is reported by itself, in nanoseconds.
-const SHORT_NS: u64 = 5_000_000;
-/// How often a tree that is being ended is looked at, in nanoseconds.
-const REAP_INTERVAL_NS: u64 = 2_000_000;
 /// Lines that are taken before anything else is looked at again.
 const LINES_MAX: usize = 64;
 
 /// An attempt that a program has been given.
 pub struct Turn<'t> {
-    tools: &'t mut Tools,
-    attempt: &'t Attempt,
+    course: Course<'t>,
     id: String,
     seat: Seat,
     reaper: Reaper,
-    phase: Phase,
-    times: Times,
-    timeout_ms: Option<u64>,
-    grace_ns: u64,
     /// Until when it may take to be ready; nothing once it is.
     ready_by_ns: Option<u64>,
     ready_ms: u64,
@@ -57,51 +46,37 @@ pub struct Turn<'t> {
     answer: Option<Answer>,
     /// What it did that cannot be gone on from.
     fault: Option<String>,
-    leaked: bool,
     /// It had waited for this task.
     had_waited: bool,
-    started_us: i64,
-    /// When to report the start; nothing once that is done.
-    tell_start_ns: Option<u64>,
     waits: bool,
-    progress: Option<Progress>,
-    progress_told_ns: u64,
     used_before: Used,
 }
 
 impl<'t> Turn<'t> {
-    pub(super) fn new(tools: &'t mut Tools, attempt: &'t Attempt, seat: Seat, (at_us, at_ns): (i64, u64)) -> Self {
-        let (spec, settings) = (&attempt.task.spec, &tools.settings);
-        let timeout_ms = settings.timeout_of(spec);
-        let grace_ns = spec.grace_ms.unwrap_or(settings.kill_grace_ms).saturating_mul(1_000_000);
-        let limit_ms = super::start_limit_ms(tools, attempt);
+    pub(super) fn new(tools: &'t mut Tools, attempt: &'t Attempt, seat: Seat, at: (i64, u64)) -> Self {
+        let limit_ms = tools.start_limit_ms(attempt);
         // A little before the supervisor loses its patience with the worker.
         let ready_ms = limit_ms.map_or(READY_MS, |limit| limit - limit / 10);
         let is_ready = seat.program.is_ready;
         let pid = seat.program.child.pid;
+        let mut course = Course::new(tools, attempt, pid, at);
+        if !is_ready {
+            // Its start is told when it is ready.
+            course.tell_start_ns = None;
+        }
         let mut turn = Self {
-            attempt,
+            course,
             id: attempt.task.id.to_string(),
             reaper: Reaper::new(pid),
-            phase: Phase::Running,
-            times: Times::new(at_ns, timeout_ms, spec.soft_timeout.map(|soft| soft.before_ms)),
-            timeout_ms,
-            grace_ns,
             ready_by_ns: (!is_ready).then(|| clock::monotonic_ns().saturating_add(ready_ms.saturating_mul(1_000_000))),
             ready_ms,
             mute_until_ns: None,
             answer: None,
             fault: None,
-            leaked: false,
             had_waited: is_ready,
-            started_us: at_us,
-            tell_start_ns: is_ready.then(|| at_ns.saturating_add(u64::from(limit_ms.is_none()) * SHORT_NS)),
             waits: limit_ms.is_some(),
-            progress: None,
-            progress_told_ns: 0,
             used_before: Used::default(),
             seat,
-            tools,
         };
         if is_ready {
             turn.used_before = turn.used();
@@ -111,13 +86,13 @@ impl<'t> Turn<'t> {
 
     /// Watches the program until it has answered, or is gone with all of its tree; says how the attempt ended.
     pub fn run_out(mut self) -> Finished {
-        let caps = self.tools.settings.output;
-        self.tools.journal.begin(self.attempt.task.id, self.attempt.task.attempt, caps);
+        let caps = self.course.tools.settings.output;
+        self.course.tools.journal.begin(self.course.attempt.task.id, self.course.attempt.task.attempt, caps);
         self.seat.program.forget_words();
         if self.ready_by_ns.is_none() {
             self.hand_over();
         }
-        if !self.tools.orders_kept.is_empty() {
+        if !self.course.tools.orders_kept.is_empty() {
             self.take_orders();
         }
         while self.watch() {}
@@ -126,12 +101,12 @@ impl<'t> Turn<'t> {
 
     /// Tells the program what to do.
     fn hand_over(&mut self) {
-        let (task, tools) = (&self.attempt.task, &*self.tools);
+        let (task, tools) = (&self.course.attempt.task, &*self.course.tools);
         let Some(action) = &task.spec.action else { return };
         let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
         let scratch = text(tools.room.scratch());
         let worktree = tools.worktrees.current().map(|made| text(made.place()));
-        let now_ms = u64::try_from(self.started_us / 1_000).unwrap_or(0);
+        let now_ms = u64::try_from(self.course.started_us / 1_000).unwrap_or(0);
         let work = Work {
             protocol: PROTOCOL,
             id: self.id.clone(),
@@ -144,7 +119,7 @@ impl<'t> Turn<'t> {
             cwd: task.spec.cwd.clone().or(worktree).unwrap_or_else(|| scratch.clone()),
             scratch,
             checkpoint: self.seat.checkpoint.as_deref().map(text),
-            deadline: self.timeout_ms.map(|ms| now_ms.saturating_add(ms)),
+            deadline: self.course.timeout_ms.map(|ms| now_ms.saturating_add(ms)),
         };
         self.seat.program.begin_task();
         self.seat.program.tell(&line(&ToProgram::Task(Box::new(work))));
@@ -156,7 +131,7 @@ impl<'t> Turn<'t> {
         let leader_runs = self.reaper.leader_end.is_none();
         let ready = self.wait(leader_runs);
         let now = clock::monotonic_ns();
-        self.tools.claimer.beat(now);
+        self.course.tools.claimer.beat(now);
         if ready.input {
             self.seat.program.send();
         }
@@ -166,7 +141,7 @@ impl<'t> Turn<'t> {
         if ready.output {
             self.listen();
         }
-        if leader_runs && self.answer.is_some() && self.fault.is_none() && !self.is_killing() {
+        if leader_runs && self.answer.is_some() && self.fault.is_none() && !self.course.is_killing() {
             return self.part();
         }
         if ready.leader || !leader_runs {
@@ -194,7 +169,7 @@ impl<'t> Turn<'t> {
             (output, PollFlags::POLLIN),
             (program.errors(), PollFlags::POLLIN),
             (program.input(), PollFlags::POLLOUT),
-            (Some(self.tools.line.orders_fd()), PollFlags::POLLIN),
+            (Some(self.course.tools.line.orders_fd()), PollFlags::POLLIN),
             (pidfd, PollFlags::POLLIN),
         ];
         let mut places = [None; 5];
@@ -217,23 +192,19 @@ impl<'t> Turn<'t> {
     fn timeout_ms(&self, leader_runs: bool) -> u64 {
         let now = clock::monotonic_ns();
         let until = |at: u64| at.saturating_sub(now);
-        let heartbeat = self.tools.settings.heartbeat_interval_ms.saturating_mul(1_000_000);
-        let phase = match self.phase {
-            Phase::Running => [self.times.next_ns(), self.seat.watch.next_ns()].into_iter().flatten().min(),
+        let heartbeat = self.course.tools.settings.heartbeat_interval_ms.saturating_mul(1_000_000);
+        let phase = match self.course.phase {
+            Phase::Running => [self.course.next_ns(), self.seat.watch.next_ns()].into_iter().flatten().min(),
             Phase::Terminating { kill_at_ns, .. } if leader_runs => Some(kill_at_ns),
             Phase::Terminating { .. } | Phase::Killing { .. } => Some(now + REAP_INTERVAL_NS),
         };
-        let times = [phase, self.tell_start_ns, self.ready_by_ns, self.mute_until_ns];
+        let times = [phase, self.course.tell_start_ns, self.ready_by_ns, self.mute_until_ns];
         times.into_iter().flatten().map(until).fold(heartbeat, u64::min).div_ceil(1_000_000)
-    }
-
-    fn is_killing(&self) -> bool {
-        matches!(self.phase, Phase::Killing { .. })
     }
 
     /// Whether what the program says means anything.
     fn listens(&self) -> bool {
-        self.answer.is_none() && self.fault.is_none() && !self.is_killing()
+        self.answer.is_none() && self.fault.is_none() && !self.course.is_killing()
     }
 
     /// Takes the lines that are there.
@@ -258,13 +229,16 @@ impl<'t> Turn<'t> {
         };
         match said {
             FromProgram::Ready {} => self.be_ready(),
-            FromProgram::Progress { percent, message, .. } => self.pass_progress(percent.clamp(0.0, 100.0), message),
+            FromProgram::Progress { percent, message, .. } => {
+                let progress = Progress { percent: percent.clamp(0.0, 100.0), message };
+                self.pass_progress(progress, clock::monotonic_ns());
+            }
             FromProgram::Log { text, stream, .. } => {
                 let stream = match stream {
                     LogStream::Stdout => Stream::Stdout,
                     LogStream::Stderr => Stream::Stderr,
                 };
-                self.tools.journal.append(stream, text.as_bytes(), clock::unix_us());
+                self.course.tools.journal.append(stream, text.as_bytes(), clock::unix_us());
             }
             said @ (FromProgram::Result { .. } | FromProgram::Error { .. }) => {
                 self.answer = words::answer(said);
@@ -279,28 +253,15 @@ impl<'t> Turn<'t> {
         self.ready_by_ns = None;
         self.seat.program.is_ready = true;
         let wait_ns = if self.waits { 0 } else { SHORT_NS };
-        self.tell_start_ns = Some(clock::monotonic_ns().saturating_add(wait_ns));
+        self.course.tell_start_ns = Some(clock::monotonic_ns().saturating_add(wait_ns));
         self.hand_over();
-    }
-
-    fn pass_progress(&mut self, percent: f64, message: String) {
-        let progress = Progress { percent, message };
-        self.progress = Some(progress.clone());
-        let now = clock::monotonic_ns();
-        if now.saturating_sub(self.progress_told_ns) >= PROGRESS_INTERVAL_NS {
-            self.progress_told_ns = now;
-            self.tell_start();
-            let (ticket, id) = (self.attempt.ticket, self.attempt.task.id);
-            // A supervisor that is gone shows on the order pipe at the next wait.
-            let _ = self.tools.line.report(&Report::Progress { ticket, id, progress });
-        }
     }
 
     /// Reads once from standard error: the task's output, and the program's last words.
     fn read_errors(&mut self) -> usize {
-        let read = self.seat.program.read_errors(&mut self.tools.buffer);
+        let read = self.seat.program.read_errors(&mut self.course.tools.buffer);
         if !read.is_empty() {
-            self.tools.journal.append(Stream::Stderr, read, clock::unix_us());
+            self.course.tools.journal.append(Stream::Stderr, read, clock::unix_us());
         }
         read.len()
     }
@@ -313,12 +274,12 @@ impl<'t> Turn<'t> {
         if self.reaper.leader_end.is_none() && !tree::has_other_than(self.seat.program.child.pid) {
             return false;
         }
-        self.leaked = tree::has_other_than(self.seat.program.child.pid);
+        self.course.leaked = tree::has_other_than(self.seat.program.child.pid);
         if remains == Remains::Nothing {
             return false;
         }
-        self.phase = Phase::Killing { why: self.phase.why() };
-        tree::kill_all(self.tools.leaf());
+        self.course.phase = Phase::Killing { why: self.course.phase.why() };
+        tree::kill_all(self.course.tools.leaf());
         true
     }
 
@@ -335,137 +296,77 @@ impl<'t> Turn<'t> {
                 Heard::TooLong(_) | Heard::Nothing => 0,
             };
         }
-        if matches!(self.phase, Phase::Running) {
-            self.leaked = remains == Remains::Something;
-            self.phase = Phase::Killing { why: None };
+        if self.course.is_running() {
+            self.course.leaked = remains == Remains::Something;
+            self.course.phase = Phase::Killing { why: None };
         }
     }
 
     /// Nothing that the program says can be believed any more.
     fn break_off(&mut self, why: String) {
         self.fault.get_or_insert(why);
-        if !self.is_killing() {
-            self.phase = Phase::Killing { why: self.phase.why() };
-            tree::kill_all(self.tools.leaf());
-        }
-    }
-
-    /// Reports the start, unless that was done.
-    fn tell_start(&mut self) {
-        if self.tell_start_ns.take().is_none() {
-            return;
-        }
-        let (ticket, id, pid) = (self.attempt.ticket, self.attempt.task.id, self.seat.program.child.pid);
-        let (claimed_us, at_us) = (self.attempt.claimed_us, self.started_us);
-        if self.tools.line.report(&Report::Started { ticket, id, pid, claimed_us, at_us }).is_err() {
-            self.end(End::Orphaned);
+        if !self.course.is_killing() {
+            self.course.phase = Phase::Killing { why: self.course.phase.why() };
+            tree::kill_all(self.course.tools.leaf());
         }
     }
 
     fn keep_time(&mut self, now: u64) {
-        if self.tell_start_ns.is_some_and(|at| now >= at) {
-            self.tell_start();
-        }
+        self.tell_start_if_due(now);
         let is_lost = self.seat.program.is_mute() || self.seat.program.is_deaf();
         if is_lost && self.listens() && now >= *self.mute_until_ns.get_or_insert(now.saturating_add(MUTE_NS)) {
             let what = if self.seat.program.is_mute() { "output" } else { "input" };
             self.break_off(format!("has closed its standard {what} and has not answered"));
         }
-        if matches!(self.phase, Phase::Running) {
+        if self.course.is_running() {
             if self.ready_by_ns.is_some_and(|at| now >= at) {
                 let ready_ms = self.ready_ms;
                 return self.break_off(format!("has not said that it is ready within {ready_ms} ms"));
             }
-            if let Some(over) = self.seat.watch.look(self.tools, now) {
+            if let Some(over) = self.seat.watch.look(self.course.tools, now) {
                 self.end_now(End::OverLimit(over));
             }
         }
-        match self.phase {
-            Phase::Running => match self.times.due(now) {
-                Due::Nothing => {}
-                Due::Warn => self.warn(),
-                Due::Over => self.end(End::Timeout),
-            },
-            Phase::Terminating { why, kill_at_ns } if now >= kill_at_ns => {
-                self.phase = Phase::Killing { why: Some(why) };
-                tree::kill_all(self.tools.leaf());
-            }
-            Phase::Terminating { .. } => {}
-            Phase::Killing { .. } => tree::kill_all(self.tools.leaf()),
-        }
+        self.keep_phase(now);
+    }
+}
+
+impl<'t> Tree<'t> for Turn<'t> {
+    fn course(&mut self) -> &mut Course<'t> {
+        &mut self.course
     }
 
-    /// Tells the program that its task's time is almost over.
-    fn warn(&mut self) {
-        if let Some(soft) = self.attempt.task.spec.soft_timeout.filter(|_| self.ready_by_ns.is_none()) {
-            let (id, left) = (self.id.clone(), soft.before_ms);
-            self.seat.program.tell(&line(&ToProgram::Warn { id, left }));
-        }
-    }
-
-    /// Stops the tree where it is, and its clocks.
-    fn suspend(&mut self) {
-        if matches!(self.phase, Phase::Running) && self.times.suspend(clock::monotonic_ns()) {
-            tree::suspend_all(self.tools.leaf());
-            // It cannot become ready where it stands.
-            self.ready_by_ns = self.ready_by_ns.map(|_| u64::MAX);
-        }
-    }
-
-    /// Lets it go on.
-    fn resume(&mut self) {
-        let now = clock::monotonic_ns();
-        if self.times.resume(now) {
-            tree::resume_all(self.tools.leaf());
-            let ready_ns = self.ready_ms.saturating_mul(1_000_000);
-            self.ready_by_ns = self.ready_by_ns.map(|_| now.saturating_add(ready_ns));
-        }
-    }
-
-    /// Asks the program to end its task; the tree is killed when the grace is over.
-    fn end(&mut self, why: End) {
-        if !matches!(self.phase, Phase::Running) {
-            return;
-        }
+    fn ask_to_end(&mut self, why: End) -> bool {
         if self.ready_by_ns.is_some() {
             // It has no task yet.
-            return self.end_now(why);
+            return false;
         }
-        self.phase = Phase::Terminating { why, kill_at_ns: clock::monotonic_ns().saturating_add(self.grace_ns) };
         let cancel = ToProgram::Cancel { id: self.id.clone(), why: words::reason(why) };
         self.seat.program.tell(&line(&cancel));
-        self.resume();
         failpoint!("programs.after-cancel");
+        true
     }
 
-    /// Ends the tree without any grace, or with no more of it.
-    fn end_now(&mut self, why: End) {
-        let why = match self.phase {
-            Phase::Running => why,
-            Phase::Terminating { why, .. } => why,
-            Phase::Killing { .. } => return,
-        };
-        self.phase = Phase::Killing { why: Some(why) };
-        tree::kill_all(self.tools.leaf());
+    fn kill(&mut self) {
+        tree::kill_all(self.course.tools.leaf());
     }
 
-    fn take_orders(&mut self) {
-        loop {
-            match self.tools.next_told(self.attempt.ticket) {
-                Ok(None) => return,
-                Ok(Some(Told::Cancel { now: true })) => self.end_now(End::Cancel),
-                Ok(Some(Told::Cancel { now: false })) => self.end(End::Cancel),
-                Ok(Some(Told::GiveBack { now: true })) => self.end_now(End::GiveBack),
-                Ok(Some(Told::GiveBack { now: false })) => self.end(End::GiveBack),
-                Ok(Some(Told::Suspend)) => self.suspend(),
-                Ok(Some(Told::Resume)) => self.resume(),
-                Err(LineClosed) => {
-                    self.end(End::Orphaned);
-                    // The pipe stays ready for ever; a short pause keeps this from spinning until the tree is gone.
-                    std::thread::sleep(std::time::Duration::from_millis(1));
-                    return;
-                }
-            }
+    fn stop(&mut self) {
+        tree::suspend_all(self.course.tools.leaf());
+        // It cannot become ready where it stands.
+        self.ready_by_ns = self.ready_by_ns.map(|_| u64::MAX);
+    }
+
+    fn go_on(&mut self) {
+        tree::resume_all(self.course.tools.leaf());
+        let ready_ns = clock::monotonic_ns().saturating_add(self.ready_ms.saturating_mul(1_000_000));
+        self.ready_by_ns = self.ready_by_ns.map(|_| ready_ns);
+    }
+
+    fn warn(&mut self) {
+        if let Some(soft) = self.course.attempt.task.spec.soft_timeout.filter(|_| self.ready_by_ns.is_none()) {
+            let (id, left) = (self.id.clone(), soft.before_ms);
+            self.seat.program.tell(&line(&ToProgram::Warn { id, left }));
         }
     }
 }
@@ -473,11 +374,11 @@ impl<'t> Turn<'t> {
 /// The end of an attempt.
 impl Turn<'_> {
     fn conclude(mut self) -> Finished {
-        if self.times.resume(clock::monotonic_ns()) {
+        if self.course.restart_clocks() {
             // It has answered, or was killed, where it stood.
-            tree::resume_all(self.tools.leaf());
+            tree::resume_all(self.course.tools.leaf());
         }
-        let why = self.phase.why();
+        let why = self.course.phase.why();
         let untouched = why.is_none() && self.has_never_begun();
         let (verdict, result, error) = self.judge(why);
         let used = self.used();
@@ -489,7 +390,7 @@ impl Turn<'_> {
         };
         let guard = if self.seat.program.child.in_cgroup { TreeGuard::Cgroup } else { TreeGuard::Subreaper };
         let lives = self.reaper.leader_end.is_none();
-        let Self { tools, attempt, seat, leaked, progress, started_us, .. } = self;
+        let Self { course: Course { tools, attempt, leaked, progress, started_us, .. }, seat, .. } = self;
         let settled = seat.watch.settle(tools, &used, verdict);
         let finished = Finished {
             given_back: untouched || matches!(why, Some(End::GiveBack | End::Orphaned)),
@@ -562,7 +463,7 @@ impl Turn<'_> {
         let (reaped, lives) = (self.reaper.used, self.reaper.leader_end.is_none());
         let living = if lives { usage::of(&[pid], 1) } else { usage::InUse::default() };
         let max_rss_bytes = reaped.max_rss_bytes.max(living.memory_bytes);
-        match self.tools.leaves.as_ref().map(Leaves::current).and_then(|leaf| leaf.gauges().cpu()) {
+        match self.course.tools.leaves.as_ref().map(Leaves::current).and_then(|leaf| leaf.gauges().cpu()) {
             Some(cpu) => Used { user_us: cpu.user_us, system_us: cpu.system_us, max_rss_bytes, ..reaped },
             // Of those that live, the time in both modes together is known.
             None => Used { user_us: reaped.user_us + living.cpu_us, max_rss_bytes, ..reaped },
