@@ -68,7 +68,7 @@ pub enum ApiError {
         source: io::Error,
     },
     /// Parameters or a result have no JSON form, or not that of their type.
-    #[error("the JSON is not what was expected")]
+    #[error("cannot convert that from or to JSON")]
     Json(#[from] serde_json::Error),
     /// What was asked for does not fit together.
     #[error("{0}")]

@@ -16,27 +16,9 @@ use crate::wire::{CallError, ClientError};
 /// Why a command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
-    /// The pool did not do it, or is not there.
+    /// The library could not do it.
     #[error(transparent)]
-    Client(#[from] ClientError),
-    /// Nobody holds the queue, and there is none yet.
-    #[error("no pool is running, and there is no queue in {0}")]
-    NoQueue(String),
-    /// Only a running pool could do it.
-    #[error("no pool is running")]
-    NotRunning,
-    /// The queue did not do it; there is no pool.
-    #[error(transparent)]
-    Call(#[from] CallError),
-    /// The queue cannot be had; there is no pool.
-    #[error(transparent)]
-    Local(#[from] LocalError),
-    /// The directories cannot be found.
-    #[error(transparent)]
-    Dirs(#[from] DirError),
-    /// The configuration is wrong.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
+    Api(#[from] ApiError),
     /// The task file is wrong.
     #[error(transparent)]
     TaskFile(#[from] TaskFileError),
@@ -67,39 +49,26 @@ pub enum CliError {
     /// The pool did not start, or ended other than by being told to.
     #[error(transparent)]
     Pool(#[from] PoolError),
-    /// The kernel refuses a process.
-    #[error("cannot start a process for the pool")]
-    Process(#[source] io::Error),
     /// A process of ours has ended with this code, and has said why.
     #[error("the pool did not start")]
     Told(u8),
     /// Standard output does not take what is printed.
     #[error("cannot write to standard output")]
     Stdout(#[source] io::Error),
-    /// The library could not do it, for a reason of its own.
-    #[error(transparent)]
-    Api(ApiError),
-    /// What is printed has no JSON form.
-    #[error("cannot print that as JSON")]
-    Json(#[from] serde_json::Error),
 }
 
-impl From<ApiError> for CliError {
-    fn from(error: ApiError) -> Self {
-        match error {
-            ApiError::Client(error) => Self::Client(error),
-            ApiError::NoQueue(place) => Self::NoQueue(place),
-            ApiError::NotRunning => Self::NotRunning,
-            ApiError::Call(error) => Self::Call(error),
-            ApiError::Local(error) => Self::Local(error),
-            ApiError::Dirs(error) => Self::Dirs(error),
-            ApiError::Config(error) => Self::Config(error),
-            ApiError::Process(error) => Self::Process(error),
-            ApiError::Json(error) => Self::Json(error),
-            other => Self::Api(other),
+/// What the library's error can be made of, a command's can.
+macro_rules! by_way_of_the_library {
+    ($($error:ty),*) => { $(
+        impl From<$error> for CliError {
+            fn from(error: $error) -> Self {
+                Self::Api(error.into())
+            }
         }
-    }
+    )* };
 }
+
+by_way_of_the_library!(ClientError, CallError, LocalError, DirError, ConfigError, serde_json::Error);
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,63 +102,31 @@ impl CliError {
     /// The process's exit code: 1 failed, 2 usage or bad input, 3 no pool, 4 no such task, 5 queue full, 6 held.
     pub fn code(&self) -> u8 {
         match self {
-            Self::Client(ClientError::NotRunning { .. }) | Self::NoQueue(_) | Self::NotRunning => 3,
-            Self::Client(ClientError::Call(error)) | Self::Call(error) => call_code(error),
-            Self::Local(LocalError::Lock(LockError::Held { .. }))
-            | Self::Pool(PoolError::Lock(LockError::Held { .. })) => 6,
-            Self::Config(_) | Self::TaskFile(_) | Self::Usage(_) | Self::File { .. } | Self::Repository(_) => 2,
+            Self::Api(error) => api_code(error),
+            Self::Pool(PoolError::Lock(LockError::Held { .. })) => 6,
+            Self::TaskFile(_) | Self::Usage(_) | Self::File { .. } | Self::Repository(_) => 2,
             Self::Told(code) => *code,
             // A reader that has seen enough is no failure.
             Self::Stdout(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
-            Self::Client(
-                ClientError::Connect { .. }
-                | ClientError::Io(_)
-                | ClientError::HungUp
-                | ClientError::TooLarge(_)
-                | ClientError::NotAReply(_)
-                | ClientError::Unfinished,
-            )
-            | Self::Local(LocalError::Dirs(_) | LocalError::Lock(LockError::Io { .. }) | LocalError::Store(_))
-            | Self::Dirs(_)
-            | Self::Absent(_)
-            | Self::Output(_)
-            | Self::Artifact(_)
-            | Self::Pool(_)
-            | Self::Process(_)
-            | Self::Stdout(_)
-            | Self::Api(_)
-            | Self::Json(_) => 1,
+            Self::Absent(_) | Self::Output(_) | Self::Artifact(_) | Self::Pool(_) | Self::Stdout(_) => 1,
         }
     }
 
     /// What helps, if something does.
     fn remedy(&self) -> Option<&'static str> {
         match self {
-            Self::Client(ClientError::NotRunning { .. }) | Self::NotRunning | Self::NoQueue(_) => {
-                Some("start one with: acode worker start --detach")
-            }
-            Self::Client(ClientError::Call(error)) | Self::Call(error) => call_remedy(error),
-            Self::Local(LocalError::Lock(LockError::Held { .. }))
-            | Self::Pool(PoolError::Lock(LockError::Held { .. })) => {
-                Some("use that pool, or stop it with: acode worker stop")
-            }
+            Self::Api(error) => api_remedy(error),
+            Self::Pool(PoolError::Lock(LockError::Held { .. })) => Some(HELD),
             Self::Artifact(error) => artifact_remedy(error),
-            Self::Client(_)
-            | Self::Local(_)
-            | Self::Dirs(_)
-            | Self::Config(_)
-            | Self::TaskFile(_)
+            Self::TaskFile(_)
             | Self::Usage(_)
             | Self::Repository(_)
             | Self::Absent(_)
             | Self::File { .. }
             | Self::Output(_)
             | Self::Pool(_)
-            | Self::Process(_)
             | Self::Told(_)
-            | Self::Stdout(_)
-            | Self::Api(_)
-            | Self::Json(_) => None,
+            | Self::Stdout(_) => None,
         }
     }
 
@@ -204,6 +141,52 @@ impl CliError {
         if let Some(remedy) = self.remedy() {
             eprintln!("       {remedy}");
         }
+    }
+}
+
+/// What helps when somebody else has the queue.
+const HELD: &str = "use that pool, or stop it with: acode worker stop";
+
+fn api_code(error: &ApiError) -> u8 {
+    match error {
+        ApiError::Client(ClientError::NotRunning { .. }) | ApiError::NoQueue(_) | ApiError::NotRunning => 3,
+        ApiError::Client(ClientError::Call(error)) | ApiError::Call(error) => call_code(error),
+        ApiError::Local(LocalError::Lock(LockError::Held { .. })) => 6,
+        ApiError::Config(_) => 2,
+        ApiError::Client(
+            ClientError::Connect { .. }
+            | ClientError::Io(_)
+            | ClientError::HungUp
+            | ClientError::TooLarge(_)
+            | ClientError::NotAReply(_)
+            | ClientError::Unfinished,
+        )
+        | ApiError::Local(LocalError::Dirs(_) | LocalError::Lock(LockError::Io { .. }) | LocalError::Store(_))
+        | ApiError::Dirs(_)
+        | ApiError::Process(_)
+        | ApiError::Json(_) => 1,
+        // What only programs with a pool of their own meet.
+        ApiError::NotInitialised
+        | ApiError::Folder(_)
+        | ApiError::NotStarted { .. }
+        | ApiError::Held { .. }
+        | ApiError::System { .. }
+        | ApiError::Usage(_)
+        | ApiError::Task(_)
+        | ApiError::Failures(_)
+        | ApiError::Cancelled
+        | ApiError::DeadlineExceeded => 1,
+    }
+}
+
+fn api_remedy(error: &ApiError) -> Option<&'static str> {
+    match error {
+        ApiError::Client(ClientError::NotRunning { .. }) | ApiError::NotRunning | ApiError::NoQueue(_) => {
+            Some("start one with: acode worker start --detach")
+        }
+        ApiError::Client(ClientError::Call(error)) | ApiError::Call(error) => call_remedy(error),
+        ApiError::Local(LocalError::Lock(LockError::Held { .. })) => Some(HELD),
+        _ => None,
     }
 }
 

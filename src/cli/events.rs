@@ -13,7 +13,7 @@ use super::args::EventsArgs;
 use super::render::Out;
 use super::values::Place;
 use super::{CliError, Context, Exit};
-use crate::api::{Door, Need};
+use crate::api::{ApiError, Door, Need};
 use crate::wire::reply::EventBatch;
 use crate::wire::request::Events;
 use crate::wire::{CallError, ClientError, SCHEMA};
@@ -134,7 +134,9 @@ fn follow(context: &Context, request: &Events, printer: &mut Printer, reconnect:
 
 /// Whether the same may go well a little later.
 fn comes_back(error: &CliError) -> bool {
-    let CliError::Client(error) = error else { return matches!(error, CliError::NotRunning) };
+    let CliError::Api(ApiError::Client(error)) = error else {
+        return matches!(error, CliError::Api(ApiError::NotRunning));
+    };
     match error {
         ClientError::NotRunning { .. } | ClientError::Io(_) | ClientError::HungUp => true,
         ClientError::Call(error) => matches!(

@@ -71,7 +71,7 @@ pub fn group(context: &Context, name: Option<String>, limit: Option<GroupLimit>)
             if let Some(name) = name {
                 groups.retain(|group| group.name == name);
                 if groups.is_empty() {
-                    return Err(CliError::Call(CallError::NoSuchGroup { group: name }));
+                    return Err(CallError::NoSuchGroup { group: name }.into());
                 }
             }
             groups

@@ -5,7 +5,7 @@ use acode_worker::task::Isolation;
 use super::args::StartArgs;
 use super::render::{Out, plain};
 use super::{CliError, Context, Exit, engine};
-use crate::api::role;
+use crate::api::{ApiError, role};
 use crate::config::{self, Config, Overrides};
 use crate::supervisor::{self, Launch, Started, Up};
 
@@ -33,7 +33,7 @@ pub fn start(context: &Context, args: &StartArgs) -> Result<Exit, CliError> {
         });
         served.map_or_else(|error| CliError::from(error).tell(), |()| 0)
     });
-    match started.map_err(CliError::Process)? {
+    match started.map_err(ApiError::Process)? {
         Started::Up(pool) => {
             announce(&name, pool.pid, json);
             engine::tell_absence(context, &modes);

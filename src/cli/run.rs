@@ -12,7 +12,7 @@ use super::progress::Board;
 use super::render::{Out, plain};
 use super::task::CheckedFile;
 use super::{CliError, Context, Exit, submission};
-use crate::api::{Door, RoomWait};
+use crate::api::{ApiError, Door, RoomWait};
 use crate::config::{self, Config, Overrides};
 use crate::rundir::Dirs;
 use crate::wire::Client;
@@ -41,7 +41,7 @@ pub fn run(context: &Context, args: RunArgs) -> Result<Exit, CliError> {
     let mut hooked = !config.tasks.on_finish.is_empty();
     let (dirs, folder) = place(context)?;
     let started = PrivatePool::start(dirs.clone(), folder, config);
-    let pool = started.map_err(CliError::Process)?.map_err(CliError::Told)?;
+    let pool = started.map_err(ApiError::Process)?.map_err(CliError::Told)?;
     let mut door = Door::Pool(Client::connect(&pool.socket())?);
     let mut ids = Vec::new();
     let mut leaves = !args.options.artifacts.is_empty();

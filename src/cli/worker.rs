@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::args::{StopArgs, WorkerCommand};
 use super::render::{Out, plain};
 use super::{CliError, Context, Exit, pool, tables};
-use crate::api::{Door, Need};
+use crate::api::{ApiError, Door, Need};
 use crate::wire::reply::Pausing;
 use crate::wire::request::{Autoscale, Check, Metrics, Pause, Reload, Resume, Scale, Status, Stop, Workers};
 use crate::wire::types::StopMode;
@@ -175,7 +175,7 @@ fn stop(context: &Context, args: &StopArgs) -> Result<Exit, CliError> {
 fn connect(context: &Context) -> Result<Client, CliError> {
     match context.door(Need::Pool)? {
         Door::Pool(client) => Ok(client),
-        Door::Queue(_) => Err(CliError::NotRunning),
+        Door::Queue(_) => Err(ApiError::NotRunning.into()),
     }
 }
 
