@@ -225,6 +225,27 @@ fn a_wait_reports_every_failure_and_not_only_the_first() {
 }
 
 #[test]
+fn what_a_wait_that_was_ended_has_not_seen_the_next_one_waits_for() {
+    let pool = start(1);
+    // Long enough for any single call, and not for the first of the tasks.
+    let executor = pool.within(Duration::from_secs(3)).executor();
+    let queue = executor.no_isolation();
+    queue.submit::<Sleep>(json!({"ms": 8_000})).unwrap();
+    executor.process_isolation(|fork| fork).submit::<Fail>(json!({"words": "late"})).unwrap();
+    assert!(matches!(executor.wait(), Err(ApiError::DeadlineExceeded)));
+    let told = loop {
+        match executor.wait() {
+            Err(ApiError::DeadlineExceeded) => {}
+            told => break told,
+        }
+    };
+    let Err(ApiError::Failures(failures)) = told else { panic!("{told:?}") };
+    assert_eq!((failures.total, failures.failures.len()), (2, 1));
+    assert!(executor.wait().is_ok() && queue.wait().is_ok(), "what was waited for is done with");
+    pool.stop(false).unwrap();
+}
+
+#[test]
 fn typed_handles_give_the_answer_or_the_words() {
     let pool = start(2);
     let executor = pool.executor();

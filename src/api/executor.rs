@@ -1,10 +1,10 @@
 //! Typed actions in queues of one isolation each.
 //!
-//! A queue remembers which tasks it has submitted until somebody waits for them. Deliberately absent: a wait when one is
-//! dropped. It could tell nobody of failures, and a program that is about to end need not wait: what was accepted is in the
+//! A queue remembers which tasks it has submitted until a wait has seen their ends; a program that never waits submits to the
+//! pool itself. Deliberately absent: a wait when one is dropped. It could tell nobody of failures, and a program that is about to end need not wait: what was accepted is in the
 //! pool's queue.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use acode_worker::actions::WorkAction;
 use acode_worker::task::{Docker, Isolation, Library, Limits, Mount, Rlimits, TaskId};
@@ -58,24 +58,43 @@ impl WorkerExecutor {
 
     fn fallible(&self, prepare: impl Fn(Task) -> Result<Task, ApiError> + Send + Sync + 'static) -> WorkQueue {
         let outstanding = Outstanding::default();
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&outstanding));
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that are gone, and that nobody has to wait for.
+        queues.retain(|queue| Arc::strong_count(queue) > 1 || !lock(queue).is_empty());
+        queues.push(Arc::clone(&outstanding));
+        drop(queues);
         WorkQueue { pool: self.pool.clone(), outstanding, prepare: Arc::new(prepare) }
     }
 
     /// Waits until all that its queues have submitted has ended.
     ///
     /// # Errors
-    /// [`ApiError::Failures`] with every one that did not complete; or the pool cannot be reached.
+    /// [`ApiError::Failures`] with every one that did not complete; or the pool cannot be reached, or the wait was ended: the
+    /// next one is for the same tasks again.
     pub fn wait(&self) -> Result<(), ApiError> {
         let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut ids: Vec<TaskId> = queues.iter().flat_map(take).collect();
-        ids.sort_unstable();
-        self.pool.wait(&ids)
+        wait_for(&self.pool, &queues)
     }
 }
 
-fn take(outstanding: &Outstanding) -> Vec<TaskId> {
-    std::mem::take(&mut *outstanding.lock().unwrap_or_else(PoisonError::into_inner))
+fn lock(outstanding: &Outstanding) -> MutexGuard<'_, Vec<TaskId>> {
+    outstanding.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits for what these queues have submitted. Where the wait was ended before them, the next one is for them too.
+fn wait_for(pool: &WorkerPool, queues: &[Outstanding]) -> Result<(), ApiError> {
+    let taken: Vec<Vec<TaskId>> = queues.iter().map(|queue| std::mem::take(&mut *lock(queue))).collect();
+    let mut ids = taken.concat();
+    // In the order of their submission, over all queues.
+    ids.sort_unstable();
+    let waited = pool.wait(&ids);
+    let ended = |error: &ApiError| matches!(error, ApiError::Cancelled | ApiError::DeadlineExceeded);
+    if waited.as_ref().is_err_and(|error| ended(error) || error.is_pool_gone()) {
+        for (queue, ids) in queues.iter().zip(taken) {
+            lock(queue).extend(ids);
+        }
+    }
+    waited
 }
 
 /// A queue of typed actions of one isolation. Clones are the same queue.
@@ -152,13 +171,14 @@ impl WorkQueue {
     /// Waits until all that it has submitted, and that nobody has waited for yet, has ended.
     ///
     /// # Errors
-    /// [`ApiError::Failures`] with every one that did not complete; or the pool cannot be reached.
+    /// [`ApiError::Failures`] with every one that did not complete; or the pool cannot be reached, or the wait was ended: the
+    /// next one is for the same tasks again.
     pub fn wait(&self) -> Result<(), ApiError> {
-        self.pool.wait(&take(&self.outstanding))
+        wait_for(&self.pool, std::slice::from_ref(&self.outstanding))
     }
 
     fn note(&self, ids: impl IntoIterator<Item = TaskId>) {
-        self.outstanding.lock().unwrap_or_else(PoisonError::into_inner).extend(ids);
+        lock(&self.outstanding).extend(ids);
     }
 }
 
