@@ -447,7 +447,7 @@ fn events_follow_what_happens() {
     let follower = acode.spawn(&["events", "--follow"]);
     let id = acode.ok(&["task", "submit", "--", "true"]);
     follower.prints("\"task-completed\"");
-    common::signal(follower.pid(), Signal::SIGINT);
+    common::signal(follower.pid(), Signal::SIGTERM);
     let said = follower.finish();
     let events: Vec<Value> = said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let of_task = events.iter().filter(|event| event["task"] == id.as_str()).map(|event| event["event"].clone());

@@ -19,9 +19,10 @@ use more::verdict;
 /// How often a share is measured at most.
 const TRIES: u32 = 4;
 
-/// Burns as it is told to, and gives the processor time used for each second that passed, as the program itself saw it.
+/// Burns as it is told to. Gives the processor time used for each second that passed, as the program itself saw it, and
+/// whether the limit held it back: where others want the processors too, they may be what does.
 #[track_caller]
-fn share_of(pool: &Pool, spec: TaskSpec) -> f64 {
+fn share_of(pool: &Pool, spec: TaskSpec) -> (f64, bool) {
     let task = pool.wait(pool.submit_spec(spec));
     assert_eq!((verdict(&task), task.exit_code), ("exited", Some(0)), "{task:?}");
     let burned = limits::said(pool, &task);
@@ -32,14 +33,15 @@ fn share_of(pool: &Pool, spec: TaskSpec) -> f64 {
     let throttled = usage(&task).throttled_us;
     println!("{used:.3} s in {wall:.3} s: {:.1} %, throttled {throttled:?} us", share * 100.0);
     let cpu = assert_held_as_here(pool, &task, "cpuPercent");
+    let held_back = throttled.is_some_and(|us| us > 0);
     if enforces(pool) {
-        assert!(throttled.is_some_and(|us| us > 0) && cpu.exceeded, "{task:?}");
+        assert!(throttled.is_some() && cpu.exceeded == held_back, "{task:?}");
         assert!(cpu.by.contains("cpu.max"), "{cpu:?}");
     } else {
         // Nothing that looks at a task from time to time could hold it back, and nobody counted that it was.
         assert_eq!((cpu.hold, throttled), (Hold::None, None), "{cpu:?}");
     }
-    share
+    (share, held_back)
 }
 
 /// Asserts that the limit was met within a tenth, where there is one.
@@ -53,11 +55,11 @@ fn assert_share(threads: &str, percent: u32) {
     let mut tries = Vec::new();
     // It never gets more. It gets less while others want the processors too, so one good try of some is enough.
     let good = (0..TRIES).any(|_| {
-        let share = share_of(&pool, limited(misbehave(&["burn", threads, seconds]), limits));
+        let (share, held_back) = share_of(&pool, limited(misbehave(&["burn", threads, seconds]), limits));
         // Where nothing holds it, it gets what the others leave, which is for nobody to say.
         assert!(!enforces(&pool) || share <= wanted * 1.1, "{share} instead of {wanted}");
         tries.push(share);
-        !enforces(&pool) || share >= wanted * 0.9
+        !enforces(&pool) || (share >= wanted * 0.9 && held_back)
     });
     assert!(good, "{tries:?} instead of {wanted}");
 }
@@ -74,7 +76,7 @@ fn four_busy_threads_get_it_together() {
 
 #[test]
 fn a_limit_above_one_processor_is_one_of_several() {
-    // The other half of the second processor is everybody else's, so a tenth is within reach.
+    // The other half of the second processor is everybody else's.
     let pool = Pool::start(Options::workers(1));
     if !enforces(&pool) {
         return limits::skip("nothing holds processor time here");
@@ -82,12 +84,13 @@ fn a_limit_above_one_processor_is_one_of_several() {
     let limits = Limits { cpu_percent: Some(150), ..Limits::default() };
     let mut tries = Vec::new();
     let good = (0..TRIES).any(|_| {
-        let share = share_of(&pool, limited(misbehave(&["burn", "4", "10"]), limits));
+        let (share, held_back) = share_of(&pool, limited(misbehave(&["burn", "4", "10"]), limits));
         assert!(share <= 1.65, "{share}");
-        tries.push(share);
+        tries.push((share, held_back));
         share > 1.0
     });
-    assert!(good, "{tries:?}: never more than one processor");
+    // Where it never got a whole processor without having been held back, others had them.
+    assert!(good || tries.iter().all(|(_, held_back)| !held_back), "{tries:?}: never more than one processor");
 }
 
 #[test]
