@@ -26,6 +26,8 @@ pub const AHEAD_MAX: u64 = 1_000;
 /// The most tasks of a group that are cancelled in one transaction. More than can run at once, so that there is always one
 /// among them that still waits.
 const CANCEL_MAX: usize = 2_000;
+/// The largest number that an event can ever have: the queue's are signed.
+const EVENT_MAX: u64 = i64::MAX as u64;
 
 /// Why a request cannot be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -506,7 +508,8 @@ pub fn retention(prune: &Prune) -> Retention {
 /// The queue cannot be read.
 pub fn events_from(store: &dyn Queue, events: &Events) -> Result<u64, StoreError> {
     match (events.after, events.since) {
-        (Some(after), _) => Ok(after),
+        // Behind the last that there can be, there is nothing either.
+        (Some(after), _) => Ok(after.min(EVENT_MAX)),
         (None, Some(since)) => store.last_event_before(u64::try_from(since.micros()).unwrap_or(0)),
         (None, None) => Ok(store.events(0, 1)?.first().map_or(0, |first| first.seq.saturating_sub(1))),
     }
@@ -522,6 +525,6 @@ pub fn events_page(store: &dyn Queue, after: u64, limit: usize) -> Result<(Event
     let last = store.last_event();
     let first = found.first().map_or(last + 1, |event| event.seq);
     let next = found.last().map_or(last.max(after), |event| event.seq);
-    let missed = first.saturating_sub(after + 1);
+    let missed = first.saturating_sub(after.saturating_add(1));
     Ok((EventBatch { events: found.into_iter().map(records::event).collect(), missed }, next))
 }

@@ -114,6 +114,62 @@ fn wrong_calls_have_typed_errors_and_the_connection_goes_on() {
     assert!(pool.status().queue.accepting);
 }
 
+/// Numbers that no signed one can hold, wherever a call takes a number.
+#[test]
+fn the_largest_numbers_trouble_nobody() {
+    let pool = Pool::start(Options::workers(1));
+    let ended = pool.submit(&["true"]);
+    pool.wait(ended);
+    // Each goes on for as long as its client is there.
+    let followers: Vec<UnixStream> = [i64::MAX as u64, 1 << 63, u64::MAX]
+        .into_iter()
+        .map(|after| {
+            let mut stream = raw(&pool);
+            let call = format!(
+                "{{\"method\":\"io.acode.Events\",\"more\":true,\"parameters\":{{\"follow\":true,\"after\":{after}}}}}\0"
+            );
+            stream.write_all(call.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    let submit = |keys: &str| {
+        format!(r#"{{"method":"io.acode.Submit","parameters":{{"tasks":[{{"spec":{{"command":["true"]}},{keys}}}]}}}}"#)
+    };
+    for call in [
+        r#"{"method":"io.acode.Events","parameters":{"after":MAX}}"#,
+        r#"{"method":"io.acode.Events","parameters":{"after":MAX,"limit":4294967295}}"#,
+        r#"{"method":"io.acode.Show","parameters":{"id":"MAX"}}"#,
+        r#"{"method":"io.acode.Logs","parameters":{"ids":["MAX"]}}"#,
+        r#"{"method":"io.acode.Cancel","parameters":{"ids":["MAX"]}}"#,
+        r#"{"method":"io.acode.Wait","parameters":{"ids":["MAX"]}}"#,
+        r#"{"method":"io.acode.List","parameters":{"limit":4294967295}}"#,
+        r#"{"method":"io.acode.Prune","parameters":{"older_than_ms":MAX}}"#,
+        r#"{"method":"io.acode.Prune","parameters":{"keep":MAX}}"#,
+        r#"{"method":"io.acode.Prune","parameters":{"older_than_ms":MAX,"keep":MAX}}"#,
+        &submit(r#""delayMs":MAX"#),
+        &submit(r#""notBeforeUs":MAX"#),
+        &submit(r#""expiresUs":MAX"#),
+        &submit(r#""delayMs":MAX,"notBeforeUs":MAX,"expiresUs":MAX"#),
+        &submit(r#""array":{"range":{"first":MAX,"count":3}}"#),
+        &submit(r#""array":{"range":{"first":1,"count":MAX}}"#),
+        &submit(r#""dependencies":[{"on":{"task":"MAX"}}]"#),
+        &submit(r#""group":{"name":"g","max":4294967295}"#),
+    ] {
+        for max in [i64::MAX as u64, 1 << 63, u64::MAX] {
+            let call = call.replace("MAX", &max.to_string());
+            let answer = ask(&pool, &call);
+            let error = answer["error"].as_str().unwrap_or_default();
+            assert!(!answer.to_string().contains("unknown field"), "{call}: {answer}");
+            assert!(!matches!(error, "io.acode.QueueUnavailable" | "io.acode.Internal"), "{call}: {answer}");
+        }
+    }
+    assert!(pool.status().queue.accepting);
+    is_lively(&pool);
+    assert!(!pool.events().iter().any(|event| event.event.starts_with("queue-")));
+    assert!(!pool.log().contains("defect"), "{}", pool.log());
+    drop(followers);
+}
+
 #[test]
 fn a_call_without_a_wish_for_a_reply_gets_none() {
     let pool = Pool::start(Options::workers(1));

@@ -82,10 +82,10 @@ impl Supervisor {
                     self.streams_dirty = true;
                     true
                 }
-                // It is fed when the queue can be read again.
+                // It is fed when the queue can be read again, if that helps.
                 Err(error) => {
-                    failed = Some(error);
-                    true
+                    failed = self.end_call(follower.client, error).err();
+                    failed.is_some()
                 }
             }
         });

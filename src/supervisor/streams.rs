@@ -164,14 +164,28 @@ impl Supervisor {
             match self.feed_waiter(waiter) {
                 Ok(over) => !over,
                 Err(error) => {
-                    failed = Some(error);
-                    true
+                    failed = self.end_call(waiter.client, error).err();
+                    failed.is_some()
                 }
             }
         });
         waiters.append(&mut self.streams.waiters);
         self.streams.waiters = waiters;
         failed.map_or(Ok(()), Err)
+    }
+
+    /// Ends the call of a client that the queue has no answer to.
+    ///
+    /// # Errors
+    /// The error, if it is nothing about the call: the queue has to be opened anew, and all are answered after that.
+    pub(super) fn end_call(&mut self, client: ClientId, error: StoreError) -> Result<(), StoreError> {
+        if error.needs_reopen() {
+            return Err(error);
+        }
+        tracing::error!(error = crate::error_chain(&error), "a call is ended that the queue has no answer to");
+        let error = self.refusal(error.into());
+        self.answer_error(client, &error);
+        Ok(())
     }
 
     /// Tells one waiter how things stand; true if that was the end.
