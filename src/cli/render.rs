@@ -146,6 +146,11 @@ impl fmt::Display for Table {
     }
 }
 
+/// The text with a mark for each control character but a line end.
+pub fn marked(text: &str) -> String {
+    text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
+}
+
 /// The text with a mark for each control character, and no longer than a table can bear.
 pub fn plain(text: &str) -> String {
     const LONGEST: usize = 60;

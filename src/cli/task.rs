@@ -9,7 +9,7 @@ use acode_worker::task::{Class, Submission, TaskId};
 
 use super::args::{ListArgs, SubmitArgs, TaskCommand};
 use super::progress::Board;
-use super::render::Out;
+use super::render::{Out, marked};
 use super::{CliError, Context, Exit, artifacts, diff, engine, logs, order, submission, tables};
 use crate::api::{Door, Need, RoomWait};
 use crate::taskfile::{self, TaskFileError};
@@ -223,7 +223,7 @@ fn why(context: &Context, id: TaskRef) -> Result<Exit, CliError> {
     if context.json {
         out.answer(&why)?;
     } else {
-        out.line(&why.text)?;
+        out.line(marked(&why.text))?;
     }
     out.finish()?;
     Ok(Exit::Done)

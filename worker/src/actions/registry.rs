@@ -163,7 +163,8 @@ impl Registry {
 
     /// The same with the action of a built-in type.
     fn with_built_in<A: WorkAction>(mut self, kind: ActionType) -> Self {
-        self.built_in.insert(kind, entry::<A>());
+        self.built_in
+            .insert(kind, Entry(|params| if params.is_object() { ready::<A>(params) } else { Err(no_object()) }));
         self
     }
 
@@ -261,11 +262,18 @@ fn read<A: WorkAction>(params: &Value) -> Result<A::Params, String> {
 }
 
 fn entry<A: WorkAction>() -> Entry {
-    Entry(|params| {
-        let params = read::<A>(params)?;
-        A::validate(&params)?;
-        Ok(Box::new(move |context| Ok(serde_json::to_value(A::execute(params, context)?)?)))
-    })
+    Entry(ready::<A>)
+}
+
+fn ready<A: WorkAction>(params: &Value) -> Result<Work, String> {
+    let params = read::<A>(params)?;
+    A::validate(&params)?;
+    Ok(Box::new(move |context| Ok(serde_json::to_value(A::execute(params, context)?)?)))
+}
+
+/// Those of every built-in type have names. A list would be taken for their values in the order of the program's text.
+fn no_object() -> String {
+    "an object is expected, with the parameters by their names".to_owned()
 }
 
 /// What a panic says.

@@ -2,13 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
-use std::path::Path;
 
 use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ExtendedColorType, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use super::super::context::Context;
 use super::super::error::{ActionError, Cancelled};
+use super::super::files::Input;
 use super::super::places::cannot;
 
 /// What a decoder may use beside the picture itself.
@@ -27,14 +27,14 @@ pub(super) struct Picture {
 
 /// Reads a picture of at most so many pixels.
 pub(super) fn read(
-    path: &Path,
+    input: Input,
     max_pixels: u64,
     auto_orient: bool,
     context: &Context<'_>,
 ) -> Result<Picture, ActionError> {
-    let refuse = |why: &dyn std::fmt::Display| cannot("read", path, why);
-    let mut file = File::open(path).map_err(|error| refuse(&error))?;
-    let size = file.metadata().map_err(|error| refuse(&error))?.len();
+    let size = input.size();
+    let Input { path, mut file, .. } = input;
+    let refuse = |why: &dyn std::fmt::Display| cannot("read", &path, why);
     let memory = max_pixels * PIXEL_BYTES + DECODER_MEMORY;
     if size > memory {
         return Err(refuse(&format!("its {size} bytes are more than a picture of maxPixels = {max_pixels} can have")));
