@@ -162,7 +162,7 @@ fn no_input_is_ever_the_output() {
         for input in inputs {
             let before = fs::read(folder.join(&input)).unwrap();
             let names = [format!("hard-{input}"), format!("soft-{input}")];
-            let _ = names.iter().map(|name| fs::remove_file(folder.join(name))).count();
+            names.iter().for_each(|name| drop(fs::remove_file(folder.join(name))));
             fs::hard_link(folder.join(&input), folder.join(&names[0])).unwrap();
             symlink(&input, folder.join(&names[1])).unwrap();
             let [hard, soft] = names;
@@ -200,7 +200,6 @@ fn the_mode_mask_holds_in_the_worker_as_in_a_process_and_follows_a_reload() {
     for isolation in ISOLATIONS {
         assert_eq!(modes(isolation), [0o600; 2], "{isolation}: as it is by default");
     }
-    // The owner's own bits are not for a worker to lose, which needs what it makes.
     for (mask, expected) in [("027", 0o640), ("000", 0o666), ("022", 0o644)] {
         fs::write(pool.file("acode.yaml"), format!("workers: {{count: 1, umask: '{mask}'}}\n")).unwrap();
         acode.ok(&["worker", "reload"]);
