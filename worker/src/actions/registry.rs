@@ -112,8 +112,8 @@ fn cut(mut words: String) -> String {
     words
 }
 
-/// An action with its parameters, read and checked.
-type Work = Box<dyn FnOnce(&mut Context<'_>) -> Result<Value, ActionError>>;
+/// An action with its parameters, read and checked. Its answer is JSON text: a [`Value`] would cut the digits of numbers.
+type Work = Box<dyn FnOnce(&mut Context<'_>) -> Result<String, ActionError>>;
 
 /// Reads and checks an action's parameters.
 struct Entry(fn(&Value) -> Result<Work, String>);
@@ -224,11 +224,9 @@ impl Registry {
             ran
         }));
         Ok(match ran {
-            Ok(Ok(Value::Null)) => Outcome::Done(None),
-            Ok(Ok(result)) => match result.to_string() {
-                text if text.len() <= RESULT_MAX => Outcome::Done(Some(text)),
-                _ => Outcome::Failed(format!("the result is larger than {RESULT_MAX} bytes")),
-            },
+            Ok(Ok(result)) if result == "null" => Outcome::Done(None),
+            Ok(Ok(result)) if result.len() <= RESULT_MAX => Outcome::Done(Some(result)),
+            Ok(Ok(_)) => Outcome::Failed(format!("the result is larger than {RESULT_MAX} bytes")),
             Ok(Err(error)) => Outcome::Failed(error.to_string()),
             Err(panic) => Outcome::Panicked(words_of(&*panic)),
         })
@@ -264,7 +262,7 @@ fn entry<A: WorkAction>() -> Entry {
     Entry(|params| {
         let params = read::<A>(params)?;
         A::validate(&params)?;
-        Ok(Box::new(move |context| Ok(serde_json::to_value(A::execute(params, context)?)?)))
+        Ok(Box::new(move |context| Ok(serde_json::to_string(&A::execute(params, context)?)?)))
     })
 }
 
