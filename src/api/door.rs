@@ -113,7 +113,7 @@ impl Door {
         match self {
             Self::Pool(client) => Ok(client.call(request)?),
             Self::Queue(local) => match local.answer(request.clone().into())? {
-                Some(reply) => Ok(serde_json::from_value(reply)?),
+                Some(reply) => Ok(serde_json::from_str(reply.get())?),
                 None => Err(ApiError::NotRunning),
             },
         }
