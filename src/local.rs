@@ -88,7 +88,7 @@ impl Local {
                 let queued = self.store.counts().pending;
                 let bounds = Bounds { limit: self.limit, max: &self.max, actions: self.actions };
                 let Admitted { tasks, ids } = requests::admit(&mut self.store, submit.tasks, bounds, queued)?;
-                requests::check_dependencies(&self.store, &tasks)?;
+                requests::check_dependencies(&self.store, &tasks, &ids)?;
                 let ops: Vec<Op> = tasks.into_iter().map(|task| Op::Submit(Arc::new(task))).collect();
                 self.apply(&ops)?;
                 json(&reply::Submitted { ids })

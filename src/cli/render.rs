@@ -156,6 +156,11 @@ pub fn plain(text: &str) -> String {
     }
 }
 
+/// The whole text, over as many lines as it has, with a mark for each other control character.
+pub fn legible(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c }).collect()
+}
+
 /// How long something took or is ago, in microseconds, in at most four characters and a unit.
 pub fn span(micros: i64) -> String {
     let micros = micros.max(0);

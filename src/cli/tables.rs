@@ -226,7 +226,8 @@ fn outcome(task: &TaskRecord) -> String {
     }
 }
 
-fn ending(verdict: &str, exit_code: Option<i32>, signal: Option<i32>) -> String {
+/// How an attempt ended, in a word or two.
+pub(super) fn ending(verdict: &str, exit_code: Option<i32>, signal: Option<i32>) -> String {
     match (exit_code, signal) {
         (Some(code), _) => format!("exit {code}"),
         (None, Some(signal)) => {

@@ -123,6 +123,10 @@ impl Entry {
     /// but the task: it is made by the supervisor too.
     fn prepare(&self, action: &Action) -> Result<Work, ParamsError> {
         let params = action.told();
+        // What a type that is built in would say of anything else is in the words of its means.
+        if action.kind != ActionType::Custom && !params.is_object() {
+            return Err(wrong(action, r#"an object is expected, as in {"key": value}"#.to_owned()));
+        }
         let prepared = catch_unwind(AssertUnwindSafe(|| (self.0)(&params)));
         let prepared = prepared.unwrap_or_else(|panic| Err(format!("their check panicked: {}", words_of(&*panic))));
         prepared.map_err(|why| wrong(action, why))

@@ -348,7 +348,9 @@ fn object_into(line: &[u8], row: &mut Row, columns: &mut Columns) -> Result<(), 
     let Members(members) = serde_json::from_slice(line).map_err(|error| {
         // It is said already which line of the file it is.
         let words = error.to_string();
-        words.split(" at line ").next().unwrap_or_default().to_owned() + &format!(" at column {}", error.column())
+        let words = words.split(" at line ").next().unwrap_or_default();
+        // What is no object at all has no column of its own.
+        if error.column() == 0 { words.to_owned() } else { format!("{words} at column {}", error.column()) }
     })?;
     row.cells.iter_mut().for_each(|cell| cell.set(Kind::Absent, ""));
     for (name, value) in members {
