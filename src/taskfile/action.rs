@@ -23,7 +23,12 @@ pub(super) fn read(spec: &mut TaskSpec, entry: &Entry<'_>) -> Result<(), Fault> 
         "action" => action.name = Some(node.as_text("action")?.to_owned()),
         "library" => library(action).path = node.as_text("library")?.to_owned(),
         "libraryPath" => library(action).search_path = folders(node)?,
-        "program" => action.program = schema::command(node, "program")?,
+        "program" => {
+            action.program = schema::command(node, "program")?;
+            if action.program.is_empty() {
+                return Err(Fault::other(node.at, "program is empty: name a program to run"));
+            }
+        }
         "reuse" => action.reuse = node.as_bool("reuse")?,
         // Whoever calls this has looked at the keys.
         _ => {}

@@ -260,7 +260,7 @@ impl Draft {
                 SpecError::OutOfRange { field, .. } if field.starts_with("limits") => "limits",
                 SpecError::OutOfRange { field: "artifacts", .. } => "artifacts",
                 SpecError::OutOfRange { field, .. } if field.starts_with("docker") => "docker",
-                SpecError::Exclusive { one: "sandbox", .. } => "sandbox",
+                SpecError::Exclusive { one: key @ ("sandbox" | "stdin"), .. } => key,
                 SpecError::Exclusive { other: "docker", .. } => "docker",
                 SpecError::InlineCommand(_) | SpecError::Unfit { .. } => "isolation",
                 SpecError::Exclusive { .. } => "retries",
