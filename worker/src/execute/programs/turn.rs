@@ -330,13 +330,20 @@ impl<'t> Turn<'t> {
         }
     }
 
-    fn keep_time(&mut self, now: u64) {
-        self.tell_start_if_due(now);
-        let is_lost = self.seat.program.is_mute() || self.seat.program.is_deaf();
-        let patience_ns = if self.had_waited && self.seat.program.has_read_nothing() { 0 } else { MUTE_NS };
-        if is_lost && self.listens() && now >= *self.mute_until_ns.get_or_insert(now.saturating_add(patience_ns)) {
+    /// It can be spoken with no more, and has not answered.
+    fn keep_silence(&mut self, now: u64) {
+        let has_begun = !self.had_waited || !self.seat.program.has_read_nothing();
+        let patience_ns = if has_begun { MUTE_NS } else { 0 };
+        if now >= *self.mute_until_ns.get_or_insert(now.saturating_add(patience_ns)) {
             let what = if self.seat.program.is_mute() { "output" } else { "input" };
             self.break_off(format!("has closed its standard {what} and has not answered"));
+        }
+    }
+
+    fn keep_time(&mut self, now: u64) {
+        self.tell_start_if_due(now);
+        if self.listens() && (self.seat.program.is_mute() || self.seat.program.is_deaf()) {
+            self.keep_silence(now);
         }
         if self.course.is_running() {
             if self.ready_by_ns.is_some_and(|at| now >= at) {
