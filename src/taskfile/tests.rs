@@ -265,8 +265,8 @@ fn a_broken_document_is_refused_with_its_place() {
     insta::assert_snapshot!(error("tasks:\n- name: x\n"), @"tasks:2:3: command is missing: a list of words, or a text that is split like a shell's, is expected");
     insta::assert_snapshot!(error("tasks:\n- command: []\n"), @"tasks:2:12: command is empty: name a program to run");
     insta::assert_snapshot!(error("tasks:\n- command: ''\n"), @"tasks:2:12: command is empty: name a program to run");
-    insta::assert_snapshot!(error("tasks:\n- {type: custom, program: []}\n"), @"tasks:2:26: program is empty: name a program to run");
-    insta::assert_snapshot!(error("tasks:\n- {type: custom, reuse: true, stdin: x}\n"), @"tasks:2:39: stdin and a worker program, or reuse, whose standard input has the messages, exclude each other: give one of them");
+    insta::assert_snapshot!(error("tasks:\n- {type: custom, program: []}\n"), @"tasks:2:27: program is empty: name a program to run");
+    insta::assert_snapshot!(error("tasks:\n- {type: custom, reuse: true, stdin: x}\n"), @"tasks:2:38: stdin and a worker program, or reuse, whose standard input has the messages, exclude each other: give one of them");
     insta::assert_snapshot!(error("tasks:\n- command: \"it's\"\n"), @"tasks:2:12: command has a quote that is not closed");
     insta::assert_snapshot!(error("tasks:\n- command: [a, [b]]\n"), @"tasks:2:16: command is a list: a text is expected");
     insta::assert_snapshot!(error("tasks:\n- command: [\"a\\0\"]\n"), @"tasks:2:12: command holds a NUL byte");
