@@ -8,7 +8,7 @@ use std::sync::Arc;
 use acode_worker::actions::Registry;
 use acode_worker::task::{Limits, TaskState};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::records;
 use crate::requests::{self, Admitted, Bounds, RequestError};
@@ -75,20 +75,20 @@ impl Local {
     ///
     /// # Errors
     /// What a supervisor would answer.
-    pub fn answer(&mut self, request: Request) -> Result<Option<Value>, CallError> {
+    pub fn answer(&mut self, request: Request) -> Result<Option<Box<RawValue>>, CallError> {
         self.try_answer(request).map_err(|error| match error {
             RequestError::Call(error) => error,
             RequestError::Store(error) => CallError::QueueUnavailable { reason: crate::error_chain(&error) },
         })
     }
 
-    fn try_answer(&mut self, request: Request) -> Result<Option<Value>, RequestError> {
+    fn try_answer(&mut self, request: Request) -> Result<Option<Box<RawValue>>, RequestError> {
         match request {
             Request::Submit(submit) => {
                 let queued = self.store.counts().pending;
                 let bounds = Bounds { limit: self.limit, max: &self.max, actions: self.actions };
                 let Admitted { tasks, ids } = requests::admit(&mut self.store, submit.tasks, bounds, queued)?;
-                requests::check_dependencies(&self.store, &tasks)?;
+                requests::check_dependencies(&self.store, &tasks, &ids)?;
                 let ops: Vec<Op> = tasks.into_iter().map(|task| Op::Submit(Arc::new(task))).collect();
                 self.apply(&ops)?;
                 json(&reply::Submitted { ids })
@@ -152,7 +152,7 @@ impl Local {
         }
     }
 
-    fn groups(&self) -> Result<Option<Value>, RequestError> {
+    fn groups(&self) -> Result<Option<Box<RawValue>>, RequestError> {
         let groups = self.store.groups()?;
         let groups = groups.iter().map(|group| requests::group_record(group, group.max, 0)).collect();
         json(&reply::Groups { groups })
@@ -182,7 +182,7 @@ impl Local {
         Ok(records::task(stored, waiting))
     }
 
-    fn cancel(&mut self, cancel: &Cancel) -> Result<Option<Value>, RequestError> {
+    fn cancel(&mut self, cancel: &Cancel) -> Result<Option<Box<RawValue>>, RequestError> {
         let reason = cancel.reason.clone().unwrap_or_else(|| "cancelled by request".to_owned());
         let (mut done, mut ops) = (reply::Cancelled::default(), Vec::new());
         let ids = match &cancel.group {
@@ -206,7 +206,7 @@ impl Local {
         json(&done)
     }
 
-    fn hold(&mut self, hold: &Hold) -> Result<Option<Value>, RequestError> {
+    fn hold(&mut self, hold: &Hold) -> Result<Option<Box<RawValue>>, RequestError> {
         let (mut done, mut ops, at_us) = (reply::Held::default(), Vec::new(), requests::now_us());
         if let Some(name) = &hold.group {
             ops.push(self.hold_group(name, true)?);
@@ -224,7 +224,7 @@ impl Local {
         json(&done)
     }
 
-    fn release(&mut self, release: &Release) -> Result<Option<Value>, RequestError> {
+    fn release(&mut self, release: &Release) -> Result<Option<Box<RawValue>>, RequestError> {
         let (mut done, mut ops, at_us) = (reply::Released::default(), Vec::new(), requests::now_us());
         if let Some(name) = &release.group {
             ops.push(self.hold_group(name, false)?);
@@ -247,7 +247,7 @@ impl Local {
         Ok(Op::Group { change: GroupChange { name, max: None, held: Some(held) }, at_us: requests::now_us() })
     }
 
-    fn limit_group(&mut self, limit: &LimitGroup) -> Result<Option<Value>, RequestError> {
+    fn limit_group(&mut self, limit: &LimitGroup) -> Result<Option<Box<RawValue>>, RequestError> {
         requests::check_group(limit)?;
         let groups = self.store.groups()?;
         if !groups.iter().any(|group| group.name == limit.name) {
@@ -266,7 +266,7 @@ impl Local {
         Ok(groups.iter().find(|group| group.name == *name && group.held_us > 0).map(requests::held_group))
     }
 
-    fn retry(&mut self, retry: &Retry) -> Result<Option<Value>, RequestError> {
+    fn retry(&mut self, retry: &Retry) -> Result<Option<Box<RawValue>>, RequestError> {
         let (mut done, mut ops) = (reply::Retried::default(), Vec::new());
         let ids = requests::resolve_all(&self.store, &retry.ids)?;
         requests::check_revival(&self.store, &ids)?;
@@ -283,7 +283,7 @@ impl Local {
     }
 
     /// Waiting is over at once if all have ended; else only a pool could bring the end about.
-    fn wait(&mut self, wait: &Wait) -> Result<Option<Value>, RequestError> {
+    fn wait(&mut self, wait: &Wait) -> Result<Option<Box<RawValue>>, RequestError> {
         let mut waited = reply::Waited::default();
         if wait.all {
             return if self.store.counts().pending == 0 { json(&waited) } else { Ok(None) };
@@ -306,7 +306,7 @@ impl Local {
         json(&waited)
     }
 
-    fn events(&mut self, events: &Events) -> Result<Option<Value>, RequestError> {
+    fn events(&mut self, events: &Events) -> Result<Option<Box<RawValue>>, RequestError> {
         if events.follow {
             return Ok(None);
         }
@@ -315,7 +315,7 @@ impl Local {
         json(&requests::events_page(&self.store, after, limit)?.0)
     }
 
-    fn prune(&mut self, prune: &Prune) -> Result<Option<Value>, RequestError> {
+    fn prune(&mut self, prune: &Prune) -> Result<Option<Box<RawValue>>, RequestError> {
         let policy = requests::retention(prune);
         let mut tasks = 0;
         loop {
@@ -345,7 +345,7 @@ impl Local {
     }
 }
 
-fn json<R: Serialize>(reply: &R) -> Result<Option<Value>, RequestError> {
-    let value = serde_json::to_value(reply);
+fn json<R: Serialize>(reply: &R) -> Result<Option<Box<RawValue>>, RequestError> {
+    let value = to_raw_value(reply);
     value.map(Some).map_err(|error| CallError::Internal { reason: error.to_string() }.into())
 }

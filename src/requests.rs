@@ -166,8 +166,8 @@ fn check_keys(store: &dyn Queue, submissions: &[Submission]) -> Result<HashMap<u
             (Some(id), _, IfExists::Refuse) => {
                 return Err(CallError::KeyExists { key: text.clone(), task: id.to_string() }.into());
             }
-            (None, Some(earlier), IfExists::Refuse) => {
-                let why = format!("its key '{text}' is that of entry {} of the same request", earlier + 1);
+            (None, Some(_), IfExists::Refuse) => {
+                let why = format!("its key '{text}' is that of an earlier entry of the same request");
                 return Err(refused(entry, why).into());
             }
         }
@@ -203,15 +203,15 @@ pub fn check_revival(store: &dyn Queue, ids: &[TaskId]) -> Result<(), RequestErr
     Ok(())
 }
 
-/// Checks the dependencies of admitted entries against the queue.
+/// Checks the dependencies of admitted entries against the queue. `ids` are those of all entries.
 ///
 /// # Errors
 /// The first entry that depends on something the queue does not have.
-pub fn check_dependencies(store: &dyn Queue, tasks: &[NewTask]) -> Result<(), RequestError> {
+pub fn check_dependencies(store: &dyn Queue, tasks: &[NewTask], ids: &[TaskId]) -> Result<(), RequestError> {
     match store.check(tasks)? {
         Ok(()) => Ok(()),
         Err((id, why)) => {
-            let entry = tasks.iter().position(|task| task.id == id).map(|place| place as u32);
+            let entry = ids.iter().position(|entry| *entry == id).map(|place| place as u32);
             Err(CallError::InvalidSubmission { entry, reason: why.to_string() }.into())
         }
     }

@@ -80,6 +80,25 @@ fn only_what_is_allowed_leaks_from_the_supervisor() {
 }
 
 #[test]
+fn what_acode_gives_to_a_task_cannot_be_forged() {
+    let pool = Pool::start(Options::workers(1));
+    let seen = |forged: &[String]| {
+        let forged = forged.iter().map(|name| (name.clone(), "forged".to_owned()));
+        let spec = TaskSpec { env: forged.collect(), checkpoint: true, ..command(&["cat", "/proc/self/environ"]) };
+        let spec = TaskSpec { meta: env(&[("a-b", "1")]), ..spec };
+        let text = output_of(&pool, spec);
+        let pairs = text.split_terminator('\0').filter_map(|pair| pair.split_once('='));
+        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect::<Vec<_>>()
+    };
+    let plain = seen(&[]);
+    let names: Vec<String> = plain.iter().map(|(name, _)| name.clone()).filter(|n| n.starts_with("ACODE_")).collect();
+    assert!(names.len() > 8, "{names:?}");
+    let forged = seen(&names);
+    assert_eq!(forged.len(), plain.len());
+    assert!(forged.iter().all(|(_, value)| value != "forged"), "{forged:?}");
+}
+
+#[test]
 fn a_variable_that_is_not_utf8_does_not_hinder_the_pool() {
     let mut pool = Pool::prepare(Options::workers(1));
     let mut command = pool.command();

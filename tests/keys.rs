@@ -68,7 +68,7 @@ fn entries_of_one_request_are_unlike_too() {
     let pair = |second| Submit::new(vec![quick("k", IfExists::Existing), quick("k", second)]);
     match pool.try_call(&pair(IfExists::Refuse)) {
         Err(ClientError::Call(CallError::InvalidSubmission { entry: Some(1), reason })) => {
-            assert!(reason.contains("'k'") && reason.contains("entry 1"), "{reason}");
+            assert!(reason.contains("'k'") && reason.contains("earlier entry"), "{reason}");
         }
         other => panic!("{other:?}"),
     }

@@ -5,11 +5,14 @@
 #[path = "common/command.rs"]
 mod command;
 mod common;
+#[path = "common/more.rs"]
+mod more;
 
 use std::process::{Command, Stdio};
 
+use acode_worker::task::TaskState;
 use command::{Running, Said};
-use common::{Options, Pool};
+use common::{Options, Pool, wait_until};
 use serde_json::Value;
 
 const CLIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/examples/acode_client.py");
@@ -44,6 +47,47 @@ fn it_runs_a_command_shows_its_output_and_ends_as_it_did() {
     assert_eq!(said.expect(0).out.len(), 200_001);
     let said = client(&pool, &["run", "--", "sh", "-c", "kill -9 $$"]);
     said.expect(137);
+    // What never ran, or ran for too long, has no exit code of its own; the words are those of `acode run`.
+    let said = client(&pool, &["run", "--", "no-such-program-anywhere"]).expect(127);
+    assert!(said.err.contains("no-such-program-anywhere"), "{said:?}");
+    let pool = Pool::start(Options::workers(1).config("tasks: {timeoutSeconds: 1}"));
+    let said = client(&pool, &["run", "--", "sleep", "60"]).expect(124);
+    assert!(said.err.contains("timed"), "{said:?}");
+}
+
+#[test]
+fn it_follows_what_has_a_name_has_ended_or_is_not_there() {
+    if !has_python() {
+        return;
+    }
+    let pool = Pool::start(Options::workers(1).config("retention: {maxEvents: 0, intervalSeconds: 1}"));
+    let ended = client(&pool, &["submit", "--", "true"]).expect(0).out.trim().to_owned();
+    pool.wait(ended.parse().unwrap());
+    wait_until("its events are removed", || !pool.events().iter().any(|event| event.event == "task-completed"));
+    client(&pool, &["follow", &ended]).expect(0);
+    let pool = Pool::start(Options::workers(1));
+    let events = |name: &str| {
+        let said = client(&pool, &["follow", name]).expect(0);
+        let names = said.out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["event"].clone());
+        names.map(|name| name.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let id = client(&pool, &["submit", "--", "false"]).expect(0).out.trim().to_owned();
+    pool.wait(id.parse().unwrap());
+    for name in ["1", &id[..20], &id] {
+        assert_eq!(events(name).last().unwrap(), "task-failed", "{name}");
+    }
+    let said = client(&pool, &["follow", "42"]).expect(1);
+    assert!(said.err.contains("NoSuchTask"), "{said:?}");
+    // One that has failed before and waits anew has not ended.
+    let gate = pool.submit_spec(more::gated(&pool, "gate"));
+    more::reaches(&pool, gate, TaskState::Running);
+    assert!(more::retry(&pool, id.parse().unwrap()));
+    let mut command = Command::new("python3");
+    command.arg(CLIENT).arg("--socket").arg(pool.socket()).args(["follow", &id]);
+    let follower = Running::new(command, None);
+    more::open_gate(&pool, "gate");
+    let said = follower.finish().expect(0);
+    assert_eq!(said.out.matches("task-failed").count(), 2, "{said:?}");
 }
 
 #[test]

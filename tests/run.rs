@@ -90,6 +90,84 @@ fn an_array_in_a_file_is_one_task_for_each_item() {
 }
 
 #[test]
+fn an_action_gives_its_result_or_its_error() {
+    let (home, acode) = place();
+    let typed = ["run", "--count", "1", "--type", "computation", "--params"];
+    let run = |params: &'static str| [&typed[..], &[params]].concat();
+    let said = acode.says(&run(r#"{"operation": "primes", "to": 10}"#)).expect(0);
+    let result: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!((&result["count"], said.err.as_str()), (&4.into(), ""));
+    let task = acode.json(&run(r#"{"operation": "primes", "to": 10}"#));
+    assert_eq!((&task["result"], &task["state"], &task["schema"]), (&result, &"completed".into(), &1.into()));
+    let test = r#"{"operation": "test", "input": "/nope"}"#;
+    let said = acode.says(&["run", "--count", "1", "--type", "compression", "--params", test]).expect(1);
+    assert_eq!(said.out, "");
+    assert!(said.err.starts_with("acode: compression: cannot read /nope"), "{said:?}");
+    fs::write(home.file("rows.jsonl"), "{\"a\": 1}\n[1]\n").unwrap();
+    let said = acode.says(&["run", "--type", "data_processing", "--params", r#"{"input": "rows.jsonl"}"#]).expect(1);
+    assert!(said.err.contains("rows.jsonl:2: ") && said.err.contains("expected an object"), "{said:?}");
+    assert!(!said.err.contains("column 0"), "{said:?}");
+    // What it prints stands before the result; with --json the document is alone on standard output.
+    fs::write(home.file("text"), "one\ntwo\n").unwrap();
+    let search = r#"{"operation": "search", "input": "text", "pattern": "tw"}"#;
+    let search = ["run", "--count", "1", "--type", "file_io", "--params", search];
+    let said = acode.says(&search).expect(0);
+    let (printed, result) = said.out.trim_end().rsplit_once('\n').unwrap();
+    assert!(printed.contains("two") && result.starts_with('{'), "{said:?}");
+    let said = acode.says(&[&["--json"], &search[..]].concat()).expect(0);
+    let task: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert!(task["result"]["operation"] == "search" && said.err.contains("two"), "{said:?}");
+    assert_nothing_left(&home);
+}
+
+#[test]
+fn the_first_failures_of_a_file_are_named() {
+    let (home, acode) = place();
+    let file = "
+tasks:
+- {name: good, command: 'true'}
+- {name: code, command: [sh, -c, 'exit 3']}
+- {name: told, command: [sh, -c, 'printf \"disk gone\\nmore\" >$ACODE_ERROR; exit 1']}
+- {type: compression, params: {operation: test, input: /nope}}
+- {name: waits, command: 'true', after: code}
+- {name: 'part {item}', array: 1-9, command: [sh, -c, 'kill -9 $$']}
+";
+    fs::write(home.file("t.yaml"), file).unwrap();
+    let said = acode.says(&["run", "--count", "1", "t.yaml"]).expect(1);
+    assert!(said.err.contains("acode: 1 of 14 tasks completed, 12 failed, 1 cancelled in "), "{said:?}");
+    for line in [
+        "acode: code (#2): exit 3\n",
+        "acode: told (#3): exit 1: disk gone\n",
+        "acode: compression (#4): exit 1: cannot read /nope",
+        "acode: waits (#5): cancelled: dependency ",
+        "acode: part 1 (#7): killed by SIGKILL\n",
+        "acode: and 3 more without success\n",
+    ] {
+        assert!(said.err.contains(line), "{line}: {said:?}");
+    }
+    assert_eq!(said.err.lines().filter(|line| line.contains("(#")).count(), 10, "{said:?}");
+    let said = acode.says(&["--json", "run", "--count", "1", "t.yaml"]).expect(1);
+    let document: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    let failures = document["failures"].as_array().unwrap();
+    let told = failures.iter().find(|task| task["name"] == "told").unwrap();
+    assert_eq!((&told["verdict"], &told["exit_code"], failures.len()), (&"exited".into(), &1.into(), 10));
+    assert_eq!((&told["number"], &told["error"]), (&3.into(), &"disk gone\nmore".into()));
+    assert_nothing_left(&home);
+}
+
+#[test]
+fn a_broken_file_runs_nothing() {
+    let (home, acode) = place();
+    let touch = format!("{{\"command\": \"touch {}\"}}\n", home.path("side"));
+    let bad = "{\"type\": \"computation\", \"params\": {\"operation\": \"primes\", \"upto\": 9}}\n";
+    let file = format!("{touch}{}{bad}", "{\"command\": \"true\"}\n".repeat(1_100));
+    let said = acode.says_to(file, &["run", "--count", "1", "-"]).expect(2);
+    assert!(said.err.starts_with("acode: standard input:1102:35: params of computation"), "{said:?}");
+    assert!(!home.file("side").exists());
+    assert_nothing_left(&home);
+}
+
+#[test]
 fn an_interrupt_ends_the_command_and_leaves_nothing() {
     let (home, acode) = place();
     let running = acode.spawn(&["run", "--count", "1", "--", "sh", "-c", &waiting(&home)]);

@@ -182,11 +182,82 @@ fn a_large_report_goes_to_a_file() {
     assert!(error.contains("give an output file"), "{error}");
     let report = done(&pool, Analysis, json!({"input": "work/in.csv", "output": "work/report.json"}));
     let bytes = fs::metadata(folder.join("report.json")).unwrap().len();
-    assert_eq!(report, json!({"rows": 1, "output": "work/report.json", "bytes": bytes, "onlyInOutput": true}));
+    assert_eq!(report, json!({"rows": 1, "output": folder.join("report.json"), "bytes": bytes, "onlyInOutput": true}));
     let whole: Value = serde_json::from_slice(&fs::read(folder.join("report.json")).unwrap()).unwrap();
     assert_eq!(whole["columns"].as_array().unwrap().len(), 400);
     assert!(fails(&pool, Analysis, json!({"input": "work/in.csv", "output": "work/report.json"})).contains("exists"));
     let groups = json!({"input": "work/in.csv", "groupBy": "column1", "maxGroups": 0, "output": "work/other.json"});
     assert!(fails(&pool, Analysis, groups).contains("in.csv:2: more than 0 values of 'column1'"));
     assert_eq!(entries(&folder), ["in.csv", "report.json"]);
+}
+
+#[test]
+fn a_histogram_tells_of_all_numbers_whatever_its_bounds() {
+    let (pool, folder) = pool();
+    let rows: String = (0..30_000).map(|row| format!("{}\n", row % 101)).collect();
+    fs::write(folder.join("in.csv"), format!("b\n{rows}")).unwrap();
+    let histogram = |rows: &Value, bounds: Value| {
+        let mut asked = json!({"column": "value", "bins": 2});
+        asked.as_object_mut().unwrap().extend(bounds.as_object().unwrap().clone());
+        let params = if rows.is_null() {
+            asked["column"] = json!("b");
+            json!({"input": "work/in.csv", "histograms": [asked]})
+        } else {
+            json!({"data": rows, "histograms": [asked]})
+        };
+        done(&pool, Analysis, params)["columns"][0]["histogram"].clone()
+    };
+    let few = json!((0..=100).collect::<Vec<_>>());
+    let made = |min: f64, max: f64, counts: [u64; 2], below: u64, above: u64| json!({"min": min, "max": max, "counts": counts, "below": below, "above": above, "exact": true});
+    assert_eq!(histogram(&few, json!({"min": 10})), made(10.0, 100.0, [45, 46], 10, 0));
+    assert_eq!(histogram(&few, json!({"max": 90})), made(0.0, 90.0, [45, 46], 0, 10));
+    // Bounds beyond all numbers.
+    assert_eq!(histogram(&few, json!({"min": 200})), made(200.0, 200.0, [0, 0], 101, 0));
+    assert_eq!(histogram(&few, json!({"max": -1})), made(-1.0, -1.0, [0, 0], 0, 101));
+    // Of many numbers it is an estimate, and still of all.
+    let many = histogram(&Value::Null, json!({"min": 10}));
+    let number = |value: &Value| value.as_u64().unwrap();
+    let all = number(&many["below"]) + number(&many["above"]) + number(&many["counts"][0]) + number(&many["counts"][1]);
+    assert_eq!((all, &many["exact"]), (30_000, &json!(false)), "{many}");
+    assert!(number(&many["below"]) > 2_500, "{many}");
+    let wide = histogram(&json!([-1e308, 0, 1e308]), json!({}));
+    assert_eq!(wide["counts"], json!([1, 2]));
+}
+
+#[test]
+fn figures_beyond_floating_point_are_null_and_no_others() {
+    let (pool, _) = pool();
+    let column = |data: Value, more: Value| {
+        let mut params = json!({"data": data});
+        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        done(&pool, Analysis, params)["columns"][0].clone()
+    };
+    let column_of = column(json!([1e308, 1e308, -1e308]), json!({"quantiles": [0, 0.25, 0.5]}));
+    let numbers = &column_of["numbers"];
+    assert_eq!(
+        (&numbers["mean"], &numbers["variance"], &numbers["deviation"]),
+        (&Value::Null, &Value::Null, &Value::Null)
+    );
+    assert_eq!((&numbers["min"], &numbers["max"]), (&json!(-1e308), &json!(1e308)));
+    assert_eq!(column_of["quantiles"], json!({"p0": -1e308, "p25": 0.0, "p50": 1e308}));
+    // Quantiles however close have names of their own.
+    let close = column(json!([1, 2]), json!({"quantiles": [0.5, 0.500000001, 0.5000000001]}));
+    let names: Vec<&String> = close["quantiles"].as_object().unwrap().keys().collect();
+    assert_eq!(names, ["p50", "p50.00000001", "p50.0000001"]);
+    // An estimate is never more than there is.
+    for rows in [10_500, 11_000, 12_000, 13_000, 20_000] {
+        let made = column(json!((0..rows).collect::<Vec<_>>()), json!({"quantiles": [], "top": 0}));
+        assert!(made["distinct"].as_u64() <= made["count"].as_u64(), "{made}");
+    }
+}
+
+#[test]
+fn a_pipe_is_no_table() {
+    let (pool, folder) = pool();
+    nix::unistd::mkfifo(&folder.join("pipe.csv"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let error = fails(&pool, Analysis, json!({"input": "work/pipe.csv"}));
+    assert!(error.contains("pipe.csv: it is no regular file"), "{error}");
+    fs::write(folder.join("in.csv"), "a,b\r\n\r\n1,\"2\r\n").unwrap();
+    let error = fails(&pool, Analysis, json!({"input": "work/in.csv"}));
+    assert!(error.contains("in.csv:3: the file ends within quotes"), "{error}");
 }

@@ -198,3 +198,19 @@ fn what_does_not_fit_is_refused_at_once_with_the_words() {
         assert!(said.err.contains("params of compression: ") && said.err.contains(words), "{said:?}");
     }
 }
+
+#[test]
+fn an_error_names_the_file_and_what_helps() {
+    let pool = Pool::start(Options::workers(1));
+    fs::write(pool.file("in"), text(100_000)).unwrap();
+    let compress = json!({"operation": "compress", "input": "in"});
+    done(&pool, Compression, compress.clone());
+    let error = fails(&pool, Compression, compress);
+    assert_eq!(error, format!("cannot make {}: it exists: overwrite: true replaces it", pool.path("in.zst")));
+    let bomb = json!({"operation": "decompress", "input": "in.zst", "output": "out", "maxOutputBytes": 1_000});
+    let error = fails(&pool, Compression, bomb);
+    let place = pool.path("in.zst");
+    assert_eq!(error, format!("cannot decompress {place}: more comes out than the 1000 bytes of maxOutputBytes"));
+    let said = Acode::of(&pool).says(&["task", "submit", "--type", "compression", "--params", "[1]"]).expect(2);
+    assert!(said.err.contains("params of compression: an object is expected"), "{said:?}");
+}

@@ -17,12 +17,12 @@ use std::path::{Path, PathBuf};
 
 use acode_worker::task::ActionType::DataProcessing;
 use acode_worker::task::TaskState;
-use command::entries;
+use command::{Acode, entries};
 use common::{Options, Pool, signal, wait_until};
 use more::cancel;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use typed::{done, fails, have, is_under_way, says, tool, typed};
+use typed::{ISOLATIONS, done, fails, have, is_under_way, says, tool, typed};
 
 fn pool() -> (Pool, PathBuf) {
     let pool = Pool::start(Options::workers(1).config("tasks: {retries: {count: 0}}"));
@@ -230,8 +230,10 @@ fn broken_tables_are_refused_by_their_line_and_leave_nothing() {
         [("{\"a\":1", "EOF"), ("[1]", "expected an object"), ("nonsense", "expected"), ("{\"a\":1} x", "trailing")]
     {
         let error = refused("in.jsonl", format!("{{\"a\":1}}\n{line}\n").as_bytes(), json!({}));
-        assert!(error.contains("in.jsonl:2: ") && error.contains(words), "{error}");
+        assert!(error.contains("in.jsonl:2: ") && error.contains(words) && !error.contains("column 0"), "{error}");
     }
+    let nothing = json!({"steps": [{"operation": "filter", "where": {"column": "c", "op": "present"}}]});
+    assert!(refused("in.csv", b"", nothing).ends_with("there is no column 'c': there are none"));
     // A row that does not end must not fill the memory.
     let endless = [b"a,b\n1,\"".as_slice(), &vec![b'x'; 20 << 20]].concat();
     assert!(refused("in.csv", &endless, json!({})).contains("the row is longer than"));
@@ -248,12 +250,147 @@ fn broken_tables_are_refused_by_their_line_and_leave_nothing() {
 }
 
 #[test]
+fn errors_name_the_line_that_an_editor_shows() {
+    let (pool, folder) = pool();
+    let numbers = json!({"steps": [{"operation": "types", "columns": {"a": "number"}}]});
+    for (text, more, line) in [
+        (&b"a,b\r\n1,2\r\n3,4\r\n5,6,7\r\n"[..], json!({}), 4),
+        (b"a,b\r\n1,2\r\nx,4\r\n", numbers.clone(), 3),
+        (b"a,b\r\n1,2\r\n3,\xFF\r\n", json!({}), 3),
+        (b"a,b\n1,2\n\n\n3\n", json!({}), 5),
+        (b"\n\r\na,b\r\n\r\n1,2\r\n\r\n3", json!({}), 7),
+        (b"a,b\r\n1,\"2\r\n\r\n\"\r\nx,\"3\n\"", numbers, 5),
+        (b"a,b\n1,2\n3", json!({}), 3),
+    ] {
+        fs::write(folder.join("in.csv"), text).unwrap();
+        let error = fails(&pool, DataProcessing, params("in.csv", "out.csv", more));
+        assert!(error.contains(&format!("in.csv:{line}: ")), "{:?}: {error}", String::from_utf8_lossy(text));
+    }
+}
+
+#[test]
+fn quotes_that_do_not_end_are_an_error() {
+    let (pool, folder) = pool();
+    for (text, line) in
+        [("id,name\n1,\"abc\n2,def\n3,ghi\n", 2), ("id,name\n1,a\n\"2\"\",b", 3), ("\"id,name\n1,a\n", 1)]
+    {
+        fs::write(folder.join("in.csv"), text).unwrap();
+        for more in [json!({}), json!({"flexible": true})] {
+            let error = fails(&pool, DataProcessing, params("in.csv", "out.csv", more));
+            let words = format!("in.csv:{line}: the file ends within quotes");
+            assert!(error.contains(&words), "{text}: {error}");
+        }
+    }
+    // These do end, and a quote within a field that has none around it is a quote.
+    fs::write(folder.join("in.csv"), "id,name\n1,\"a\"\"\"\n2,b\"c\n3,\"\"").unwrap();
+    process(&pool, "in.csv", "out.jsonl", json!({}));
+    let rows = [r#"{"id":"1","name":"a\""}"#, r#"{"id":"2","name":"b\"c"}"#, r#"{"id":"3","name":""}"#];
+    assert_eq!(read(&folder, "out.jsonl"), rows.join("\n") + "\n");
+}
+
+#[test]
+fn no_output_takes_the_place_of_a_table_that_is_read() {
+    let (pool, folder) = pool();
+    let files = [("a.csv", "k,v\na,1\nb,2\n"), ("b.csv", "k,v\nb,3\n"), ("r.csv", "k,w\na,7\nb,8\n")];
+    for (name, text) in files {
+        fs::write(folder.join(name), text).unwrap();
+    }
+    let join = json!([{"operation": "join", "with": "work/r.csv", "on": ["k"]}]);
+    let split = json!({"column": "k"});
+    for params in [
+        json!({"input": "work/../work/a.csv", "output": "work/{}.csv", "split": split}),
+        json!({"inputs": ["work/a.csv", "work/./b.csv"], "output": "work/{}.csv", "split": split}),
+        json!({"inputs": ["work/a.csv", "work/b.csv"], "output": "work/../work/b.csv"}),
+        json!({"input": "work/a.csv", "output": "work/../work/r.csv", "steps": join}),
+        json!({"data": [{"k": "a", "v": "r"}], "output": "work/{}.csv", "split": {"column": "v"}, "steps": join}),
+    ] {
+        let mut over = params.clone();
+        over["overwrite"] = json!(true);
+        let error = fails(&pool, DataProcessing, over);
+        assert!(error.contains("the same file"), "{params}: {error}");
+        files.iter().for_each(|(name, text)| assert_eq!(read(&folder, name), *text, "{params}"));
+    }
+    assert_eq!(entries(&folder).len(), files.len());
+}
+
+#[test]
+fn a_pipe_is_no_table() {
+    let (pool, folder) = pool();
+    nix::unistd::mkfifo(&folder.join("pipe.csv"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let join = json!({"data": [{"a": 1}], "steps": [{"operation": "join", "with": "work/pipe.csv", "on": ["a"]}]});
+    for params in [json!({"input": "work/pipe.csv"}), join] {
+        let error = fails(&pool, DataProcessing, params);
+        assert!(error.contains("pipe.csv: it is no regular file"), "{error}");
+    }
+}
+
+#[test]
+fn memory_is_taken_as_it_is_needed() {
+    let (pool, _) = pool();
+    let steps = json!([{"operation": "sort", "by": [{"column": "value", "as": "number"}]}]);
+    let made = done(&pool, DataProcessing, json!({"data": [3, 1, 2], "memoryMb": 1 << 20, "steps": steps}));
+    assert_eq!(made["data"], json!([1, 2, 3]));
+}
+
+#[test]
+fn digits_come_through_to_the_result_in_every_isolation() {
+    let (mut pool, folder) = pool();
+    const DIGITS: &str = "12345678901234567890.10";
+    fs::write(folder.join("in.csv"), format!("a,j\n{DIGITS},\"{{\"\"z\"\":{DIGITS},\n\"\"a\"\":1.0}}\"\n")).unwrap();
+    let types = json!([{"operation": "types", "columns": {"j": "json"}}]);
+    let row = format!(r#"{{"a":{DIGITS},"j":{{"z":{DIGITS}, "a":1.0}}}}"#);
+    process(&pool, "in.csv", "out.jsonl", json!({"infer": true, "steps": types}));
+    assert_eq!(read(&folder, "out.jsonl"), row.clone() + "\n");
+    for isolation in ISOLATIONS {
+        let mut spec =
+            typed(&pool, DataProcessing, json!({"input": "work/in.csv", "infer": true, "steps": types.clone()}));
+        spec.isolation = Some(isolation);
+        let task = pool.wait(pool.submit_spec(spec));
+        let result = task.result.as_ref().unwrap_or_else(|| panic!("{task:?}"));
+        // What a process leaves as its result is put into one line.
+        let result = result.get().replace(", ", ",");
+        assert!(result.contains(&format!("\"data\":[{}]", row.replace(", ", ","))), "{isolation:?}: {result}");
+    }
+    // What nobody could read as JSON is no result.
+    fs::write(folder.join("in.jsonl"), format!("{{\"a\":{}{}}}\n", "[".repeat(200), "]".repeat(200))).unwrap();
+    let error = fails(&pool, DataProcessing, json!({"input": "work/in.jsonl"}));
+    assert!(error.contains("in.jsonl:1: ") && error.contains("give an output file"), "{error}");
+    // It is shown with them, too, by a pool and without one.
+    let acode = Acode::of(&pool);
+    let shown = |acode: &Acode| acode.says(&["task", "show", "2", "--json"]).expect(0).out;
+    assert!(shown(&acode).contains(DIGITS), "{}", shown(&acode));
+    pool.stop();
+    assert!(shown(&acode).contains(DIGITS), "{}", shown(&acode));
+}
+
+#[test]
+fn a_split_that_cannot_be_whole_leaves_nothing() {
+    let (pool, folder) = pool();
+    let refused = |values: Vec<String>, words: &str| {
+        fs::write(folder.join("in.csv"), format!("k\n{}\n", values.join("\n"))).unwrap();
+        let split =
+            json!({"input": "work/in.csv", "output": "work/p-{}.csv", "split": {"column": "k", "maxFiles": 500}});
+        for _ in 0..2 {
+            let error = fails(&pool, DataProcessing, split.clone());
+            assert!(error.contains(words), "{error}");
+            assert_eq!(entries(&folder), ["in.csv"], "{error}");
+        }
+    };
+    refused((0..450).map(|value| format!("{value:0154}")).collect(), "the list of files is larger than a result");
+    refused(vec!["a".to_owned(), "x".repeat(260), "z".to_owned()], "in.csv:3: cannot make ");
+    // The name of a single file is looked at as early.
+    let long = format!("work/{}.csv", "x".repeat(260));
+    let error = fails(&pool, DataProcessing, json!({"input": "work/in.csv", "output": long}));
+    assert!(error.contains("File name too long"), "{error}");
+}
+
+#[test]
 fn a_split_makes_several_files_or_none() {
     let (pool, folder) = pool();
     let rows = "k,v\na,1\nb/c,2\n,3\na,4\n";
     fs::write(folder.join("in.csv"), rows).unwrap();
     let made = process(&pool, "in.csv", "part-{}.csv", json!({"split": {"rows": 3}}));
-    assert_eq!(made["files"][1]["path"], "work/part-00002.csv");
+    assert_eq!(made["files"][1]["path"], json!(folder.join("part-00002.csv")));
     assert_eq!(read(&folder, "part-00001.csv") + &read(&folder, "part-00002.csv").replace("k,v\n", ""), rows);
     process(&pool, "in.csv", "by-{}.jsonl", json!({"split": {"column": "k"}}));
     assert_eq!(read(&folder, "by-a.jsonl"), "{\"k\":\"a\",\"v\":\"1\"}\n{\"k\":\"a\",\"v\":\"4\"}\n");

@@ -178,18 +178,116 @@ fn comparable(found: &[u8]) -> Vec<String> {
     text.split('\n').filter(|line| !line.contains("WARNING:") && !late(line)).map(str::to_owned).collect()
 }
 
+/// Makes a file in a tree that nobody can open by its path, whose length is more than the kernel takes.
+fn beyond_reach(tree: &Path) {
+    let mut deep = tree.to_owned();
+    while deep.as_os_str().len() < 3_700 {
+        deep.push("d".repeat(200));
+    }
+    fs::create_dir_all(&deep).unwrap();
+    let aside = tree.join("aside");
+    fs::create_dir(&aside).unwrap();
+    fs::write(aside.join("f".repeat(255)), "").unwrap();
+    deep.push("e".repeat(3_890_usize.saturating_sub(deep.as_os_str().len())));
+    fs::rename(aside, deep).unwrap();
+}
+
 #[test]
 fn what_cannot_be_read_fails_at_the_end_or_is_skipped() {
     let pool = Pool::start(Options::workers(1));
     grow(&pool.file("work"), false);
-    nix::unistd::mkfifo(&pool.file("work/tree/pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    beyond_reach(&pool.file("work/tree"));
     let mut params = json!({"operation": "copy", "input": "work/tree", "output": "work/copy"});
-    let error = fails(&pool, FileIo, params.clone());
-    assert!(error.starts_with("1 could not be read: cannot copy ") && error.contains("/pipe: "), "{error}");
+    let task = pool.wait(pool.submit_spec(typed(&pool, FileIo, params.clone())));
+    let error = task.error.unwrap();
+    assert!(error.starts_with("1 could not be read: cannot read "), "{error}");
+    let told = written(&pool, task.id).err();
+    assert!(told.lines().count() == 1 && told.contains(": File name too long"), "{told}");
     assert!(!pool.file("work/copy").exists());
     params["skipUnreadable"] = true.into();
     assert_eq!(done(&pool, FileIo, params)["unreadable"], 1);
-    assert!(pool.file("work/copy/sub/poem").exists() && !pool.file("work/copy/pipe").exists());
+    assert!(pool.file("work/copy/sub/poem").exists());
+}
+
+#[test]
+fn what_is_no_file_is_left_out_of_every_tree() {
+    let pool = Pool::start(Options::workers(1));
+    grow(&pool.file("work"), true);
+    nix::unistd::mkfifo(&pool.file("work/tree/pi\rpe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let task = pool.submit_spec(typed(
+        &pool,
+        FileIo,
+        json!({"operation": "copy", "input": "work/tree", "output": "work/copy"}),
+    ));
+    let copied = result(&pool, &pool.wait(task));
+    assert_eq!((&copied["unreadable"], &copied["leftOut"]), (&json!(0), &json!(1)));
+    assert!(!pool.file("work/copy/pi\rpe").exists() && pool.file("work/copy/sub/poem").exists());
+    let told = written(&pool, task).err();
+    assert!(told.contains("pi\\rpe") && told.contains("is left out: it is a FIFO"), "{told:?}");
+    let summed = done(&pool, FileIo, json!({"operation": "checksum", "input": "work/tree"}));
+    assert_eq!(summed["files"], copied["files"]);
+}
+
+#[test]
+fn verify_takes_what_sha256sum_takes_and_says_why_it_cannot_read() {
+    if !have(&["sha256sum"]) {
+        return;
+    }
+    let pool = Pool::start(Options::workers(1));
+    let folder = pool.file("work");
+    fs::create_dir(&folder).unwrap();
+    for name in ["plain", "two\nlines", "back\\slash", "a (b) = c", "-"] {
+        fs::write(folder.join(name), name).unwrap();
+    }
+    let verify = json!({"operation": "verify", "list": "list", "root": "work"});
+    for (script, files) in [
+        ("sha256sum --tag ./* > ../list", 5),
+        ("(echo; echo '# a remark'; sha256sum ./*; echo; sha256sum --tag plain) > ../list", 6),
+        ("sha256sum plain - < plain | sed 's/$/\\r/; $d' > ../list; printf '\\r\\n' >> ../list", 1),
+    ] {
+        says(&folder, &["sh", "-c", script]);
+        says(&folder, &["sha256sum", "--strict", "-c", "../list"]);
+        assert_eq!(done(&pool, FileIo, verify.clone())["files"], files, "{script}");
+    }
+    let sum = "0".repeat(64);
+    for (list, words) in [
+        (format!("{sum}  missing\n"), "/missing: No such file or directory"),
+        (format!("{sum}  plain/x\n"), "/plain/x: Not a directory"),
+        (format!("{sum}  pl\rain\n"), "pl\\rain: No such file"),
+        (format!("BLAKE3 (plain) = {sum}\n"), "line 1 of"),
+        (format!("SHA256 (plain) = {}\n", &sum[1..]), "line 1 of"),
+        ("\n# only a remark\n".to_owned(), "verifies nothing"),
+    ] {
+        fs::write(pool.file("list"), list).unwrap();
+        let task = pool.wait(pool.submit_spec(typed(&pool, FileIo, verify.clone())));
+        let error = task.error.unwrap();
+        assert!(error.contains(words), "{error:?}");
+        let shown = [Acode::of(&pool).ok(&["task", "why", &task.id.to_string()]), written(&pool, task.id).err(), error];
+        assert!(!shown.iter().any(|text| text.contains('\r')), "{shown:?}");
+    }
+}
+
+#[test]
+fn a_search_knows_byte_order_marks_line_ends_and_its_own_former_output() {
+    let pool = Pool::start(Options::workers(1));
+    let tree = pool.file("tree");
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("marked"), "\u{feff}hello\nhello\n").unwrap();
+    let search = |pattern: &str| json!({"operation": "search", "input": "tree", "pattern": pattern, "output": "tree/found", "overwrite": true});
+    for _ in 0..3 {
+        let found = done(&pool, FileIo, search("^hello"));
+        assert_eq!((&found["matches"], &found["files"]), (&json!(2), &json!(1)));
+        assert_eq!(fs::read_to_string(tree.join("found")).unwrap(), "tree/marked:1:hello\ntree/marked:2:hello\n");
+    }
+    for pattern in [r"a\nb", "a\nb", r"\x0a", r"[\n]", r"a|(b\n)"] {
+        let params = search(pattern).to_string();
+        let said = Acode::of(&pool).says(&["task", "submit", "--type", "file_io", "--params", &params]).expect(2);
+        assert!(said.err.contains("pattern holds a line end"), "{pattern:?}: {said:?}");
+    }
+    // Those that can do without it are as those of ripgrep.
+    for pattern in [r"h[\ne]l", r"hello\s?", "(?x)h\n ello"] {
+        assert_eq!(done(&pool, FileIo, search(pattern))["matches"], 2, "{pattern:?}");
+    }
 }
 
 #[test]

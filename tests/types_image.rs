@@ -210,7 +210,8 @@ fn claiming(width: u32, height: u32) -> Vec<u8> {
         }
     }
     head.extend((!sum).to_be_bytes());
-    [b"\x89PNG\r\n\x1a\n\0\0\0\r".as_slice(), &head, b"\0\0\0\0IDAT\x35\xaf\x06\x1e"].concat()
+    [b"\x89PNG\r\n\x1a\n\0\0\0\r".as_slice(), &head, b"\0\0\0\0IDAT\x35\xaf\x06\x1e\0\0\0\0IEND\xae\x42\x60\x82"]
+        .concat()
 }
 
 #[test]
@@ -247,6 +248,8 @@ fn bombs_and_damaged_pictures_are_refused_and_leave_nothing() {
             for percent in [5, 30, 60, 95] {
                 refused("cut.img", &whole[..whole.len() * percent / 100], json!({}));
             }
+            // Its pixels are there, and its end is not.
+            refused("cut.img", &whole[..whole.len() - 3], json!({}));
         }
     }
     assert_eq!(pool.idle_workers().remove(0).id, worker.id, "the worker lives on");

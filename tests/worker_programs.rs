@@ -11,16 +11,16 @@ mod more;
 mod programs;
 
 use acode::wire::TaskRef;
-use acode::wire::request::{Continue, Reload, Suspend};
+use acode::wire::request::{Continue, Reload, Submit, Suspend};
 use acode::wire::types::TaskRecord;
 use acode_worker::task::{
-    Isolation, Limits, Retries, Sandbox, SoftTimeout, TaskSignal, TaskSpec, TaskState, TreeGuard,
+    Action, Isolation, Limits, Retries, Sandbox, SoftTimeout, TaskSignal, TaskSpec, TaskState, TreeGuard,
 };
 use common::actions::action;
 use common::{Options, Pool, is_alive, shell, signal, wait_until};
-use more::{cancel, gated, only_attempt, open_gate, reaches, verdict, written};
+use more::{cancel, entry, gated, only_attempt, open_gate, reaches, verdict, written};
 use nix::sys::signal::Signal;
-use programs::{answer, error, odd, pid_of, result};
+use programs::{answer, error, odd, pid_of, plain, result};
 use serde_json::json;
 
 fn one() -> Pool {
@@ -162,6 +162,119 @@ fn garbage_ends_the_task_and_the_program() {
         assert!(!is_alive(before), "{payload}");
         assert_ne!(pid_of(&pool), before);
     }
+}
+
+#[test]
+fn any_number_of_lines_may_come_at_once() {
+    let pool = one();
+    let pid = pid_of(&pool);
+    for (lines, bytes) in [(63, 0), (64, 0), (65, 0), (66, 0), (1000, 0), (10_000, 0), (64, 65_536), (100, 65_536)] {
+        let spec = odd(&pool, json!({"do": "burst", "lines": lines, "bytes": bytes}));
+        let task = pool.wait(pool.submit_spec(TaskSpec { timeout_ms: Some(30_000), ..spec }));
+        assert_eq!(task.state, TaskState::Completed, "{lines} lines, {bytes} bytes: {task:?}");
+        assert_eq!(written(&pool, task.id).out().len(), lines - 1);
+    }
+    assert_eq!(pid_of(&pool), pid);
+}
+
+#[test]
+fn one_whose_child_never_stops_writing_errors_is_heard_all_the_same() {
+    let pool = one();
+    let first = answer(&pool, odd(&pool, json!({"do": "noisy"})));
+    let next = TaskSpec { timeout_ms: Some(30_000), ..odd(&pool, json!({"do": "tell"})) };
+    assert_eq!(answer(&pool, next)["pid"], first["pid"]);
+}
+
+#[test]
+fn a_closed_standard_input_is_the_failure_of_no_other_task() {
+    let pool = one();
+    let with = |what: &str| {
+        let task = pool.wait(pool.submit_spec(TaskSpec {
+            timeout_ms: Some(30_000),
+            ..plain(&pool, json!({"do": what, "mark": pool.path("closed")}))
+        }));
+        let pid = task.result.is_some().then(|| result(&task).as_u64().unwrap());
+        (task, pid)
+    };
+    // Before it has answered: nothing could be told to it any more.
+    let (task, _) = with("close");
+    assert_eq!((verdict(&task), task.exit_code), ("exited", Some(1)), "{task:?}");
+    assert!(error(&task).contains("closed its standard input"), "{task:?}");
+    // While it waits, and just when it is handed a task.
+    for what in ["close-idle", "close-late"] {
+        let (first, pid) = with(what);
+        assert_eq!(first.state, TaskState::Completed, "{first:?}");
+        if what == "close-idle" {
+            wait_until("it has closed its input", || !pool.lines("closed").is_empty());
+        }
+        let (second, next) = with("nothing");
+        assert_eq!(second.state, TaskState::Completed, "{what}: {second:?}");
+        assert_ne!(next, pid);
+        assert!(!is_alive(pid.unwrap() as u32), "{what}");
+    }
+}
+
+#[test]
+fn what_is_said_too_late_is_not_held_against_a_task_that_nobody_has_read() {
+    let pool = one();
+    let first = answer(&pool, plain(&pool, json!({"do": "again-late"})));
+    let second = pool.wait(pool.submit_spec(plain(&pool, json!({"do": "nothing"}))));
+    // It has no retries, and needs none: the attempt that was not begun does not count.
+    assert_eq!(second.state, TaskState::Completed, "{second:?}");
+    assert_ne!(result(&second), first);
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_when_it_is_submitted() {
+    let pool = one();
+    let refused = |spec: TaskSpec| pool.try_call(&Submit::new(vec![entry(spec)])).unwrap_err().to_string();
+    let program = |words: &[&str]| {
+        let mut spec = odd(&pool, json!({}));
+        spec.action.as_mut().unwrap().program = words.iter().map(|&word| word.to_owned()).collect();
+        spec
+    };
+    let stdin = Some("/dev/null".to_owned());
+    let words = refused(TaskSpec { stdin: stdin.clone(), ..program(&["cat"]) });
+    assert!(words.contains("stdin and a worker program"), "{words}");
+    let mut reused = action(Isolation::Process, "echo", json!({}));
+    reused.action.as_mut().unwrap().reuse = true;
+    let words = refused(TaskSpec { stdin, ..reused });
+    assert!(words.contains("stdin and a worker program"), "{words}");
+    let words = refused(program(&["./worker"]));
+    assert!(words.contains("action.program './worker' is not an absolute path"), "{words}");
+    let words = refused(TaskSpec { command: vec!["bin/tool".to_owned()], ..TaskSpec::default() });
+    assert!(words.contains("command 'bin/tool' is not an absolute path"), "{words}");
+    let words = refused(TaskSpec { on_finish: vec!["./tell".to_owned()], cwd: Some("/".into()), ..shell("true", &[]) });
+    assert!(words.contains("onFinish './tell' is not an absolute path"), "{words}");
+    // From a directory that is named, everybody can tell where it is.
+    let spec = TaskSpec { cwd: Some("/usr/bin".into()), ..program(&["./python3", "-S", &pool.path("odd.py")]) };
+    let spec = TaskSpec {
+        action: spec.action.map(|action| Box::new(Action { params: json!({"do": "tell"}), ..*action })),
+        ..spec
+    };
+    answer(&pool, spec);
+    let task = pool.wait(pool.submit_spec(TaskSpec {
+        cwd: Some("/bin".into()),
+        command: vec!["./true".into()],
+        ..TaskSpec::default()
+    }));
+    assert_eq!(task.state, TaskState::Completed, "{task:?}");
+}
+
+#[test]
+fn a_variable_that_acode_gives_to_programs_cannot_be_forged() {
+    let pool = one();
+    let seen = |forged: &[String]| {
+        let mut spec = plain(&pool, json!({"do": "nothing"}));
+        spec.env.extend(forged.iter().map(|name| (name.clone(), "forged".to_owned())));
+        let pid = answer(&pool, spec).as_u64().unwrap();
+        std::fs::read_to_string(format!("/proc/{pid}/environ")).unwrap()
+    };
+    let plain = seen(&[]);
+    let names = plain.split_terminator('\0').filter_map(|pair| pair.split_once('=')).map(|(name, _)| name.to_owned());
+    let names: Vec<String> = names.filter(|name| name.starts_with("ACODE_")).collect();
+    assert!(names.iter().any(|name| name == "ACODE_PROTOCOL"), "{names:?}");
+    assert_eq!(seen(&names), plain);
 }
 
 #[test]

@@ -28,6 +28,9 @@ import sys
 PROTOCOL = 1
 MESSAGE_MAX = 32 << 20
 FINAL = {"task-completed", "task-failed", "task-cancelled", "task-timeout"}
+ENDED = {"completed", "failed", "cancelled", "timeout"}
+NOT_STARTED = 127
+TIMED_OUT = 124
 
 
 class CallError(Exception):
@@ -96,10 +99,22 @@ class Pool:
             yield self.call("Show", id=task)["task"]
 
     def follow(self, task):
-        """Gives the events of one task, from its submission to its end."""
-        for reply in self.stream("Events", follow=True, after=0):
+        """Gives the events of one task, which may be named as people do, from its submission to its end: those of them that the
+        pool still has. Ends at once if the task has ended."""
+        record = self.call("Show", id=task)["task"]
+        last, name = 0, None
+        # What has been. One that was retried has ended before, so its last event counts.
+        while events := self.call("Events", after=last)["events"]:
+            for event in events:
+                last = event["seq"]
+                if event.get("task") == record["id"]:
+                    name = event["event"]
+                    yield event
+        if record["state"] in ENDED or name in FINAL:
+            return
+        for reply in self.stream("Events", follow=True, after=last):
             for event in reply["events"]:
-                if event.get("task") == task:
+                if event.get("task") == record["id"]:
                     yield event
                     if event["event"] in FINAL:
                         return
@@ -187,7 +202,9 @@ def exit_code(task):
     """The exit code that tells of a task's end, as `acode run` gives it."""
     if task["exit_code"] is not None:
         return task["exit_code"]
-    return 128 + task["signal"] if task["signal"] is not None else 1
+    if task["signal"] is not None:
+        return 128 + task["signal"]
+    return {"not-started": NOT_STARTED, "timed-out": TIMED_OUT}.get(task["verdict"], 1)
 
 
 def main():
@@ -215,6 +232,10 @@ def main():
             out, err = pool.output(ids[0])
             sys.stdout.buffer.write(out)
             sys.stderr.buffer.write(err)
+            if task["exit_code"] is None and task["signal"] is None:
+                sys.stderr.flush()
+                why = task["error"] or task["verdict"] or "it did not run"
+                print(f"acode_client: {task['name']}: {why}", file=sys.stderr)
             return exit_code(task)
     except (OSError, CallError, HungUp) as error:
         print(f"acode_client: {error}", file=sys.stderr)

@@ -106,7 +106,7 @@ fn batch(number: usize, output: String) -> Value {
 
 fn summary(report: &AnalysisReport) -> String {
     let numbers = report.columns.first().and_then(|column| column.numbers.as_ref());
-    let mean = numbers.map(|numbers| numbers.mean).unwrap_or_default();
+    let mean = numbers.and_then(|numbers| numbers.mean).unwrap_or_default();
     format!("{} rows, mean value {mean:.1}", report.rows)
 }
 

@@ -113,7 +113,7 @@ impl Door {
         match self {
             Self::Pool(client) => Ok(client.call(request)?),
             Self::Queue(local) => match local.answer(request.clone().into())? {
-                Some(reply) => Ok(serde_json::from_value(reply)?),
+                Some(reply) => Ok(serde_json::from_str(reply.get())?),
                 None => Err(ApiError::NotRunning),
             },
         }
@@ -178,7 +178,11 @@ impl Door {
         if batch.is_empty() {
             return Ok(());
         }
-        let ids = self.call(&Submit::new(std::mem::take(batch)))?.ids;
+        let submitted = self.call(&Submit::new(std::mem::take(batch))).map_err(|error| match error {
+            ApiError::Call(error) => ApiError::Call(error.behind(known.len())),
+            other => other,
+        });
+        let ids = submitted?.ids;
         accepted(&ids);
         known.extend_from_slice(&ids);
         Ok(())

@@ -85,6 +85,29 @@ impl PrivatePool {
     }
 }
 
+/// What is passed on while the tasks run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// The output of the one command, to the same streams.
+    Command,
+    /// That of the one task, all of it to standard error: standard output is for a document.
+    Aside,
+    /// That of many, each line with its task's name.
+    Many,
+    /// Nothing.
+    Nothing,
+}
+
+impl Shown {
+    /// Whether there is one task, which an interrupt cancels.
+    fn is_single(self) -> bool {
+        match self {
+            Self::Command | Self::Aside => true,
+            Self::Many | Self::Nothing => false,
+        }
+    }
+}
+
 /// Waits for the tasks, shows how far they are, and follows signals.
 ///
 /// # Errors
@@ -92,8 +115,7 @@ impl PrivatePool {
 pub fn watch(
     pool: &PrivatePool,
     ids: &[TaskId],
-    single: bool,
-    quiet: bool,
+    shown: Shown,
     notice: Option<String>,
     board: &Board,
 ) -> Result<Ended, ClientError> {
@@ -106,12 +128,15 @@ pub fn watch(
         eprintln!("acode: {notice}");
     }
     let ended = Arc::new(AtomicBool::new(false));
-    let output = match (single, quiet) {
-        (true, _) => Some(spawn_output(pool.journal(), ids.first().copied(), Arc::clone(&ended))),
-        (false, true) => None,
-        (false, false) => Some(spawn_log(pool.dirs.clone(), board.clone(), Arc::clone(&ended))),
+    let output = match shown {
+        Shown::Command | Shown::Aside => {
+            let aside = shown == Shown::Aside;
+            Some(spawn_output(pool.journal(), ids.first().copied(), aside, Arc::clone(&ended)))
+        }
+        Shown::Many => Some(spawn_log(pool.dirs.clone(), board.clone(), Arc::clone(&ended))),
+        Shown::Nothing => None,
     };
-    let outcome = follow(&inbox, pool, ids, single, board, began);
+    let outcome = follow(&inbox, pool, ids, shown.is_single(), board, began);
     ended.store(true, Ordering::Release);
     if let Some(output) = output {
         let _ = output.join();
@@ -230,8 +255,13 @@ fn spawn_signals(news: Sender<News>) {
     });
 }
 
-/// Passes a command's output on as it comes, to the same streams.
-fn spawn_output(journal: PathBuf, task: Option<TaskId>, ended: Arc<AtomicBool>) -> std::thread::JoinHandle<()> {
+/// Passes a command's output on as it comes, to the same streams, or all of it `aside` to standard error.
+fn spawn_output(
+    journal: PathBuf,
+    task: Option<TaskId>,
+    aside: bool,
+    ended: Arc<AtomicBool>,
+) -> std::thread::JoinHandle<()> {
     std::thread::spawn(move || {
         let filter = task.map(|task| Filter { task, attempt: None });
         let Ok(mut follower) = Follower::new(journal, Since::Beginning, filter) else { return };
@@ -240,8 +270,8 @@ fn spawn_output(journal: PathBuf, task: Option<TaskId>, ended: Arc<AtomicBool>) 
             let delivered = follower.poll(|frame| {
                 // A reader that went away is no reason to end the command.
                 let _ = match frame.kind {
-                    Kind::Stdout => io::stdout().write_all(frame.data).and_then(|()| io::stdout().flush()),
-                    Kind::Stderr => io::stderr().write_all(frame.data),
+                    Kind::Stdout if !aside => io::stdout().write_all(frame.data).and_then(|()| io::stdout().flush()),
+                    Kind::Stdout | Kind::Stderr => io::stderr().write_all(frame.data),
                     Kind::Truncated | Kind::End => Ok(()),
                 };
             });

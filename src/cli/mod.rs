@@ -25,6 +25,7 @@ mod pages;
 mod pool;
 mod progress;
 mod render;
+mod report;
 mod run;
 mod submission;
 mod tables;

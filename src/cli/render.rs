@@ -146,6 +146,11 @@ impl fmt::Display for Table {
     }
 }
 
+/// The text with a mark for each control character but a line end.
+pub fn marked(text: &str) -> String {
+    text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
+}
+
 /// The text with a mark for each control character, and no longer than a table can bear.
 pub fn plain(text: &str) -> String {
     const LONGEST: usize = 60;
@@ -154,6 +159,11 @@ pub fn plain(text: &str) -> String {
         None => text.chars().map(shown).collect(),
         Some(_) => text.chars().map(shown).take(LONGEST - 1).chain(['…']).collect(),
     }
+}
+
+/// The whole text, over as many lines as it has, with a mark for each other control character.
+pub fn legible(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c }).collect()
 }
 
 /// How long something took or is ago, in microseconds, in at most four characters and a unit.

@@ -21,6 +21,7 @@ use super::worktree_args::WorktreeOptions;
 use super::{CliError, Context};
 use crate::api::Door;
 use crate::api::role;
+use crate::taskfile::place_params;
 use crate::wire::request::Resolve;
 use crate::wire::{Stamp, TaskRef};
 
@@ -97,7 +98,7 @@ pub fn build(
     let array = options.array.map(|(first, last)| Array::Range { first, count: (last - first).saturating_add(1) });
     let key = options.key.map(|text| Key { text, if_exists: options.if_exists.unwrap_or_default() });
     let group = group(options.group, options.limit_group)?;
-    checked(Submission {
+    placed(Submission {
         spec,
         array,
         delay_ms: options.delay.map(millis),
@@ -110,11 +111,14 @@ pub fn build(
     })
 }
 
-/// Checks an action's parameters, so that a mistake is told before anybody is asked for anything.
-fn checked(submission: Submission) -> Result<Submission, CliError> {
+/// Checks an action's parameters, so that a mistake is told before anybody is asked for anything, and has their relative
+/// paths start here.
+fn placed(mut submission: Submission) -> Result<Submission, CliError> {
     let action = submission.first_action();
     let fits = action.map_or(Ok(()), |action| role::registry().check(&action));
     fits.map_err(|error| CliError::Usage(error.to_string()))?;
+    let here = absolute(Path::new("."))?;
+    place_params(&mut submission, Path::new(&here)).map_err(CliError::Usage)?;
     Ok(submission)
 }
 

@@ -10,7 +10,7 @@ use crate::wire::types::{
 use crate::wire::{LiveRecord, Rung, Stamp, UsageRecord};
 
 use super::doctor::limits;
-use super::render::{Align, Table, bytes, plain, span};
+use super::render::{Align, Table, bytes, marked, plain, span};
 use super::{container, engine};
 
 /// `acode worker status`: the form that the specification of the worker pool shows.
@@ -226,7 +226,8 @@ fn outcome(task: &TaskRecord) -> String {
     }
 }
 
-fn ending(verdict: &str, exit_code: Option<i32>, signal: Option<i32>) -> String {
+/// How an attempt ended, in a word or two.
+pub(super) fn ending(verdict: &str, exit_code: Option<i32>, signal: Option<i32>) -> String {
     match (exit_code, signal) {
         (Some(code), _) => format!("exit {code}"),
         (None, Some(signal)) => {
@@ -239,7 +240,7 @@ fn ending(verdict: &str, exit_code: Option<i32>, signal: Option<i32>) -> String 
 
 /// One line of a task's record.
 fn line(text: &mut String, name: &str, value: &str) {
-    let _ = writeln!(text, "{name:<10} {}", value.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}"));
+    let _ = writeln!(text, "{name:<10} {}", marked(value));
 }
 
 /// What a task is, and where it stands.

@@ -5,18 +5,19 @@ use std::fs::File;
 use std::io::{self, BufReader, IsTerminal, Seek};
 use std::path::Path;
 
-use acode_worker::task::{Class, Submission, TaskId};
+use acode_worker::task::{Class, TaskId};
 
 use super::args::{ListArgs, SubmitArgs, TaskCommand};
 use super::progress::Board;
-use super::render::Out;
+use super::render::{Out, marked};
 use super::{CliError, Context, Exit, artifacts, diff, engine, logs, order, submission, tables};
-use crate::api::{Door, Need, RoomWait};
-use crate::taskfile::{self, TaskFileError};
+use crate::api::{ApiError, Door, Need, RoomWait};
+use crate::taskfile::{self, Submissions, TaskFileError};
+use crate::tree::At;
 use crate::wire::reply::Waited;
 use crate::wire::request::{Cancel, Continue, List, Prune, Retry, Show, Submit, Suspend, Wait, Why};
 use crate::wire::types::TaskRecord;
-use crate::wire::{MAX_IDS, MAX_LIST, Stamp, TaskRef};
+use crate::wire::{CallError, ClientError, MAX_IDS, MAX_LIST, Stamp, TaskRef};
 
 /// Does one of them.
 ///
@@ -84,6 +85,7 @@ fn submit_file(context: &Context, file: &Path, wait: RoomWait) -> Result<Exit, C
     let mut door = context.door(Need::NewQueue)?;
     let mut printed = Ids::new(context);
     let submitted = door.submit_all::<_, CliError>(tasks.read()?, wait, super::tell_full, |ids| printed.add(ids));
+    let submitted = submitted.map_err(|error| tasks.place(error));
     // What was accepted is told even if not all was.
     let told = printed.finish();
     submitted?;
@@ -137,11 +139,31 @@ impl CheckedFile {
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn read(&self) -> Result<impl Iterator<Item = Result<Submission, TaskFileError>> + '_, CliError> {
+    pub fn read(&self) -> Result<Submissions<BufReader<&File>>, CliError> {
         let mut file = &self.file;
         let rewound = file.rewind().map_err(|source| TaskFileError::Unreadable { name: self.name.clone(), source });
         rewound?;
         Ok(taskfile::read(BufReader::with_capacity(1 << 17, file), &self.name, &self.folder)?)
+    }
+
+    /// The same error with the place in the file, if it is about one of its tasks that the queue has refused.
+    pub fn place(&self, error: CliError) -> CliError {
+        let CliError::Api(ApiError::Client(ClientError::Call(call)) | ApiError::Call(call)) = &error else {
+            return error;
+        };
+        let CallError::InvalidSubmission { entry: Some(entry), reason } = call else { return error };
+        match self.at(*entry) {
+            Some(at) => TaskFileError::Wrong { name: self.name.clone(), at, words: reason.clone() }.into(),
+            None => error,
+        }
+    }
+
+    /// Where the task with this place, from 0, in what was submitted stands. Looked for when it is asked for, so that
+    /// nothing has to be kept of millions.
+    fn at(&self, entry: u32) -> Option<At> {
+        let mut tasks = self.read().ok()?;
+        tasks.nth(usize::try_from(entry).ok()?)?.ok()?;
+        Some(tasks.at())
     }
 }
 
@@ -223,7 +245,7 @@ fn why(context: &Context, id: TaskRef) -> Result<Exit, CliError> {
     if context.json {
         out.answer(&why)?;
     } else {
-        out.line(&why.text)?;
+        out.line(marked(&why.text))?;
     }
     out.finish()?;
     Ok(Exit::Done)

@@ -213,7 +213,7 @@ impl Supervisor {
         let admitted = requests::admit(&mut *self.store, tasks, bounds, queued)?;
         let Admitted { tasks, ids } = admitted;
         if looks_up {
-            requests::check_dependencies(&*self.store, &tasks)?;
+            requests::check_dependencies(&*self.store, &tasks, &ids)?;
         }
         for task in tasks {
             let lane = acode_worker::claim::Lane { priority: task.priority, class: task.class };

@@ -1,13 +1,15 @@
 //! A typed task: `type`, `params` and what belongs to them, from the tree to an action.
 //!
-//! Deliberately absent: what the parameters of a type mean, which is checked when the task is submitted.
+//! Deliberately absent: what the parameters of a type mean. The built-in types know, and are asked; of others it is known
+//! where the task is submitted, or run.
 
 use std::path::Path;
 
-use acode_worker::task::{Action, ActionType, Library, TaskSpec};
+use acode_worker::task::{Action, ActionType, Array, Library, Submission, TaskSpec};
 use serde_json::{Map, Number, Value as Json};
 
-use super::{expand, schema};
+use super::schema::Base;
+use super::{expand, schema, start};
 use crate::tree::{Entry, Fault, Node, Scalar, ScalarKind, Value};
 
 /// The keys of a typed task.
@@ -23,7 +25,12 @@ pub(super) fn read(spec: &mut TaskSpec, entry: &Entry<'_>) -> Result<(), Fault> 
         "action" => action.name = Some(node.as_text("action")?.to_owned()),
         "library" => library(action).path = node.as_text("library")?.to_owned(),
         "libraryPath" => library(action).search_path = folders(node)?,
-        "program" => action.program = schema::command(node, "program")?,
+        "program" => {
+            action.program = schema::command(node, "program")?;
+            if action.program.is_empty() {
+                return Err(Fault::other(node.at, "program is empty: name a program to run"));
+            }
+        }
         "reuse" => action.reuse = node.as_bool("reuse")?,
         // Whoever calls this has looked at the keys.
         _ => {}
@@ -56,6 +63,19 @@ pub(super) fn finish(spec: &mut TaskSpec, entries: &[Entry<'_>], folder: &Path) 
         *program = expand::absolute(program, folder, &[]).map_err(|words| Fault::other(at("program"), words))?;
     }
     Ok(())
+}
+
+/// Checks the parameters of a task that is right otherwise, and settles where their relative paths start. `entries` are the
+/// task's.
+pub(super) fn settle(submission: &mut Submission, entries: &[Entry<'_>], base: &Base) -> Result<(), Fault> {
+    let find = |key: &str| entries.iter().find(|entry| entry.key == key);
+    let at = || find("params").map(|entry| entry.node.at).or(find("type").map(|entry| entry.at)).unwrap_or_default();
+    // An array without members has none whose parameters could be looked at.
+    let is_empty = submission.array.as_ref().is_some_and(Array::is_empty);
+    if let Some(action) = submission.first_action().filter(|action| !is_empty && action.kind != ActionType::Custom) {
+        base.actions.check(&action).map_err(|error| Fault::other(at(), error.to_string()))?;
+    }
+    start::place_params(submission, &base.folder).map_err(|words| Fault::other(at(), words))
 }
 
 fn library(action: &mut Action) -> &mut Library {
@@ -97,7 +117,6 @@ fn one(scalar: &Scalar<'_>) -> Option<Json> {
         // A negative whole number is a real one here, and would become one that no integer is read from.
         ScalarKind::Real(real) => match text().and_then(|text| text.parse::<i64>().ok()) {
             Some(whole) => whole.into(),
-            None if text().is_none() && real.fract() == 0.0 && real.abs() < 2_f64.powi(53) => (real as i64).into(),
             None => Json::Number(Number::from_f64(real)?),
         },
         ScalarKind::Text => text()?.into(),

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::walk::Walk;
 use crate::tree::{Fault, Node};
 
 /// The most items of one `each`.
@@ -44,23 +45,12 @@ impl GlobKind {
 /// nor the dot of a hidden file, and `**` matches folders of any depth.
 pub(super) fn glob_items(node: &Node<'_>, folder: &Path, kind: GlobKind) -> Result<Vec<String>, Fault> {
     let pattern = node.as_text("each")?;
-    let folder = folder.to_str().ok_or_else(|| Fault::other(node.at, "the task file's folder is not UTF-8 text"))?;
-    let whole = if pattern.starts_with('/') {
-        pattern.to_owned()
-    } else {
-        let folder = glob::Pattern::escape(folder.trim_end_matches('/'));
-        format!("{folder}/{}", pattern.trim_start_matches("./"))
-    };
-    let options =
-        glob::MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
-    let paths = glob::glob_with(&whole, options)
-        .map_err(|error| Fault::other(node.at, format!("each is not a glob: {}", error.msg)))?;
+    let paths = Walk::new(pattern, folder);
+    let paths = paths.map_err(|error| Fault::other(node.at, format!("each is not a glob: {}", error.msg)))?;
     let mut items = Vec::new();
     for path in paths {
-        let path = path.map_err(|error| {
-            let why = error.error();
-            Fault::other(node.at, format!("each cannot read {}: {why}", error.path().display()))
-        })?;
+        let path =
+            path.map_err(|(path, why)| Fault::other(node.at, format!("each cannot read {}: {why}", path.display())))?;
         if !kind.admits(&path) {
             continue;
         }
@@ -74,6 +64,7 @@ pub(super) fn glob_items(node: &Node<'_>, folder: &Path, kind: GlobKind) -> Resu
         }
     }
     items.sort_unstable();
+    items.dedup();
     Ok(items)
 }
 

@@ -50,6 +50,11 @@ impl<R: BufRead> Lines<R> {
         }
     }
 
+    /// Where the submission begins that was given out last.
+    pub fn at(&self) -> At {
+        At { line: self.line, column: 1 }
+    }
+
     fn advance(&mut self) -> Result<Option<Submission>, TaskFileError> {
         loop {
             self.buffer.clear();

@@ -17,6 +17,8 @@ mod moment;
 mod order;
 mod sandbox;
 mod schema;
+mod start;
+mod walk;
 mod worktree;
 
 #[cfg(test)]
@@ -28,12 +30,14 @@ pub use error::TaskFileError;
 pub use expand::{ITEMS_MAX, LINES_FILE_MAX, split_command};
 pub use lines::LINE_MAX;
 pub use moment::{MomentError, parse_moment};
+pub use start::place_params;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Chain, Cursor, Read};
 use std::path::Path;
 use std::rc::Rc;
 
+use acode_worker::actions::Registry;
 use acode_worker::task::Submission;
 
 use crate::tree::{At, Fault, FaultKind, Value, from_json, from_yaml};
@@ -55,10 +59,11 @@ pub enum Format {
 /// The submissions of a task file, each after those that it refers to.
 pub struct Submissions<R> {
     source: Source<R>,
+    at: At,
 }
 
 enum Source<R> {
-    Whole(std::vec::IntoIter<Submission>),
+    Whole(std::vec::IntoIter<(At, Submission)>),
     Lines(Box<Lines<Chain<Cursor<Vec<u8>>, R>>>),
 }
 
@@ -69,6 +74,11 @@ impl<R> Submissions<R> {
             Source::Whole(_) => Format::Yaml,
             Source::Lines(_) => Format::JsonLines,
         }
+    }
+
+    /// Where in the file the submission stands that was given out last.
+    pub fn at(&self) -> At {
+        self.at
     }
 
     /// How many submissions are still to come, where that is known: a stream does not tell.
@@ -84,10 +94,15 @@ impl<R: BufRead> Iterator for Submissions<R> {
     type Item = Result<Submission, TaskFileError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        match &mut self.source {
-            Source::Whole(rest) => rest.next().map(Ok),
-            Source::Lines(lines) => lines.next(),
-        }
+        let (at, submission) = match &mut self.source {
+            Source::Whole(rest) => rest.next()?,
+            Source::Lines(lines) => match lines.next()? {
+                Ok(submission) => (lines.at(), submission),
+                Err(error) => return Some(Err(error)),
+            },
+        };
+        self.at = at;
+        Some(Ok(submission))
     }
 }
 
@@ -113,13 +128,14 @@ pub fn open(path: &Path) -> Result<Submissions<Box<dyn BufRead + Send>>, TaskFil
 /// # Errors
 /// As for [`open`].
 pub fn read<R: BufRead>(mut reader: R, name: &str, folder: &Path) -> Result<Submissions<R>, TaskFileError> {
-    let base = Base { folder: folder.to_owned(), commits: Rc::default() };
+    let actions = Rc::new(Registry::built_in());
+    let base = Base { folder: folder.to_owned(), commits: Rc::default(), actions };
     let (head, format) = sniff(&mut reader, name)?;
     let source = match format {
         Format::JsonLines => Source::Lines(Box::new(Lines::new(Cursor::new(head).chain(reader), name, base))),
         Format::Yaml => Source::Whole(read_yaml(head, reader, name, &base)?.into_iter()),
     };
-    Ok(Submissions { source })
+    Ok(Submissions { source, at: At::NOWHERE })
 }
 
 /// Reads up to the first line that says something, and tells the format from it: JSON Lines begin with an object that
@@ -167,7 +183,7 @@ fn read_yaml<R: BufRead>(
     reader: R,
     name: &str,
     base: &Base,
-) -> Result<Vec<Submission>, TaskFileError> {
+) -> Result<Vec<(At, Submission)>, TaskFileError> {
     let room = (YAML_MAX - bytes.len()) as u64 + 1;
     let read = reader.take(room).read_to_end(&mut bytes);
     read.map_err(|source| TaskFileError::Unreadable { name: name.to_owned(), source })?;
@@ -180,7 +196,7 @@ fn read_yaml<R: BufRead>(
 }
 
 /// A whole document: `tasks`, and `defaults` that lie under each of them.
-fn parse(text: &str, base: &Base) -> Result<Vec<Submission>, Fault> {
+fn parse(text: &str, base: &Base) -> Result<Vec<(At, Submission)>, Fault> {
     const KEYS: [&str; 2] = ["tasks", "defaults"];
     let root = from_yaml(text)?;
     let entries = root.entries("the task file")?;

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use acode_worker::task::{Blocker, Dependency, DependencyKind, Submission};
 
 use super::schema::{Draft, Wait};
-use crate::tree::{Fault, nearest};
+use crate::tree::{At, Fault, nearest};
 
 /// What a task of the queue is named by, where a file's own tasks are meant otherwise.
 const OF_QUEUE: [&str; 2] = ["id:", "name:"];
@@ -83,8 +83,8 @@ pub(super) fn depend(submission: &mut Submission, all: impl IntoIterator<Item = 
     }
 }
 
-/// Resolves the names of a whole file and puts its tasks in order.
-pub(super) fn resolve(mut drafts: Vec<Draft>) -> Result<Vec<Submission>, Fault> {
+/// Resolves the names of a whole file and puts its tasks in order, each with its place in the file.
+pub(super) fn resolve(mut drafts: Vec<Draft>) -> Result<Vec<(At, Submission)>, Fault> {
     let mut names = HashMap::new();
     for (place, draft) in drafts.iter().enumerate() {
         enter(&mut names, draft, narrow(place));
@@ -127,7 +127,7 @@ pub(super) fn resolve(mut drafts: Vec<Draft>) -> Result<Vec<Submission>, Fault> 
                 *other = moved[*other as usize];
             }
         }
-        ordered.push(submission);
+        ordered.push((draft.at, submission));
     }
     Ok(ordered)
 }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use acode_worker::actions::Registry;
 use acode_worker::task::{
     Array, Class, Cleanup, DependencyKind, Env, ExitCodes, GroupWish, IfExists, Key, Priority, Retries, Rlimits,
     SoftTimeout, SpecError, Submission, TaskSignal, TaskSpec,
@@ -62,6 +63,8 @@ pub(super) struct Base {
     pub folder: PathBuf,
     /// The commits that were found so far.
     pub commits: Rc<Commits>,
+    /// The built-in actions, which know what their parameters may be.
+    pub actions: Rc<Registry>,
 }
 
 /// A task that waits for others by name.
@@ -121,6 +124,7 @@ pub(super) fn task(node: &Node<'_>, defaults: &Draft, base: &Base) -> Result<Dra
     }
     docker::leave_out(&mut draft.submission.spec, node.entries("the task")?);
     draft.finish(node, base)?;
+    action::settle(&mut draft.submission, node.entries("the task")?, base)?;
     Ok(draft)
 }
 
@@ -260,7 +264,7 @@ impl Draft {
                 SpecError::OutOfRange { field, .. } if field.starts_with("limits") => "limits",
                 SpecError::OutOfRange { field: "artifacts", .. } => "artifacts",
                 SpecError::OutOfRange { field, .. } if field.starts_with("docker") => "docker",
-                SpecError::Exclusive { one: "sandbox", .. } => "sandbox",
+                SpecError::Exclusive { one: key @ ("sandbox" | "stdin"), .. } => key,
                 SpecError::Exclusive { other: "docker", .. } => "docker",
                 SpecError::InlineCommand(_) | SpecError::Unfit { .. } => "isolation",
                 SpecError::Exclusive { .. } => "retries",

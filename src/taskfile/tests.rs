@@ -167,6 +167,16 @@ fn an_array_is_made_from_a_glob_a_list_or_lines() {
     assert_eq!(items("'in/*.txt'"), ["/in/[x].txt", "/in/a.txt", "/in/b.txt"]);
     assert_eq!(items("./in/**/c.txt"), ["/in/sub/c.txt"]);
     assert_eq!(items("{glob: 'in/*', type: dir}"), ["/in/sub"]);
+    std::fs::create_dir_all(folder.path().join("in/.git/sub")).unwrap();
+    std::fs::write(folder.path().join("in/.git/sub/c.txt"), "").unwrap();
+    std::os::unix::fs::symlink("..", folder.path().join("in/sub/up")).unwrap();
+    assert_eq!(items("'in/**/**/[a-c].txt'"), ["/in/a.txt", "/in/b.txt", "/in/sub/c.txt"]);
+    assert_eq!(items("'in/.*.txt'"), ["/in/.hidden.txt"]);
+    assert_eq!(items("'*/.git/**/*.txt'"), ["/in/.git/sub/c.txt"]);
+    assert_eq!(items("'in/sub/../?.txt'"), ["/in/sub/../a.txt", "/in/sub/../b.txt"]);
+    assert_eq!(items(&format!("'{root}/in/sub/up/b.*'")), ["/in/sub/up/b.txt"]);
+    assert_eq!(items("{glob: '**', type: dir}"), ["/in", "/in/sub"]);
+    assert_eq!(items("{glob: 'in/*/', type: any}"), ["/in/sub"]);
     assert_eq!(items("[b, 1.0]"), ["b", "1.0"]);
     assert_eq!(items("{lines: list}"), ["one", "two words"]);
     let words = |text: &str| read_all(text, folder.path()).unwrap_err().to_string().replace(root, "");
@@ -265,6 +275,8 @@ fn a_broken_document_is_refused_with_its_place() {
     insta::assert_snapshot!(error("tasks:\n- name: x\n"), @"tasks:2:3: command is missing: a list of words, or a text that is split like a shell's, is expected");
     insta::assert_snapshot!(error("tasks:\n- command: []\n"), @"tasks:2:12: command is empty: name a program to run");
     insta::assert_snapshot!(error("tasks:\n- command: ''\n"), @"tasks:2:12: command is empty: name a program to run");
+    insta::assert_snapshot!(error("tasks:\n- {type: custom, program: []}\n"), @"tasks:2:27: program is empty: name a program to run");
+    insta::assert_snapshot!(error("tasks:\n- {type: custom, reuse: true, stdin: x}\n"), @"tasks:2:38: stdin and a worker program, or reuse, whose standard input has the messages, exclude each other: give one of them");
     insta::assert_snapshot!(error("tasks:\n- command: \"it's\"\n"), @"tasks:2:12: command has a quote that is not closed");
     insta::assert_snapshot!(error("tasks:\n- command: [a, [b]]\n"), @"tasks:2:16: command is a list: a text is expected");
     insta::assert_snapshot!(error("tasks:\n- command: [\"a\\0\"]\n"), @"tasks:2:12: command holds a NUL byte");
@@ -428,21 +440,21 @@ fn typed_tasks_are_read_with_their_parameters() {
     let text = "
 tasks:
 - name: pack
-  type: compression
+  type: custom
   params: {operation: compress, input: '{item}', level: -5, ratio: 0.5, list: [1, ~, yes, true]}
   each: [/a, /b]
   isolation: none
 - {type: custom, action: double, library: lib/x.so, libraryPath: deps}
 - {type: custom, program: ./worker.py --fast, params: 3}
 - {type: custom, command: [./run], params: {a: 1}}
-- {type: computation, reuse: true, isolation: default}
+- {type: computation, reuse: true, isolation: default, params: {operation: primes, to: 9}}
 ";
     let read = good(text);
     let action = |at: usize| read[at].spec.action.as_deref().unwrap();
     let params = serde_json::json!({
         "operation": "compress", "input": "{item}", "level": -5, "ratio": 0.5, "list": [1, null, "yes", true],
     });
-    assert_eq!((action(0).kind, &action(0).params), (ActionType::Compression, &params));
+    assert_eq!((action(0).kind, &action(0).params), (ActionType::Custom, &params));
     assert_eq!(read[0].first_action().unwrap().params["input"], "/a");
     assert_eq!((read[0].spec.isolation, read[0].spec.class()), (Some(Isolation::None), Class::Any));
     let library = Library { path: "/base/lib/x.so".into(), search_path: vec!["/base/deps".into()] };
@@ -463,4 +475,25 @@ fn a_wrong_typed_task_is_refused_with_its_place() {
     insta::assert_snapshot!(error("tasks:\n- {command: x, isolation: none}\n"), @"tasks:2:27: isolation none is for actions: a command runs in a process or in a container");
     insta::assert_snapshot!(error("tasks:\n- {type: custom, libraryPath: x}\n"), @"tasks:2:31: libraryPath belongs to a library, and there is none");
     insta::assert_snapshot!(error("defaults: {type: custom}\ntasks: []\n"), @"tasks:1:12: 'type' cannot be a default: it is each task's own");
+}
+
+#[test]
+fn params_are_checked_and_their_paths_placed_where_the_type_is_known() {
+    let wrong = "tasks:\n- {type: computation, params: {operation: primes, upto: 3}}\n";
+    insta::assert_snapshot!(error(wrong), @"tasks:2:31: params of computation: unknown field `upto`, expected `from` or `to`");
+    insta::assert_snapshot!(error("tasks:\n- {type: compression, docker: {image: i}, params: {operation: test, input: a}}\n"), @"tasks:2:51: the path 'a' in the params is relative, and nothing says where in the container: give an absolute one, or cwd");
+    let cwd = |params: &str, more: &str| {
+        let text = format!("tasks:\n- {{type: compression, params: {{operation: test, input: {params}}}{more}}}\n");
+        good(&text).remove(0).spec.cwd
+    };
+    assert_eq!(cwd("a.gz", "").as_deref(), Some("/base"));
+    assert_eq!(cwd("a.gz", ", cwd: d").as_deref(), Some("/base/d"));
+    assert_eq!(cwd("'{item}'", ", each: [b.gz, /c.gz]").as_deref(), Some("/base"));
+    for (params, more) in [("/a.gz", ""), ("'{item}'", ", each: [/b.gz, /c.gz]"), ("a.gz", ", artifacts: '*.gz'")] {
+        assert_eq!(cwd(params, more), None, "{params}{more}");
+    }
+    // Without members there is nothing to be checked.
+    let none =
+        "tasks:\n- {type: computation, params: {operation: primes, to: '{#item}'}, each: [], allowEmpty: true}\n";
+    assert!(good(none).is_empty());
 }

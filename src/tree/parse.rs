@@ -215,7 +215,10 @@ where
     }
 
     fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
-        spelled_somehow(u64::try_from(number).map_or(ScalarKind::Real(number as f64), ScalarKind::Whole))
+        // There is one way to spell it, and a real number alone does not have all of its digits.
+        let negative = || Scalar { text: Some(Cow::Owned(number.to_string())), kind: ScalarKind::Real(number as f64) };
+        u64::try_from(number)
+            .map_or_else(|_| Ok(Value::Scalar(negative())), |whole| spelled_somehow(ScalarKind::Whole(whole)))
     }
 
     fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {

@@ -54,6 +54,8 @@ pub struct Bulk<'c, F> {
     in_flight: usize,
     /// Entries pushed so far.
     pushed: usize,
+    /// Entries of the calls that were answered.
+    answered: usize,
     /// All ids so far, kept only if entries may name earlier ones.
     known: Option<Vec<TaskId>>,
 }
@@ -76,6 +78,7 @@ impl<'c, F: FnMut(&[TaskId])> Bulk<'c, F> {
             waiting,
             in_flight: 0,
             pushed: 0,
+            answered: 0,
             known,
         }
     }
@@ -165,7 +168,12 @@ impl<'c, F: FnMut(&[TaskId])> Bulk<'c, F> {
     fn collect(&mut self) -> Result<(), ClientError> {
         let Some(entries) = self.waiting.pop_front() else { return Ok(()) };
         self.in_flight -= entries;
-        let reply = self.patiently(Client::receive::<Submit>)?;
+        let before = self.answered;
+        self.answered += entries;
+        let reply = self.patiently(Client::receive::<Submit>).map_err(|error| match error {
+            ClientError::Call(error) => ClientError::Call(error.behind(before)),
+            other => other,
+        })?;
         if let Some(known) = &mut self.known {
             known.extend_from_slice(&reply.ids);
         }

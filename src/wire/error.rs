@@ -223,6 +223,18 @@ impl CallError {
         }
     }
 
+    /// The same in a larger whole: an entry is so many places further on.
+    #[must_use]
+    pub fn behind(self, entries: usize) -> Self {
+        match self {
+            Self::InvalidSubmission { entry: Some(entry), reason } => {
+                let entry = usize::try_from(entry).ok().and_then(|entry| u32::try_from(entry + entries).ok());
+                Self::InvalidSubmission { entry, reason }
+            }
+            other => other,
+        }
+    }
+
     /// The parameters on the wire: a JSON object.
     pub fn parameters(&self) -> String {
         match self {
@@ -335,5 +347,7 @@ mod tests {
     fn an_entry_is_counted_from_one_for_people() {
         let error = CallError::InvalidSubmission { entry: Some(0), reason: "command is empty".into() };
         assert_eq!(error.to_string(), "entry 1: command is empty");
+        assert_eq!(error.behind(2_000).to_string(), "entry 2001: command is empty");
+        assert_eq!(CallError::Draining.behind(1), CallError::Draining);
     }
 }

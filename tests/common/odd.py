@@ -105,6 +105,12 @@ def do(task):
     elif what == "twice":
         line = json.dumps({"type": "result", "id": ident, "payload": 1}) + "\n"
         return raw(line + line)
+    elif what == "burst":
+        log = json.dumps({"type": "log", "id": ident, "text": "x"}) + "\n"
+        end = json.dumps({"type": "result", "id": ident, "payload": result}) + "\n"
+        text = log * (payload["lines"] - 1) + end
+        # White space between two lines of JSON would be a line; within one it means nothing.
+        return raw(text[:-1] + " " * max(payload.get("bytes", 0) - len(text), 0) + "\n")
     elif what == "flood":
         raw("x" * 2_000_000 + ("\n" if payload["newline"] else ""))
         time.sleep(300)
@@ -130,6 +136,8 @@ def do(task):
     elif what == "orphan":
         script = 'sleep 300 </dev/null >/dev/null 2>&1 & echo $! >>"$1"'
         subprocess.run(["sh", "-c", script, "sh", payload["pids"]], check=True)
+    elif what == "noisy":
+        subprocess.Popen(["yes"], stdin=subprocess.DEVNULL, stdout=2)
     elif what == "helper":
         result["helper"] = sleeper(stderr=subprocess.DEVNULL).pid
     elif what == "tick":

@@ -16,6 +16,7 @@ use crate::common::{Options, Pool};
 pub const PYTHON: &str = "/usr/bin/python3";
 
 const ODD: &str = include_str!("odd.py");
+const PLAIN: &str = include_str!("plain.py");
 
 /// Writes the program beside the pool's state.
 pub fn write_odd(pool: &Pool) {
@@ -31,6 +32,17 @@ pub fn odd(pool: &Pool, payload: Value) -> TaskSpec {
     let program = vec![PYTHON.to_owned(), "-S".to_owned(), pool.path("odd.py")];
     let action = Action { name: Some("odd".to_owned()), params: payload, program, ..Action::default() };
     TaskSpec { action: Some(Box::new(action)), ..TaskSpec::default() }
+}
+
+/// A task for a program that has one thread and reads no more than a line at a time; its result is the program's process.
+pub fn plain(pool: &Pool, payload: Value) -> TaskSpec {
+    let place = pool.file("plain.py");
+    if !place.exists() {
+        fs::write(place, PLAIN).unwrap();
+    }
+    let mut spec = odd(pool, payload);
+    spec.action.as_mut().unwrap().program[2] = pool.path("plain.py");
+    spec
 }
 
 /// The result of a task that has one.

@@ -39,6 +39,7 @@ pub fn live(inherited: Inherited, user_namespace: Option<OwnedFd>, actions: &'st
         let null = above_stdio(std::fs::File::open("/dev/null")?.into())?;
         Ok((room, null))
     });
+    process::set_umask(birth.settings.umask);
     let (room, null) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => return boot_failed(&mut line, &format!("no room for tasks: {error}")),
@@ -137,6 +138,7 @@ impl Worker {
             self.tools.take_orders()?;
             if let Some(settings) = self.tools.next_settings.take() {
                 execute::send_all_away(&mut self.tools);
+                process::set_umask(settings.umask);
                 self.tools.settings = *settings;
             }
             execute::Chores::work(&mut self.tools);

@@ -20,10 +20,28 @@ impl std::error::Error for Cancelled {}
 pub struct ActionError(String);
 
 impl ActionError {
-    /// A failure in these words.
+    /// A failure in these words. Control characters, as names of files may have them, are written as in a program: the words
+    /// are shown on terminals. A line end and a tabulator stay.
     pub fn new(words: impl Into<String>) -> Self {
-        Self(words.into())
+        Self(shown(words.into()))
     }
+
+    /// The words in one line, for a list of failures.
+    pub(super) fn in_one_line(&self) -> String {
+        self.0.replace('\n', "\\n")
+    }
+}
+
+fn shown(words: String) -> String {
+    let odd = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if !words.contains(odd) {
+        return words;
+    }
+    let mut text = String::with_capacity(words.len() + 8);
+    for c in words.chars() {
+        if odd(c) { text.extend(c.escape_default()) } else { text.push(c) }
+    }
+    text
 }
 
 impl fmt::Display for ActionError {
@@ -45,6 +63,6 @@ impl<E: std::error::Error> From<E> for ActionError {
             }
             source = cause.source();
         }
-        Self(words)
+        Self::new(words)
     }
 }

@@ -24,6 +24,7 @@ mod files;
 #[cfg(feature = "image")]
 mod image;
 mod output_file;
+mod paths;
 #[cfg(any(feature = "image", feature = "data"))]
 mod places;
 pub mod protocol;
@@ -48,6 +49,7 @@ pub use image::{
     Fit, Flip, Format as ImageFormat, ImageManipulation, ImageOperation, ImageParams, ImageResult, ResizeFilter,
 };
 pub use output_file::{OutputFile, OutputFileError};
+pub use paths::relative_paths;
 pub use registry::{Outcome, ParamsError, Registry, WorkAction};
 #[cfg(feature = "data")]
 pub use table::TableFormat;

@@ -1,18 +1,21 @@
 //! A file that appears whole or not at all, whoever is killed when.
 //!
 //! It is written without a name in its own folder, so that it is on the same disk, or under a temporary one where the file
-//! system cannot do that; when it is complete it is flushed, takes its name in one step, and the folder is flushed.
-//! Deliberately absent: folders that are missing; they are not made.
+//! system cannot do that; when it is complete it is flushed, takes its name in one step, and the folder is flushed. This is
+//! the one place that knows what an output may replace: a file or a link, and never what is read to make it. Deliberately
+//! absent: folders that are missing; they are not made.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::linkat;
+
+use super::files::odd_kind;
 
 /// The most bytes of a file's name that its temporary name repeats: that one must not become too long.
 const NAME_KEPT: usize = 200;
@@ -29,6 +32,41 @@ pub struct OutputFileError {
     source: io::Error,
 }
 
+/// Where a file is to appear, and what it must not take the place of.
+#[derive(Debug)]
+struct Place {
+    path: PathBuf,
+    overwrite: bool,
+    /// Device and inode of each input.
+    inputs: Vec<(u64, u64)>,
+}
+
+impl Place {
+    /// Looks at what is there now. A link is a name like any other, which a rename replaces while what it leads to stays;
+    /// but one that leads to something odd stands for it.
+    fn check(&self) -> io::Result<()> {
+        let Ok(there) = fs::symlink_metadata(&self.path) else { return Ok(()) };
+        let behind = if there.is_symlink() { fs::metadata(&self.path).ok() } else { None };
+        let is_input = |facts: &Metadata| self.inputs.contains(&(facts.dev(), facts.ino()));
+        if is_input(&there) || behind.as_ref().is_some_and(is_input) {
+            return Err(io::Error::other("input and output are the same file"));
+        }
+        // /dev/stdout is such a link, and may well lead to a regular file.
+        if there.is_symlink() && fs::read_link(&self.path).is_ok_and(|to| to.starts_with("/proc")) {
+            return Err(io::Error::other("it leads into /proc, and only a file can be replaced"));
+        }
+        let how = if behind.is_some() { "leads to" } else { "is" };
+        if let Some(kind) = odd_kind(behind.as_ref().unwrap_or(&there).file_type()) {
+            return Err(io::Error::other(format!("it {how} {kind}, and only a file can be replaced")));
+        }
+        if self.overwrite { Ok(()) } else { Err(exists()) }
+    }
+}
+
+fn exists() -> io::Error {
+    io::Error::new(io::ErrorKind::AlreadyExists, "it exists: overwrite: true replaces it")
+}
+
 /// A file being written. Dropped before [`OutputFile::finish`], nothing of it stays. Killed, neither; but on a file system
 /// that has no nameless files a hidden file beside its place may, whose name begins with a dot and that of the file.
 #[derive(Debug)]
@@ -36,52 +74,65 @@ pub struct OutputFile {
     file: File,
     /// Its temporary name, if it has one.
     temporary: Option<PathBuf>,
-    place: PathBuf,
-    overwrite: bool,
+    place: Place,
 }
 
 impl OutputFile {
-    /// Begins a file that is to appear at `place`. If there is one already, it is replaced only with `overwrite`.
+    /// Begins a file that is to appear at `place`, with the permissions that the process gives to new files. A file or a link
+    /// that is there is replaced only with `overwrite`, by the file's name appearing: what a link leads to stays as it is. A
+    /// folder, a device, a FIFO, a socket, or a link to one, is never replaced.
     ///
     /// # Errors
-    /// There is one already, or none can be made there.
+    /// There is something already, or no file can be made there.
     pub fn create(place: &Path, overwrite: bool) -> Result<Self, OutputFileError> {
-        Self::begin(place, overwrite, MODE)
+        Self::begin(place, overwrite, &[], MODE)
+    }
+
+    /// The same for a file that must not be one of these, which it is made of, under whatever name.
+    ///
+    /// # Errors
+    /// There is something already, or no file can be made there.
+    pub fn create_beside(place: &Path, overwrite: bool, inputs: &[&Metadata]) -> Result<Self, OutputFileError> {
+        Self::begin(place, overwrite, inputs, MODE)
     }
 
     /// The same for a file that nobody but its owner may read, until [`OutputFile::set_permissions`] says otherwise.
     ///
     /// # Errors
-    /// There is one already, or none can be made there.
-    pub fn create_private(place: &Path, overwrite: bool) -> Result<Self, OutputFileError> {
-        Self::begin(place, overwrite, MODE_PRIVATE)
+    /// There is something already, or no file can be made there.
+    pub fn create_private(place: &Path, overwrite: bool, inputs: &[&Metadata]) -> Result<Self, OutputFileError> {
+        Self::begin(place, overwrite, inputs, MODE_PRIVATE)
     }
 
-    fn begin(place: &Path, overwrite: bool, mode: u32) -> Result<Self, OutputFileError> {
-        let fail = |doing, source| OutputFileError { doing, path: place.to_owned(), source };
-        if place.file_name().is_none() {
+    fn begin(path: &Path, overwrite: bool, inputs: &[&Metadata], mode: u32) -> Result<Self, OutputFileError> {
+        let fail = |doing, source| OutputFileError { doing, path: path.to_owned(), source };
+        if path.file_name().is_none() {
             return Err(fail("make", io::ErrorKind::IsADirectory.into()));
         }
-        match fs::symlink_metadata(place) {
-            Ok(_) if !overwrite => return Err(fail("make", io::ErrorKind::AlreadyExists.into())),
-            // Better now than after hours.
-            Ok(facts) if facts.is_dir() => return Err(fail("replace", io::ErrorKind::IsADirectory.into())),
-            Ok(_) | Err(_) => {}
-        }
-        let (file, temporary) = match nameless(folder_of(place), mode) {
+        let inputs = inputs.iter().map(|facts| (facts.dev(), facts.ino())).collect();
+        let place = Place { path: path.to_owned(), overwrite, inputs };
+        // Better now than after hours.
+        place.check().map_err(|source| fail("make", source))?;
+        let (file, temporary) = match nameless(folder_of(path), mode) {
             Some(file) => (file, None),
             None => {
-                let temporary = temporary_name(place).map_err(|source| fail("name", source))?;
+                let temporary = temporary_name(path).map_err(|source| fail("name", source))?;
                 let file = File::options().write(true).read(true).create_new(true).mode(mode).open(&temporary);
                 (file.map_err(|source| fail("write to", source))?, Some(temporary))
             }
         };
-        Ok(Self { file, temporary, place: place.to_owned(), overwrite })
+        Ok(Self { file, temporary, place })
     }
 
     /// The file, to be read back or measured.
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Whether this is the file that is written, or the one whose place it is to take.
+    pub(super) fn is(&self, facts: &Metadata) -> bool {
+        let same = |own: Metadata| (own.dev(), own.ino()) == (facts.dev(), facts.ino());
+        self.file.metadata().is_ok_and(same) || fs::symlink_metadata(&self.place.path).is_ok_and(same)
     }
 
     /// Gives it these permissions.
@@ -100,28 +151,34 @@ impl OutputFile {
         self.file.flush().map_err(|source| self.fail("write to", source))?;
         self.file.sync_all().map_err(|source| self.fail("flush", source))?;
         let size = self.file.metadata().map_err(|source| self.fail("measure", source))?.len();
-        self.name().map_err(|source| self.fail("name", source))?;
-        let flushed = File::open(folder_of(&self.place)).and_then(|folder| folder.sync_all());
+        // Something else may have come there meanwhile.
+        self.place.check().map_err(|source| self.fail("make", source))?;
+        self.name().map_err(|source| match source.kind() {
+            io::ErrorKind::AlreadyExists => self.fail("make", exists()),
+            _ => self.fail("name", source),
+        })?;
+        let flushed = File::open(folder_of(&self.place.path)).and_then(|folder| folder.sync_all());
         flushed.map_err(|source| self.fail("flush the folder of", source))?;
         Ok(size)
     }
 
     fn name(&mut self) -> io::Result<()> {
+        let Place { path, overwrite, .. } = &self.place;
         if self.temporary.is_none() {
             // A name is given to what has none by the link that proc shows; only a rename replaces.
-            let place = if self.overwrite { temporary_name(&self.place)? } else { self.place.clone() };
-            linkat(AT_FDCWD, &link_of(&self.file), AT_FDCWD, &place, AtFlags::AT_SYMLINK_FOLLOW)?;
-            if !self.overwrite {
+            let name = if *overwrite { temporary_name(path)? } else { path.clone() };
+            linkat(AT_FDCWD, &link_of(&self.file), AT_FDCWD, &name, AtFlags::AT_SYMLINK_FOLLOW)?;
+            if !overwrite {
                 return Ok(());
             }
-            self.temporary = Some(place);
+            self.temporary = Some(name);
         }
         let Some(temporary) = &self.temporary else { return Ok(()) };
-        if self.overwrite {
-            fs::rename(temporary, &self.place)?;
+        if *overwrite {
+            fs::rename(temporary, path)?;
         } else {
             // A link fails where a file has come in between; a rename would replace it.
-            fs::hard_link(temporary, &self.place)?;
+            fs::hard_link(temporary, path)?;
             fs::remove_file(temporary)?;
         }
         self.temporary = None;
@@ -129,7 +186,7 @@ impl OutputFile {
     }
 
     fn fail(&self, doing: &'static str, source: io::Error) -> OutputFileError {
-        OutputFileError { doing, path: self.place.clone(), source }
+        OutputFileError { doing, path: self.place.path.clone(), source }
     }
 }
 
@@ -210,10 +267,14 @@ mod tests {
         for overwrite in [false, true] {
             let temporary = temporary_name(&place).unwrap();
             let file = File::options().write(true).create_new(true).open(&temporary).unwrap();
-            let mut file = OutputFile { file, temporary: Some(temporary), place: place.clone(), overwrite };
+            let mut file = OutputFile {
+                file,
+                temporary: Some(temporary),
+                place: Place { path: place.clone(), overwrite, inputs: Vec::new() },
+            };
             file.write_all(b"x").unwrap();
             file.finish().unwrap();
-            let mut file = OutputFile::create_private(&place, true).unwrap();
+            let mut file = OutputFile::create_private(&place, true, &[]).unwrap();
             file.write_all(b"whole").unwrap();
             file.finish().unwrap();
             assert_eq!(fs::read(&place).unwrap(), b"whole");
@@ -226,5 +287,22 @@ mod tests {
         assert!(late.finish().is_err());
         assert_eq!(fs::read(&place).unwrap(), b"other");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_has_come_in_between_is_looked_at_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (place, input) = (folder.path().join("out"), folder.path().join("in"));
+        fs::write(&input, "x").unwrap();
+        let facts = fs::metadata(&input).unwrap();
+        let words = |late: OutputFile| io::Error::other(late.finish().unwrap_err().source).to_string();
+        let late = OutputFile::create_beside(&place, true, &[&facts]).unwrap();
+        fs::hard_link(&input, &place).unwrap();
+        assert_eq!(words(late), "input and output are the same file");
+        fs::remove_file(&place).unwrap();
+        let late = OutputFile::create(&place, true).unwrap();
+        nix::unistd::mkfifo(&place, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(words(late).starts_with("it is a FIFO"));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 }

@@ -112,8 +112,8 @@ fn cut(mut words: String) -> String {
     words
 }
 
-/// An action with its parameters, read and checked.
-type Work = Box<dyn FnOnce(&mut Context<'_>) -> Result<Value, ActionError>>;
+/// An action with its parameters, read and checked. Its answer is JSON text: a [`Value`] would cut the digits of numbers.
+type Work = Box<dyn FnOnce(&mut Context<'_>) -> Result<String, ActionError>>;
 
 /// Reads and checks an action's parameters.
 struct Entry(fn(&Value) -> Result<Work, String>);
@@ -123,6 +123,10 @@ impl Entry {
     /// but the task: it is made by the supervisor too.
     fn prepare(&self, action: &Action) -> Result<Work, ParamsError> {
         let params = action.told();
+        // What a type that is built in would say of anything else is in the words of its means.
+        if action.kind != ActionType::Custom && !params.is_object() {
+            return Err(wrong(action, r#"an object is expected, as in {"key": value}"#.to_owned()));
+        }
         let prepared = catch_unwind(AssertUnwindSafe(|| (self.0)(&params)));
         let prepared = prepared.unwrap_or_else(|panic| Err(format!("their check panicked: {}", words_of(&*panic))));
         prepared.map_err(|why| wrong(action, why))
@@ -163,7 +167,8 @@ impl Registry {
 
     /// The same with the action of a built-in type.
     fn with_built_in<A: WorkAction>(mut self, kind: ActionType) -> Self {
-        self.built_in.insert(kind, entry::<A>());
+        self.built_in
+            .insert(kind, Entry(|params| if params.is_object() { ready::<A>(params) } else { Err(no_object()) }));
         self
     }
 
@@ -224,11 +229,9 @@ impl Registry {
             ran
         }));
         Ok(match ran {
-            Ok(Ok(Value::Null)) => Outcome::Done(None),
-            Ok(Ok(result)) => match result.to_string() {
-                text if text.len() <= RESULT_MAX => Outcome::Done(Some(text)),
-                _ => Outcome::Failed(format!("the result is larger than {RESULT_MAX} bytes")),
-            },
+            Ok(Ok(result)) if result == "null" => Outcome::Done(None),
+            Ok(Ok(result)) if result.len() <= RESULT_MAX => Outcome::Done(Some(result)),
+            Ok(Ok(_)) => Outcome::Failed(format!("the result is larger than {RESULT_MAX} bytes")),
             Ok(Err(error)) => Outcome::Failed(error.to_string()),
             Err(panic) => Outcome::Panicked(words_of(&*panic)),
         })
@@ -261,11 +264,18 @@ fn read<A: WorkAction>(params: &Value) -> Result<A::Params, String> {
 }
 
 fn entry<A: WorkAction>() -> Entry {
-    Entry(|params| {
-        let params = read::<A>(params)?;
-        A::validate(&params)?;
-        Ok(Box::new(move |context| Ok(serde_json::to_value(A::execute(params, context)?)?)))
-    })
+    Entry(ready::<A>)
+}
+
+fn ready<A: WorkAction>(params: &Value) -> Result<Work, String> {
+    let params = read::<A>(params)?;
+    A::validate(&params)?;
+    Ok(Box::new(move |context| Ok(serde_json::to_string(&A::execute(params, context)?)?)))
+}
+
+/// Those of every built-in type have names. A list would be taken for their values in the order of the program's text.
+fn no_object() -> String {
+    "an object is expected, with the parameters by their names".to_owned()
 }
 
 /// What a panic says.

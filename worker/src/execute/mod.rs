@@ -23,6 +23,7 @@ mod sandbox;
 mod settle;
 mod start;
 mod times;
+mod variables;
 mod watch;
 mod worktree;
 

@@ -5,8 +5,9 @@ use std::ffi::CString;
 use std::path::Path;
 
 use super::own_program;
+use super::variables::{Own, give_meta, is_reserved};
 use super::worktree::Made;
-use crate::actions::child::{PARAMS, ROLE, ROLE_ACTION};
+use crate::actions::child::ROLE_ACTION;
 use crate::room::Room;
 use crate::sys::rlimit::{RawLimit, Resource};
 use crate::sys::spawn::CStringArray;
@@ -78,28 +79,28 @@ pub fn environment(
     let (own, jobserver) = (&task.spec.env, task.spec.jobserver);
     let common = Common { base: places.base, own, jobserver, temporary: places.temporary };
     common_environment(&common, settings, worker, envp);
-    envp.push(&[b"ACODE_TASK_ID=", task.id.to_string().as_bytes()]);
-    envp.push(&[b"ACODE_ATTEMPT=", task.attempt.to_string().as_bytes()]);
-    let path = |path: &Path| path.as_os_str().as_bytes().to_vec();
-    envp.push(&[b"ACODE_SCRATCH=", &path(room.scratch())]);
-    envp.push(&[b"ACODE_PROGRESS=", &path(room.progress())]);
-    envp.push(&[b"ACODE_RESULT=", &path(room.result())]);
-    envp.push(&[b"ACODE_ERROR=", &path(room.error())]);
+    Own::TaskId.give(task.id.to_string().as_bytes(), envp);
+    Own::Attempt.give(task.attempt.to_string().as_bytes(), envp);
+    let mut give = |own: Own, path: &Path| own.give(path.as_os_str().as_bytes(), envp);
+    give(Own::Scratch, room.scratch());
+    give(Own::Progress, room.progress());
+    give(Own::Result, room.result());
+    give(Own::Error, room.error());
     if let Some(params) = places.params {
-        envp.push(&[PARAMS.as_bytes(), b"=", &path(params)]);
-    }
-    if own_program::action_of(&task.spec).is_some() {
-        envp.push(&[ROLE.as_bytes(), b"=", ROLE_ACTION.as_bytes()]);
+        give(Own::Params, params);
     }
     if let Some(checkpoint) = places.checkpoint {
-        envp.push(&[b"ACODE_CHECKPOINT=", &path(checkpoint)]);
+        give(Own::Checkpoint, checkpoint);
     }
     if let Some(worktree) = places.worktree {
-        envp.push(&[b"ACODE_WORKTREE=", &path(worktree.place())]);
-        envp.push(&[b"ACODE_COMMIT=", worktree.commit().as_bytes()]);
+        give(Own::Worktree, worktree.place());
+        Own::Commit.give(worktree.commit().as_bytes(), envp);
+    }
+    if own_program::action_of(&task.spec).is_some() {
+        Own::Role.give(ROLE_ACTION.as_bytes(), envp);
     }
     for (key, value) in &task.spec.meta {
-        envp.push(&[b"ACODE_META_", meta_name(key).as_bytes(), b"=", value.as_bytes()]);
+        give_meta(key, value, envp);
     }
     envp.seal();
 }
@@ -142,8 +143,8 @@ pub fn common_environment(
     if let Some(temporary) = temporary.filter(|_| !own.contains_key("TMPDIR")) {
         envp.push(&[b"TMPDIR=", temporary.as_os_str().as_bytes()]);
     }
-    envp.push(&[b"ACODE_WORKER_ID=", worker.id.as_bytes()]);
-    envp.push(&[b"ACODE_WORKER_SLOT=", worker.slot.to_string().as_bytes()]);
+    Own::WorkerId.give(worker.id.as_bytes(), envp);
+    Own::WorkerSlot.give(worker.slot.to_string().as_bytes(), envp);
 }
 
 /// What make, cargo and ninja are told of the jobserver, behind the flags that were given anyway.
@@ -165,31 +166,6 @@ pub fn raw_limits(limits: &Rlimits) -> Vec<RawLimit> {
     all.into_iter().filter_map(|(resource, value)| Some(RawLimit::new(resource, value?))).collect()
 }
 
-/// Names that only acode gives to a task.
-fn is_reserved(name: &str) -> bool {
-    const NAMES: [&str; 13] = [
-        "TASK_ID",
-        "ATTEMPT",
-        "WORKER_ID",
-        "WORKER_SLOT",
-        "SCRATCH",
-        "PROGRESS",
-        "RESULT",
-        "ERROR",
-        "CHECKPOINT",
-        "WORKTREE",
-        "COMMIT",
-        "PARAMS",
-        "ROLE",
-    ];
-    name.strip_prefix("ACODE_").is_some_and(|rest| NAMES.contains(&rest) || rest.starts_with("META_"))
-}
-
-/// A metadata key as part of a variable's name: upper case, and `_` for all that is not a letter or digit.
-fn meta_name(key: &str) -> String {
-    key.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,20 +181,9 @@ mod tests {
     }
 
     #[test]
-    fn metadata_keys_become_variable_names() {
-        assert_eq!(meta_name("user-id.x"), "USER_ID_X");
-    }
-
-    #[test]
     fn the_jobserver_comes_behind_the_flags_that_were_given() {
         let place = JobserverPlace { fifo: "/run/acode/jobserver".into(), slots: 8 };
         assert_eq!(make_flags("", &place), "-j8 --jobserver-auth=fifo:/run/acode/jobserver");
         assert_eq!(make_flags("k", &place), "k -j8 --jobserver-auth=fifo:/run/acode/jobserver");
-    }
-
-    #[test]
-    fn acodes_own_names_cannot_be_forged() {
-        assert!(is_reserved("ACODE_TASK_ID") && is_reserved("ACODE_META_X") && is_reserved("ACODE_ROLE"));
-        assert!(!is_reserved("ACODE_STATE_DIR") && !is_reserved("PATH"));
     }
 }

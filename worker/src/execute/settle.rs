@@ -25,7 +25,7 @@ pub fn collect(tools: &mut Tools, attempt: &Attempt, finished: &mut Finished) {
     if let Some(progress) = left.progress {
         finished.progress = Some(Progress { percent: f64::from(progress.percent), message: progress.message });
     }
-    finished.result = left.result.map(|value| value.to_string());
+    finished.result = left.result;
     finished.error = left.error.or(left.result_error);
     artifacts::keep(tools, spec, finished);
     worktree::settle(tools, attempt, finished);

@@ -19,8 +19,8 @@ use crate::task::{ERROR_MAX, RESULT_MAX};
 /// What was left behind for the task's record.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Collected {
-    /// The JSON in the result file.
-    pub result: Option<Value>,
+    /// The JSON in the result file, in one line, its numbers as they were written.
+    pub result: Option<String>,
     /// Why there is no result although there is something under its name.
     pub result_error: Option<String>,
     /// The text in the error file, at most [`ERROR_MAX`] bytes, trimmed, never empty.
@@ -71,7 +71,7 @@ fn read(room: impl AsFd, name: &CStr, max: usize) -> Result<Vec<u8>, Refused> {
 }
 
 /// The result, or why there is none; neither if the task left nothing.
-pub(super) fn result(room: impl AsFd, name: &CStr) -> (Option<Value>, Option<String>) {
+pub(super) fn result(room: impl AsFd, name: &CStr) -> (Option<String>, Option<String>) {
     let refused = |why: String| (None, Some(why));
     let bytes = match read(room, name, RESULT_MAX + 1) {
         Ok(bytes) => bytes,
@@ -82,10 +82,27 @@ pub(super) fn result(room: impl AsFd, name: &CStr) -> (Option<Value>, Option<Str
     if bytes.len() > RESULT_MAX {
         return refused(format!("the result is larger than {RESULT_MAX} bytes"));
     }
-    match serde_json::from_slice(&bytes) {
-        Ok(value) => (Some(value), None),
+    match serde_json::from_slice::<Value>(&bytes) {
+        // The value itself would cut the digits of numbers. What is JSON is UTF-8.
+        Ok(_) => (Some(String::from_utf8_lossy(&in_one_line(bytes)).into_owned()), None),
         Err(error) => refused(format!("the result is not JSON: {error}")),
     }
+}
+
+/// JSON without what stands between its parts for people.
+fn in_one_line(mut json: Vec<u8>) -> Vec<u8> {
+    let (mut in_text, mut escaped) = (false, false);
+    json.retain(|byte| {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => in_text = !in_text,
+            b' ' | b'\t' | b'\r' | b'\n' if !in_text => return false,
+            _ => {}
+        }
+        true
+    });
+    json
 }
 
 /// The error text, if the task left one.
@@ -100,4 +117,16 @@ pub(super) fn error(room: impl AsFd, name: &CStr) -> Option<String> {
     }
     let text = cut(String::from_utf8_lossy(&bytes).trim().to_owned(), ERROR_MAX);
     (!text.is_empty()).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_one_line;
+
+    #[test]
+    fn only_what_is_between_parts_is_left_out() {
+        let json = "{ \"a b\" :\t[1.50,\r\n 1e3 ],\n\"\\\\\": \"x \\\" y\" }\n";
+        let line = in_one_line(json.as_bytes().to_vec());
+        assert_eq!(String::from_utf8(line).unwrap(), r#"{"a b":[1.50,1e3],"\\":"x \" y"}"#);
+    }
 }

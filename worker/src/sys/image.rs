@@ -66,11 +66,12 @@ impl Image {
     /// # Errors
     /// It cannot be read or written.
     pub fn copy_program(&self, place: &Path) -> io::Result<()> {
-        use std::os::unix::fs::OpenOptionsExt;
+        use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
         let mut from = fs::File::open(Path::new(std::ffi::OsStr::from_bytes(SELF.to_bytes())))?;
         let mut to = fs::File::options().write(true).create_new(true).mode(0o755).open(place)?;
         io::copy(&mut from, &mut to)?;
-        Ok(())
+        // Whatever mask the worker has taken: somebody else is to execute it.
+        to.set_permissions(fs::Permissions::from_mode(0o755))
     }
 }
 

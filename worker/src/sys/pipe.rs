@@ -4,6 +4,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
 };
@@ -35,6 +36,14 @@ pub fn unread(fd: impl AsFd) -> usize {
     // SAFETY: FIONREAD writes one int, to where there is one.
     let told = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
     if told == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
+/// Whether anybody has this pipe's read end, told from the write end.
+pub fn has_reader(writer: impl AsFd) -> bool {
+    let mut fds = [PollFd::new(writer.as_fd(), PollFlags::empty())];
+    // An error of the call tells nothing; whoever writes next will see.
+    let _ = poll(&mut fds, PollTimeout::ZERO);
+    !fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR))
 }
 
 /// A connected pair of sockets that keep message borders, close-on-exec.

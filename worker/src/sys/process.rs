@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
@@ -101,6 +102,12 @@ fn clone_copy(flags: u64, exit_signal: u64) -> io::Result<Forked> {
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` has no preconditions.
     unsafe { libc::_exit(code) }
+}
+
+/// Takes this mask for what the process and all of its threads make from now on. The owner's own bits are not masked: they
+/// are for whoever makes something, to use it.
+pub fn set_umask(mask: u32) {
+    nix::sys::stat::umask(Mode::from_bits_truncate(mask & 0o077));
 }
 
 /// Closes what a program has inherited beside its three standard streams. To be called before it has opened anything.

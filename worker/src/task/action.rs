@@ -5,7 +5,8 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::SpecError;
@@ -89,11 +90,19 @@ pub struct Action {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub library: Option<Library>,
     /// Program and arguments of the worker program that does it; for `custom` alone.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "not_empty")]
     pub program: Vec<String>,
     /// Whether the process that runs it may have run others before it, and will run others after it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reuse: bool,
+}
+
+/// A command line that is there. Whoever means none leaves it out; an empty one is a mistake of whoever puts it together.
+fn not_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    match Vec::deserialize(deserializer)? {
+        words if words.is_empty() => Err(D::Error::custom("program is empty: name a program to run, or leave it out")),
+        words => Ok(words),
+    }
 }
 
 /// A shared object with actions.
@@ -205,5 +214,6 @@ mod tests {
         assert!(action(r#"{"type":"custom","params":[1]}"#).validate(true).is_ok());
         assert!(action(r#"{"type":"custom","library":{"path":"x.so"}}"#).validate(false).is_err());
         assert!(serde_json::from_str::<Action>(r#"{"type":"custom","nmae":"x"}"#).is_err());
+        assert!(serde_json::from_str::<Action>(r#"{"type":"custom","program":[]}"#).is_err());
     }
 }

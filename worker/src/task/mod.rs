@@ -10,6 +10,7 @@ mod docker;
 mod id;
 mod isolation;
 mod limits;
+mod paths;
 mod pattern;
 mod retry;
 mod sandbox;

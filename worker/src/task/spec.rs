@@ -243,6 +243,7 @@ impl TaskSpec {
                 return Err(SpecError::RelativePath { field, path: path.clone() });
             }
         }
+        self.validate_programs()?;
         for (key, value) in self.env.iter().chain(&self.meta) {
             if key.is_empty() || key.contains(['=', '\0']) {
                 return Err(SpecError::BadEnvName(key.clone()));
@@ -303,6 +304,10 @@ impl TaskSpec {
         };
         action.validate(has_command)?;
         let is_program = !action.program.is_empty();
+        if self.stdin.is_some() && !has_command && (is_program || action.reuse) {
+            let other = "a worker program, or reuse, whose standard input has the messages,";
+            return Err(SpecError::Exclusive { one: "stdin", other });
+        }
         let unfit = |isolation, why| Err(SpecError::Unfit { isolation, why });
         match isolation {
             Some(inline) if inline.is_inline() && has_command => Err(SpecError::InlineCommand(inline)),

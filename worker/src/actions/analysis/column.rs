@@ -45,14 +45,16 @@ impl Moments {
         if self.count == 0 {
             return None;
         }
+        let finite = |figure: f64| figure.is_finite().then_some(figure);
         // Of one number alone nothing is known about how numbers vary.
-        let variance = (self.count > 1).then(|| (self.squares / (self.count - 1) as f64).max(0.0));
+        let variance = (self.count > 1).then(|| self.squares / (self.count - 1) as f64);
+        let variance = variance.and_then(finite).map(|variance| variance.max(0.0));
         Some(Numbers {
             count: self.count,
-            sum: self.sum + self.lost,
+            sum: finite(self.sum + self.lost),
             min: self.min,
             max: self.max,
-            mean: self.mean,
+            mean: finite(self.mean),
             variance,
             deviation: variance.map(f64::sqrt),
         })
@@ -160,7 +162,8 @@ impl Column {
             kind: kind.to_owned(),
             count: self.count,
             missing: self.missing,
-            distinct: self.values.distinct(),
+            // An estimate may be more than there is.
+            distinct: self.values.distinct().min(self.count),
             distinct_exact: self.values.is_exact(),
             least: self.least.as_deref().map(cut),
             greatest: self.greatest.as_deref().map(cut),
@@ -178,15 +181,28 @@ impl Column {
         }
         let asked = params.histograms.iter().find(|asked| asked.column == name)?;
         let numbers = numbers?;
-        let (low, high) = (asked.min.unwrap_or(numbers.min), asked.max.unwrap_or(numbers.max));
-        let counts = self.sketch.histogram(low, high, asked.bins);
-        Some(Histogram { min: low, max: high, counts, below: 0, above: 0, exact: self.sketch.is_exact() })
+        // A bound beyond all numbers leaves none between the two: they are one then.
+        let (low, high) = match (asked.min, asked.max) {
+            (Some(low), _) => (low, numbers.max.max(low)),
+            (None, Some(high)) => (numbers.min.min(high), high),
+            (None, None) => (numbers.min, numbers.max),
+        };
+        let (counts, below, above) = self.sketch.histogram(low, high, asked.bins);
+        Some(Histogram { min: low, max: high, counts, below, above, exact: self.sketch.is_exact() })
     }
 }
 
-/// What a quantile is called: `p50` for one half.
+/// What a quantile is called: `p50` for one half. The point is moved in the shortest text of the fraction, so that no two
+/// have one name.
 fn label(fraction: f64) -> String {
-    format!("p{}", (fraction * 1e8).round() / 1e6)
+    let text = fraction.abs().to_string();
+    let (whole, rest) = text.split_once('.').unwrap_or((&text, ""));
+    let digits = format!("{rest:0<2}");
+    let (percent, rest) = digits.split_at(2);
+    let percent = format!("{whole}{percent}");
+    let percent = percent.trim_start_matches('0');
+    let percent = if percent.is_empty() { "0" } else { percent };
+    if rest.is_empty() { format!("p{percent}") } else { format!("p{percent}.{rest}") }
 }
 
 fn cut(text: &str) -> String {
@@ -207,12 +223,13 @@ mod tests {
             moments.add(1e9 + value);
         }
         let numbers = moments.report().unwrap();
-        assert_eq!((numbers.mean, numbers.variance), (1e9 + 10.0, Some(30.0)));
+        assert_eq!((numbers.mean, numbers.variance), (Some(1e9 + 10.0), Some(30.0)));
         assert_eq!(Moments::default().report(), None);
     }
 
     #[test]
     fn quantiles_are_called_by_percents() {
-        assert_eq!([0.5, 0.01, 0.999, 1.0, 0.29].map(label), ["p50", "p1", "p99.9", "p100", "p29"]);
+        let labels = [0.5, 0.01, 0.999, 1.0, 0.29, 0.0, -0.0, 0.001, 1e-10].map(label);
+        assert_eq!(labels, ["p50", "p1", "p99.9", "p100", "p29", "p0", "p0", "p0.1", "p0.00000001"]);
     }
 }

@@ -71,7 +71,7 @@ impl WorkAction for Analysis {
         let report = table.report(run.rows_in);
         let report = match output {
             Some((file, path)) => {
-                let written = write(report, file, params.output.as_deref().unwrap_or_default());
+                let written = write(report, file, path.display().to_string());
                 written.map_err(|why| cannot("write", &path, &why))?
             }
             None if serde_json::to_string(&report)?.len() > RESULT_MAX => {
@@ -87,12 +87,12 @@ impl WorkAction for Analysis {
 }
 
 /// Writes the report; what of it is the result.
-fn write(mut report: AnalysisReport, mut file: OutputFile, name: &str) -> Result<AnalysisReport, ActionError> {
+fn write(mut report: AnalysisReport, mut file: OutputFile, path: String) -> Result<AnalysisReport, ActionError> {
     let mut text = serde_json::to_vec_pretty(&report)?;
     text.push(b'\n');
     file.write_all(&text)?;
     report.bytes = Some(file.finish()?);
-    report.output = Some(name.to_owned());
+    report.output = Some(path);
     if serde_json::to_string(&report)?.len() > RESULT_MAX {
         let (rows, output, bytes) = (report.rows, report.output, report.bytes);
         return Ok(AnalysisReport { rows, output, bytes, only_in_output: true, ..AnalysisReport::default() });

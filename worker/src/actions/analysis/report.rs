@@ -19,7 +19,7 @@ pub struct AnalysisReport {
     /// One for each value of the column that was asked for, the most frequent first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub groups: Option<Vec<Group>>,
-    /// Where the report was written, too.
+    /// Where the report was written, too, as an absolute path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<String>,
     /// The size of that file.
@@ -70,20 +70,20 @@ pub struct ColumnReport {
     pub top: Vec<TopValue>,
 }
 
-/// Numbers in figures.
+/// Numbers in figures. A figure that is beyond floating point is left empty.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Numbers {
     /// How many there are.
     pub count: u64,
     /// All together.
-    pub sum: f64,
+    pub sum: Option<f64>,
     /// The smallest.
     pub min: f64,
     /// The largest.
     pub max: f64,
     /// The mean.
-    pub mean: f64,
+    pub mean: Option<f64>,
     /// The variance of a sample (divided by count - 1); of one number there is none.
     pub variance: Option<f64>,
     /// Its root.

@@ -89,7 +89,7 @@ impl Sketch {
                 if self.is_exact() {
                     let low = all[(rank as usize).min(all.len() - 1)].0;
                     let high = all[(rank as usize + 1).min(all.len() - 1)].0;
-                    return low + (high - low) * rank.fract();
+                    return between(low, high, rank.fract());
                 }
                 let mut before = 0;
                 let found = all.iter().find(|(_, weight)| {
@@ -101,16 +101,26 @@ impl Sketch {
             .collect()
     }
 
-    /// How many values lie in each of so many equal parts from `low` to `high`, both included.
-    pub(super) fn histogram(&self, low: f64, high: f64, parts: usize) -> Vec<u64> {
-        let mut counts = vec![0; parts];
+    /// How many values lie in each of so many equal parts from `low` to `high`, both included; then how many below, and
+    /// how many above.
+    pub(super) fn histogram(&self, low: f64, high: f64, parts: usize) -> (Vec<u64>, u64, u64) {
+        let (mut counts, mut below, mut above) = (vec![0; parts], 0, 0);
         for (value, weight) in self.weighed() {
-            if let Some(part) = part_of(value, low, high, parts) {
-                counts[part] += weight;
+            match part_of(value, low, high, parts) {
+                Some(part) => counts[part] += weight,
+                None if value < low => below += weight,
+                None => above += weight,
             }
         }
-        counts
+        (counts, below, above)
     }
+}
+
+/// A value so far on the way from one to another.
+fn between(low: f64, high: f64, fraction: f64) -> f64 {
+    let way = high - low;
+    // From one end of floating point to the other it is too far to be told in one number.
+    if way.is_finite() { low + way * fraction } else { low * (1.0 - fraction) + high * fraction }
 }
 
 /// In which of so many equal parts from `low` to `high` a value is, if it is between them.
@@ -118,7 +128,8 @@ pub(super) fn part_of(value: f64, low: f64, high: f64, parts: usize) -> Option<u
     if !(low..=high).contains(&value) {
         return None;
     }
-    let part = (value - low) / (high - low) * parts as f64;
+    // Halves, because the whole way may be beyond floating point.
+    let part = (value / 2.0 - low / 2.0) / (high / 2.0 - low / 2.0) * parts as f64;
     // The last part has its upper bound, too; all are in the first if there is but one value.
     Some(if part.is_finite() { (part as usize).min(parts - 1) } else { 0 })
 }
@@ -133,7 +144,8 @@ mod tests {
         (1..=100).rev().for_each(|value| sketch.add(f64::from(value)));
         assert!(sketch.is_exact());
         assert_eq!(sketch.quantiles(&[0.0, 0.25, 0.5, 1.0]), [1.0, 25.75, 50.5, 100.0]);
-        assert_eq!(sketch.histogram(1.0, 100.0, 3), [33, 33, 34]);
+        assert_eq!(sketch.histogram(1.0, 100.0, 3), (vec![33, 33, 34], 0, 0));
+        assert_eq!(sketch.histogram(3.0, 99.0, 1), (vec![97], 2, 1));
     }
 
     #[test]

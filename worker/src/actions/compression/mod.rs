@@ -301,8 +301,7 @@ fn compress(params: &Compress, context: &mut Context<'_>) -> Result<Done, Action
     let (format, level) = (params.format(), params.level());
     let input = Input::open(&context.path(&params.input)?)?;
     let place = context.path(params.place())?;
-    input.refuse_as_output(&place)?;
-    let output = OutputFile::create_private(&place, params.overwrite)?;
+    let output = OutputFile::create_private(&place, params.overwrite, &[&input.facts])?;
     let meter = Meter::of_bytes(context, input.size());
     // What is appended meanwhile is another state of the file.
     let mut reader = Counted::new(io::Read::take(&input.file, input.size()), &meter);
@@ -322,9 +321,8 @@ fn compress(params: &Compress, context: &mut Context<'_>) -> Result<Done, Action
 fn decompress(params: &Decompress, context: &mut Context<'_>) -> Result<Done, ActionError> {
     let input = Input::open(&context.path(&params.input)?)?;
     let place = context.path(params.place().map_err(ActionError::new)?)?;
-    input.refuse_as_output(&place)?;
     let format = params.format.map_or_else(|| Format::of_contents(&input), Ok)?;
-    let mut output = OutputFile::create_private(&place, params.overwrite)?;
+    let mut output = OutputFile::create_private(&place, params.overwrite, &[&input.facts])?;
     unpack(&input, format, &mut output, &place, params.max_output_bytes, params.memory_limit_mb, context)?;
     let size = appear(output, &input)?;
     Ok(done("decompress", format, &input, Some(&place), input.size(), size))

@@ -18,7 +18,7 @@ const ELEMENTS: u64 = 100;
 pub(super) struct Product {
     pub trace: u64,
     pub sum: u64,
-    /// Of its elements row by row, each as eight bytes, the lowest first.
+    /// Of its elements row by row, each as a whole number of eight bytes, the lowest first.
     pub sha256: String,
 }
 

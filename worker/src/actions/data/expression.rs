@@ -73,7 +73,8 @@ impl Expression {
         let one = || Self::read(inner, columns, deeper).map(Box::new);
         let list = |least: usize, most: usize| {
             let list = inner.as_array().filter(|list| (least..=most).contains(&list.len()));
-            let list = list.ok_or_else(|| wrong(format!("{name} takes a list of at least {least} expressions")))?;
+            let count = if least == most { least.to_string() } else { format!("{least} to {most}") };
+            let list = list.ok_or_else(|| wrong(format!("{name} takes a list of {count} expressions")))?;
             list.iter().map(|each| Self::read(each, columns, deeper)).collect::<Result<Vec<_>, _>>()
         };
         match name.as_str() {
@@ -290,7 +291,9 @@ mod tests {
         for (expression, words) in [
             (json!({"power": [1, 2]}), "no operation 'power'"),
             (json!({"column": "x"}), "no column 'x'"),
-            (json!({"add": [1]}), "a list of at least 2"),
+            (json!({"add": [1]}), "add takes a list of 2 to 100 expressions"),
+            (json!({"subtract": [3, 2, 1]}), "subtract takes a list of 2 expressions"),
+            (json!({"concat": "a"}), "concat takes a list of 1 to 100 expressions"),
             (json!({"add": [1, 2], "subtract": [1, 2]}), "one key"),
             (json!([1]), "no expression"),
             (json!({"if": {"column": "a", "op": "missing"}}), "then"),

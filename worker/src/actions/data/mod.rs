@@ -16,7 +16,7 @@ mod sorter;
 mod steps;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::context::Context;
 use super::error::ActionError;
@@ -53,7 +53,7 @@ impl ReadyCondition {
 pub struct DataProcessing;
 
 /// What has become of the rows.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DataResult {
     /// Rows read.
@@ -62,9 +62,9 @@ pub struct DataResult {
     pub rows_out: u64,
     /// The files with them.
     pub files: Vec<WrittenFile>,
-    /// The rows themselves, if no output was asked for.
+    /// The rows themselves, if no output was asked for: JSON as it is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub data: Option<Vec<Value>>,
+    pub data: Option<Vec<Box<RawValue>>>,
 }
 
 impl WorkAction for DataProcessing {
@@ -76,7 +76,7 @@ impl WorkAction for DataProcessing {
         params.validate()
     }
 
-    fn execute(mut params: DataParams, context: &mut Context<'_>) -> Result<DataResult, ActionError> {
+    fn execute(params: DataParams, context: &mut Context<'_>) -> Result<DataResult, ActionError> {
         let mut files = Vec::new();
         for path in params.input_paths() {
             files.push(context.path(path)?);
@@ -89,7 +89,7 @@ impl WorkAction for DataProcessing {
         let mut run = Run::new(context);
         let source = Source::open(input, params.reading(), true, &mut run)?;
         let mut rows: steps::BoxedRows = Box::new(source);
-        for (index, step) in std::mem::take(&mut params.steps).iter().enumerate() {
+        for (index, step) in params.steps.iter().enumerate() {
             let after = steps::after(rows, step, memory, &mut run);
             rows = after.map_err(|why| ActionError::new(format!("step {} ({}): {why}", index + 1, step.name())))?;
         }
@@ -103,5 +103,22 @@ impl WorkAction for DataProcessing {
         let written = output.finish(rows.columns())?;
         run.context.progress(100.0, &format!("{rows_in} rows read, {} written", written.rows));
         Ok(DataResult { rows_in, rows_out: written.rows, files: written.files, data: written.data })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_result_is_read_out_of_text_and_out_of_a_value() {
+        let value = json!({"rowsIn": 1, "rowsOut": 1, "files": [], "data": [{"a": 1.5}]});
+        let from_value: DataResult = serde_json::from_value(value.clone()).unwrap();
+        let from_text: DataResult = serde_json::from_str(&value.to_string()).unwrap();
+        for result in [from_value, from_text] {
+            assert_eq!(serde_json::to_value(result).unwrap(), value);
+        }
     }
 }

@@ -393,9 +393,9 @@ impl DataParams {
         for input in self.input_paths() {
             check_path("input", input)?;
             reading.check(input)?;
-            if self.output.as_ref() == Some(input) {
-                return Err(format!("input and output are the same file: {input}"));
-            }
+        }
+        if let Some(table) = self.tables().find(|table| self.output.as_ref() == Some(table)) {
+            return Err(format!("input and output are the same file: {table}"));
         }
         if let Some(output) = &self.output {
             check_path("output", output)?;
@@ -432,6 +432,21 @@ impl DataParams {
     /// The paths of the inputs, as they are given.
     pub(super) fn input_paths(&self) -> impl Iterator<Item = &String> {
         self.input.iter().chain(self.inputs.iter().flatten())
+    }
+
+    /// The paths of all tables that are read, joined ones too, as they are given.
+    pub(super) fn tables(&self) -> impl Iterator<Item = &String> {
+        self.input_paths().chain(self.steps.iter().filter_map(|step| match step {
+            Step::Join(join) => Some(&join.with),
+            Step::Select(_)
+            | Step::Filter(_)
+            | Step::Map(_)
+            | Step::Types(_)
+            | Step::Deduplicate(_)
+            | Step::Sort(_)
+            | Step::Head(_)
+            | Step::Sample(_) => None,
+        }))
     }
 
     pub(super) fn reading(&self) -> Reading {
@@ -480,6 +495,10 @@ mod tests {
             (json!({"input": "a.csv", "data": []}), "give one of"),
             (json!({"input": "a.txt"}), "format of a.txt is not known"),
             (json!({"input": "a.csv", "output": "a.csv"}), "same file"),
+            (
+                json!({"data": [1], "output": "a.csv", "steps": [{"operation": "join", "with": "a.csv", "on": ["a"]}]}),
+                "same file",
+            ),
             (json!({"input": "a.csv", "outptu": "a.csv"}), "unknown field"),
             (json!({"input": "a.csv", "delimiter": "ab"}), "a character"),
             (json!({"input": "a.jsonl", "delimiter": ";"}), "for CSV only"),
@@ -493,7 +512,7 @@ mod tests {
             (step(json!({"operation": "head", "rows": 1, "row": 2})), "unknown field"),
             (step(json!({"operation": "sample", "fraction": 2})), "expected 0 to 1"),
             (step(json!({"operation": "filter", "where": {"column": "a"}})), "a condition is"),
-            (step(json!({"operation": "join", "with": "b.csv", "on": ["a"], "onOther": []})), "same length"),
+            (step(json!({"operation": "join", "with": "c.csv", "on": ["a"], "onOther": []})), "same length"),
         ] {
             let error = check(params.clone()).unwrap_err();
             assert!(error.contains(words), "{params}: {error}");

@@ -1,7 +1,7 @@
 //! Sorting of more than memory holds: sorted runs on disk, merged.
 //!
 //! What is sorted are byte strings with a payload each; equal ones stay in the order in which they came. The memory is one
-//! piece, given at the start. Runs are files of the attempt's private directory, so that nothing of them outlives it, and
+//! piece, which grows up to its bound. Runs are files of the attempt's private directory, so that nothing of them outlives it, and
 //! what they take is charged to the task. Deliberately absent: what keys mean.
 
 use std::cmp::{Ordering, Reverse};
@@ -20,6 +20,8 @@ use super::super::table::Run;
 const FAN_IN: usize = 64;
 /// How many entries are sorted between two looks at whether to end.
 const SLICE: usize = 16 * 1024;
+/// What the memory is at first, in bytes.
+const SMALLEST: usize = 64 << 10;
 /// The lengths before each entry.
 const HEAD: usize = 8;
 
@@ -50,8 +52,7 @@ impl Drop for RunFile {
 impl Sorter {
     /// One that uses so many bytes of memory, and files whose names begin with the label.
     pub(super) fn new(memory: usize, label: &str) -> Self {
-        // The pages are the machine's until they are written to.
-        let (arena, entries) = (Vec::with_capacity(memory), Vec::new());
+        let (arena, entries) = (Vec::new(), Vec::new());
         Self { memory, arena, entries, runs: Vec::new(), label: label.to_owned(), made: 0, count: 0 }
     }
 
@@ -68,12 +69,26 @@ impl Sorter {
         if taken > self.memory && !self.entries.is_empty() {
             self.spill(run)?;
         }
+        self.make_room(HEAD + key.len() + payload.len())?;
         self.entries.push(self.arena.len());
         self.arena.extend_from_slice(&head(key.len(), payload.len()));
         self.arena.extend_from_slice(key);
         self.arena.extend_from_slice(payload);
         self.count += 1;
         Ok(())
+    }
+
+    /// Doubles the arena when it is full, but not beyond the bound: that may be more than the machine has.
+    fn make_room(&mut self, more: usize) -> Result<(), ActionError> {
+        let (length, capacity) = (self.arena.len(), self.arena.capacity());
+        if length + more <= capacity {
+            return Ok(());
+        }
+        let wanted = (2 * capacity).max(SMALLEST).min(self.memory).max(length + more);
+        self.arena.try_reserve_exact(wanted - length).map_err(|_| {
+            let mib = wanted >> 20;
+            ActionError::new(format!("the machine has no {mib} MiB of memory for this step: lower memoryMb"))
+        })
     }
 
     /// All of it, in order.

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::value::RawValue;
+
 use super::super::error::ActionError;
 use super::super::table::{Cell, ColumnRef, Columns, Kind, Number, Row, Run, Source};
 use super::condition::Test;
@@ -276,7 +278,13 @@ fn typed(cell: &mut Cell, kind: CellType) -> Option<()> {
             cell.set(Kind::Bool, value);
         }
         (CellType::Json, Kind::Text) => {
-            *cell = Cell::from_json(&serde_json::from_str(&cell.text).ok()?);
+            let text = std::mem::take(&mut cell.text);
+            let value = serde_json::from_str::<&RawValue>(&text);
+            if value.and_then(|value| cell.set_json(value)).is_err() {
+                // It is shown as what it is.
+                cell.set(Kind::Text, &text);
+                return None;
+            }
         }
         (CellType::Json, _) => {}
     }

@@ -7,7 +7,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::fs::Permissions;
+use std::fs::{Metadata, Permissions};
 use std::io::{self, BufReader, Read, Seek};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -246,54 +246,56 @@ impl Decrypt {
 }
 
 impl Source<'_> {
-    /// The passphrase: all of the file but one line end, or the variable's value.
-    fn passphrase(&self, context: &mut Context<'_>) -> Result<SecretString, ActionError> {
-        let (text, place) = match self {
+    /// The passphrase: all of the file but one line end, or the variable's value. The file's facts come with it.
+    fn passphrase(&self, context: &mut Context<'_>) -> Result<(SecretString, Option<Metadata>), ActionError> {
+        let (text, place, facts) = match self {
             Self::File(file) => {
                 let file = context.path(file)?;
-                let bytes = read_small(&file, PASSPHRASE_MAX)?;
+                let (bytes, facts) = read_small(&file, PASSPHRASE_MAX)?;
                 let text = String::from_utf8(bytes).map_err(|_| {
                     ActionError::new(format!("the passphrase in {} is not valid UTF-8", file.display()))
                 })?;
                 let text = text.strip_suffix('\n').map(|text| text.strip_suffix('\r').unwrap_or(text)).unwrap_or(&text);
-                (text.to_owned(), file.display().to_string())
+                (text.to_owned(), file.display().to_string(), Some(facts))
             }
             Self::Env(name) => {
                 let value = std::env::var(name).map_err(|_| {
                     ActionError::new(format!("the environment variable {name} for the passphrase is not set here"))
                 })?;
-                (value, format!("the environment variable {name}"))
+                (value, format!("the environment variable {name}"), None)
             }
         };
         if text.is_empty() {
             return Err(ActionError::new(format!("the passphrase in {place} is empty")));
         }
-        Ok(SecretString::from(text))
+        Ok((SecretString::from(text), facts))
     }
 }
 
-/// The contents of a file that cannot be large.
-fn read_small(path: &Path, most: u64) -> Result<Vec<u8>, ActionError> {
+/// The contents of a file that cannot be large, and its facts.
+fn read_small(path: &Path, most: u64) -> Result<(Vec<u8>, Metadata), ActionError> {
     let input = Input::open(path)?;
     let mut bytes = Vec::new();
     input.file.take(most + 1).read_to_end(&mut bytes).map_err(FileError::of("read", path))?;
     if bytes.len() as u64 > most {
         return Err(ActionError::new(format!("{} is larger than {most} bytes", path.display())));
     }
-    Ok(bytes)
+    Ok((bytes, input.facts))
 }
 
 fn encrypt(params: &Encrypt, context: &mut Context<'_>) -> Result<Done, ActionError> {
     let mut recipients = params.recipients().map_err(ActionError::new)?;
     let input = Input::open(&context.path(&params.input)?)?;
     let place = context.path(params.place())?;
-    input.refuse_as_output(&place)?;
+    let mut secret = None;
     if let Some(source) = params.source().map_err(ActionError::new)? {
-        let mut recipient = scrypt::Recipient::new(source.passphrase(context)?);
+        let (passphrase, facts) = source.passphrase(context)?;
+        secret = facts;
+        let mut recipient = scrypt::Recipient::new(passphrase);
         recipient.set_work_factor(params.work_factor.unwrap_or(WORK_FACTOR));
         recipients.push(Box::new(recipient));
     }
-    let output = OutputFile::create_private(&place, params.overwrite)?;
+    let output = OutputFile::create_private(&place, params.overwrite, &inputs(&input, secret.as_ref()))?;
     context.check()?;
     let encryptor = Encryptor::with_recipients(recipients.iter().map(|recipient| &**recipient as &dyn Recipient))?;
     let meter = Meter::of_bytes(context, input.size());
@@ -314,31 +316,34 @@ fn encrypt(params: &Encrypt, context: &mut Context<'_>) -> Result<Done, ActionEr
 fn decrypt(params: &Decrypt, context: &mut Context<'_>) -> Result<Done, ActionError> {
     let input = Input::open(&context.path(&params.input)?)?;
     let place = context.path(params.place().map_err(ActionError::new)?)?;
-    input.refuse_as_output(&place)?;
     let passphrase = params.source().map_err(ActionError::new)?.map(|source| source.passphrase(context)).transpose()?;
-    let identities: Vec<Box<dyn age::Identity>> = match (&passphrase, &params.identity_file) {
-        (Some(passphrase), _) => {
-            let mut identity = scrypt::Identity::new(passphrase.clone());
+    let (identities, secret): (Vec<Box<dyn age::Identity>>, _) = match (passphrase, &params.identity_file) {
+        (Some((passphrase, facts)), _) => {
+            let mut identity = scrypt::Identity::new(passphrase);
             identity.set_max_work_factor(params.max_work_factor.unwrap_or(MAX_WORK_FACTOR));
-            vec![Box::new(identity)]
+            (vec![Box::new(identity)], facts)
         }
-        (None, Some(file)) => identities(&context.path(file)?)?,
+        (None, Some(file)) => {
+            let (identities, facts) = identities(&context.path(file)?)?;
+            (identities, Some(facts))
+        }
         (None, None) => return Err(ActionError::new("there is neither an identity nor a passphrase")),
     };
+    let by_passphrase = params.identity_file.is_none();
     let armor = is_armored(&input)?;
     check_header(&input, armor)?;
-    let mut output = OutputFile::create_private(&place, params.overwrite)?;
+    let mut output = OutputFile::create_private(&place, params.overwrite, &inputs(&input, secret.as_ref()))?;
     context.check()?;
     let meter = Meter::of_bytes(context, input.size());
     let reader = ArmoredReader::new(BufReader::with_capacity(PIECE, Counted::new(&input.file, &meter)));
-    let fail = |error| meter.error(wrong(&input.path, passphrase.is_some(), error));
+    let fail = |error| meter.error(wrong(&input.path, by_passphrase, error));
     let decryptor = Decryptor::new_buffered(BufReader::with_capacity(PIECE, reader)).map_err(fail)?;
-    if decryptor.is_scrypt() != passphrase.is_some() {
+    if decryptor.is_scrypt() != by_passphrase {
         let made = if decryptor.is_scrypt() { "with a passphrase" } else { "to recipients: it takes an identityFile" };
         return Err(ActionError::new(format!("{} was encrypted {made}", input.path.display())));
     }
     let mut plain = decryptor.decrypt(identities.iter().map(|identity| &**identity)).map_err(fail)?;
-    let read_error = |error| FileError::of("decrypt", &input.path)(error).into();
+    let read_error = |error| wrong(&input.path, by_passphrase, DecryptError::Io(error));
     let write_error = |error| FileError::of("write to", &place)(error).into();
     pump(&mut plain, &mut output, u64::MAX, &meter, &read_error, &write_error)?;
     // What was encrypted is nobody else's to read, though its encrypted form may be.
@@ -347,14 +352,20 @@ fn decrypt(params: &Decrypt, context: &mut Context<'_>) -> Result<Done, ActionEr
     Ok(done("decrypt", &input, &place, armor, size))
 }
 
-fn identities(path: &Path) -> Result<Vec<Box<dyn age::Identity>>, ActionError> {
-    let bytes = read_small(path, IDENTITIES_MAX)?;
+/// What must not be replaced: the input, and the file with the secret.
+fn inputs<'f>(input: &'f Input, secret: Option<&'f Metadata>) -> Vec<&'f Metadata> {
+    std::iter::once(&input.facts).chain(secret).collect()
+}
+
+/// The identities in a file, and its facts.
+fn identities(path: &Path) -> Result<(Vec<Box<dyn age::Identity>>, Metadata), ActionError> {
+    let (bytes, facts) = read_small(path, IDENTITIES_MAX)?;
     let file = IdentityFile::from_buffer(&bytes[..]).map_err(FileError::of("read", path))?;
     let identities = file.into_identities().map_err(|error| wrong(path, false, error))?;
     if identities.is_empty() {
         return Err(ActionError::new(format!("there is no identity in {}", path.display())));
     }
-    Ok(identities.into_iter().map(|identity| identity as Box<dyn age::Identity>).collect())
+    Ok((identities.into_iter().map(|identity| identity as Box<dyn age::Identity>).collect(), facts))
 }
 
 /// Whether the file is in letters.
@@ -366,6 +377,9 @@ fn is_armored(input: &Input) -> Result<bool, ActionError> {
 
 /// Reads what would be the header within bounds, before the library reads it without any.
 fn check_header(input: &Input, armor: bool) -> Result<(), ActionError> {
+    if input.size() == 0 {
+        return Err(ActionError::new(format!("cannot decrypt {}: it is empty", input.path.display())));
+    }
     let file: Box<dyn Read> =
         if armor { Box::new(ArmoredReader::new(BufReader::new(&input.file))) } else { Box::new(&input.file) };
     let mut start = Vec::new();
@@ -396,6 +410,9 @@ fn wrong(path: &Path, by_passphrase: bool, error: DecryptError) -> ActionError {
         DecryptError::InvalidHeader | DecryptError::UnknownFormat => "it is no file of age".to_owned(),
         DecryptError::InvalidMac => "its header is damaged".to_owned(),
         DecryptError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => "it is cut off".to_owned(),
+        // A piece of the contents that is not what was written, which nobody can tell from one that lacks its end. The
+        // library's own words are these two, beside those for letters, which say more.
+        DecryptError::Io(error) if error.to_string() == "decryption error" => "it is damaged or cut off".to_owned(),
         DecryptError::Io(error) => error.to_string(),
         // The library may have more of them one day.
         other => other.to_string(),

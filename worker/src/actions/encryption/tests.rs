@@ -65,11 +65,21 @@ fn who_has_the_wrong_key_or_a_damaged_file_is_told_and_gets_nothing() {
     let whole = fs::read(at("by-key")).unwrap();
     fs::write(at("cut"), &whole[..whole.len() - 1]).unwrap();
     fs::write(at("cut-at-piece"), &whole[..200 + 65_552]).unwrap();
+    // The pieces begin behind the last line of the header, whose mark and sum have 48 bytes, and a nonce.
+    let body = whole.windows(5).position(|bytes| bytes == b"\n--- ").unwrap() + 49 + 16;
+    fs::write(at("cut-after-piece"), &whole[..body + 65_552]).unwrap();
     fs::write(at("cut-header"), &whole[..80]).unwrap();
     fs::write(at("longer"), [&whole[..], b"x"].concat()).unwrap();
     let mut garbled = whole.clone();
     garbled[150_000] ^= 1;
     fs::write(at("garbled"), garbled).unwrap();
+    encrypt(json!({"recipients": [recipient], "output": "armor", "armor": true}));
+    let mut armor = fs::read(at("armor")).unwrap();
+    fs::write(at("cut-armor"), &armor[..armor.len() / 2]).unwrap();
+    let place = armor.len() / 2;
+    let other = armor[place..].iter().position(|letter| *letter != b'A' && *letter != b'\n').unwrap();
+    armor[place + other] = b'A';
+    fs::write(at("garbled-armor"), armor).unwrap();
     fs::write(at("nothing"), "").unwrap();
     fs::write(at("large-header"), format!("age-encryption.org/v1\n-> x\n{}", "A".repeat(1 << 20))).unwrap();
     let before = names(folder.path());
@@ -83,12 +93,15 @@ fn who_has_the_wrong_key_or_a_damaged_file_is_told_and_gets_nothing() {
         ("by-pass", json!({"passphraseFile": "empty"}), "is empty"),
         ("by-pass", json!({"passphraseEnv": "ACODE_NO_SUCH"}), "ACODE_NO_SUCH for the passphrase is not set"),
         ("by-pass", json!({"passphraseFile": "pass", "maxWorkFactor": 11}), "its work factor is 12"),
-        ("cut", json!({"identityFile": "key"}), "cannot decrypt"),
-        ("cut-at-piece", json!({"identityFile": "key"}), "cannot decrypt"),
+        ("cut", json!({"identityFile": "key"}), "/cut: it is damaged or cut off"),
+        ("cut-at-piece", json!({"identityFile": "key"}), "/cut-at-piece: it is damaged or cut off"),
+        ("cut-after-piece", json!({"identityFile": "key"}), "/cut-after-piece: it is cut off"),
         ("cut-header", json!({"identityFile": "key"}), "it is cut off"),
-        ("longer", json!({"identityFile": "key"}), "cannot decrypt"),
-        ("garbled", json!({"identityFile": "key"}), "cannot decrypt"),
-        ("nothing", json!({"identityFile": "key"}), "it is cut off"),
+        ("longer", json!({"identityFile": "key"}), "/longer: it is damaged or cut off"),
+        ("garbled", json!({"identityFile": "key"}), "/garbled: it is damaged or cut off"),
+        ("garbled-armor", json!({"identityFile": "key"}), "/garbled-armor: it is damaged or cut off"),
+        ("cut-armor", json!({"identityFile": "key"}), "cannot decrypt"),
+        ("nothing", json!({"identityFile": "key"}), "/nothing: it is empty"),
         ("in", json!({"identityFile": "key"}), "it is no file of age"),
         ("large-header", json!({"identityFile": "key"}), "is larger than"),
     ] {

@@ -3,7 +3,6 @@
 //! Deliberately absent: the form of the list, which is `list`'s.
 
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -64,30 +63,28 @@ impl Sink {
 
     /// Whether this is the file that it writes, or is to replace.
     fn is(&self, input: &Input) -> bool {
-        let same = |facts: std::fs::Metadata| (facts.dev(), facts.ino()) == (input.facts.dev(), input.facts.ino());
         match self {
-            Self::File(file, place) => {
-                let written = file.get_ref().file().metadata().is_ok_and(same);
-                written || std::fs::symlink_metadata(place).is_ok_and(same)
-            }
+            Self::File(file, _) => file.get_ref().is(&input.facts),
             Self::Result(_) => false,
         }
     }
 }
 
 pub(super) fn run(params: &Checksum, context: &mut Context<'_>) -> Result<Done, ActionError> {
+    let tree = Tree::find(&params.input, context)?;
     let mut sink = match &params.output {
         Some(output) => {
             let place = context.path(output)?;
-            Sink::File(std::io::BufWriter::new(OutputFile::create(&place, params.overwrite)?), place)
+            let file = OutputFile::create_beside(&place, params.overwrite, &tree.inputs())?;
+            Sink::File(std::io::BufWriter::new(file), place)
         }
         None => Sink::Result(String::new()),
     };
-    let tree = Tree::survey(&params.input, context)?;
+    let tree = tree.measured(context)?;
     let meter = Meter::of_bytes(context, tree.bytes);
     let (mut problems, mut files, mut bytes) = (Problems::default(), 0, 0);
     tree.each_file(&meter, &mut problems, |path, problems| {
-        let input = match if tree.is_dir { Input::open_entry(path) } else { Input::open(path) } {
+        let input = match tree.open(path) {
             // A list that lies in the tree is not of it.
             Ok(input) if sink.is(&input) => return Ok(()),
             Ok(input) => input,

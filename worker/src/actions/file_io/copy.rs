@@ -5,7 +5,7 @@
 //! into a tree that is there already.
 
 use std::fs::{self, DirBuilder, File, FileTimes, Metadata, Permissions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use walkdir::{DirEntry, WalkDir};
 
 use super::Copy;
 use super::walk::{Problems, Tree, unlisted};
-use crate::actions::files::{FileError, Input, Meter, PIECE};
+use crate::actions::files::{FileError, Input, Meter, PIECE, odd_kind};
 use crate::actions::{ActionError, Context, OutputFile};
 use crate::sys::copy::contents;
 
@@ -38,6 +38,9 @@ pub struct Done {
     pub folders: u64,
     /// How many links.
     pub links: u64,
+    /// How many that are neither: FIFOs, sockets, devices.
+    #[serde(default)]
+    pub left_out: u64,
     /// Bytes of all files.
     pub bytes: u64,
     /// Whether all of it was read again.
@@ -57,7 +60,7 @@ impl Growing {
     fn begin(place: &Path, context: &Context<'_>) -> Result<Self, ActionError> {
         let fail = FileError::of("make", place);
         if fs::symlink_metadata(place).is_ok() {
-            return Err(fail(io::ErrorKind::AlreadyExists.into()).into());
+            return Err(fail(exists()).into());
         }
         let path = place.with_file_name(format!(".acode-copy-{}", context.task_id()));
         remove(&path).map_err(&fail)?;
@@ -72,6 +75,7 @@ impl Growing {
         match named.map_err(io::Error::from) {
             // A file system that cannot refuse: a folder replaces an empty folder at most.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => fs::rename(&self.path, &self.place),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(exists()),
             named => named,
         }
         .map_err(&fail)?;
@@ -84,6 +88,10 @@ impl Drop for Growing {
         // After `finish` there is nothing of this name.
         let _ = remove(&self.path);
     }
+}
+
+fn exists() -> io::Error {
+    io::Error::new(io::ErrorKind::AlreadyExists, "it exists, and a folder replaces nothing")
 }
 
 /// Removes a tree of ours if there is one, folders too that may not be written.
@@ -102,7 +110,7 @@ fn flush_folder(path: &Path) -> io::Result<()> {
 }
 
 pub(super) fn run(params: &Copy, context: &mut Context<'_>) -> Result<Done, ActionError> {
-    let tree = Tree::survey(&params.input, context)?;
+    let tree = Tree::find(&params.input, context)?.measured(context)?;
     let place = context.path(&params.output)?;
     let growing = match tree.is_dir {
         true if params.overwrite => {
@@ -180,8 +188,10 @@ fn copy_tree(
                 Err(error) => problems.note(meter, error),
             }
         } else {
-            let why = io::Error::other("it is neither a file nor a folder nor a link");
-            problems.note(meter, FileError::of("copy", entry.path())(why));
+            let kind = odd_kind(kind).unwrap_or("something else");
+            let words = ActionError::new(format!("{} is left out: it is {kind}", entry.path().display()));
+            meter.with(|context| drop(writeln!(context.stderr(), "{}", words.in_one_line())));
+            done.left_out += 1;
         }
     }
     seal(tree, target, meter)
@@ -219,8 +229,7 @@ fn copy_file(
     verify: bool,
     meter: &Meter<'_, '_>,
 ) -> Result<u64, ActionError> {
-    input.refuse_as_output(to)?;
-    let output = OutputFile::create_private(to, overwrite)?;
+    let output = OutputFile::create_private(to, overwrite, &[&input.facts])?;
     let mut so_far = 0;
     let mut go_on = || {
         let now = output.file().metadata().map_or(so_far, |facts| facts.len());

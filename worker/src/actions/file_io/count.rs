@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Count;
 use super::walk::{Problems, Tree};
-use crate::actions::files::{Counted, FileError, Input, Meter, PIECE};
+use crate::actions::files::{Counted, FileError, Meter, PIECE};
 use crate::actions::{ActionError, Context};
 
 /// The longest character of UTF-8 that may have to wait for its last byte, in bytes.
@@ -101,13 +101,13 @@ pub(super) fn counts(mut from: impl Read) -> io::Result<Counts> {
 }
 
 pub(super) fn run(params: &Count, context: &mut Context<'_>) -> Result<Done, ActionError> {
-    let tree = Tree::survey(&params.input, context)?;
+    let tree = Tree::find(&params.input, context)?.measured(context)?;
     let meter = Meter::of_bytes(context, tree.bytes);
     let (mut problems, mut files, mut total) = (Problems::default(), 0, Counts::default());
     tree.each_file(&meter, &mut problems, |path, problems| {
-        let opened = if tree.is_dir { Input::open_entry(path) } else { Input::open(path) };
-        let counted =
-            opened.and_then(|input| counts(Counted::new(&input.file, &meter)).map_err(FileError::of("read", path)));
+        let counted = tree
+            .open(path)
+            .and_then(|input| counts(Counted::new(&input.file, &meter)).map_err(FileError::of("read", path)));
         meter.check()?;
         let found = match counted {
             Ok(found) => found,

@@ -78,13 +78,52 @@ impl Algorithm {
     }
 }
 
-/// Reads a line, without its end: the checksum in lower case, and the name. Both marks of the tools are taken, for text
-/// and for binary files.
-pub(super) fn parse(line: &[u8]) -> Option<(String, PathBuf)> {
-    let escaped = line.first() == Some(&b'\\');
-    let line = &line[usize::from(escaped)..];
+/// A line that was read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Line {
+    /// A checksum in lower case, and a name.
+    Sum(String, PathBuf),
+    /// Blank, or a remark.
+    Nothing,
+}
+
+impl Algorithm {
+    /// Reads a line, without its end, as the tools read one: with either mark, for text and for binary files, or in the form
+    /// of BSD, as `--tag` has it. A name that ends in a carriage return is never written plainly for sha256sum.
+    pub(super) fn read(self, line: &[u8]) -> Option<Line> {
+        let without = line.strip_suffix(b"\r").unwrap_or(line);
+        if without.is_empty() || line.starts_with(b"#") {
+            return Some(Line::Nothing);
+        }
+        let line = match self {
+            Self::Sha256 => without,
+            Self::Blake3 => line,
+        };
+        let escaped = line.starts_with(b"\\");
+        let line = &line[usize::from(escaped)..];
+        let (sum, name) = plain(line).or_else(|| self.tagged(line))?;
+        let (sum, name) = checked(sum, name, escaped)?;
+        Some(Line::Sum(sum, name))
+    }
+
+    /// `SHA256 (NAME) = SUM`.
+    fn tagged(self, line: &[u8]) -> Option<(&[u8], &[u8])> {
+        let tag: &[u8] = match self {
+            Self::Sha256 => b"SHA256 (",
+            Self::Blake3 => b"BLAKE3 (",
+        };
+        let (head, sum) = line.split_at_checked(line.len().checked_sub(DIGITS)?)?;
+        Some((sum, head.strip_prefix(tag)?.strip_suffix(b") = ")?))
+    }
+}
+
+/// `SUM  NAME`.
+fn plain(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let (sum, rest) = line.split_at_checked(DIGITS)?;
-    let name = rest.strip_prefix(b"  ").or_else(|| rest.strip_prefix(b" *"))?;
+    Some((sum, rest.strip_prefix(b"  ").or_else(|| rest.strip_prefix(b" *"))?))
+}
+
+fn checked(sum: &[u8], name: &[u8], escaped: bool) -> Option<(String, PathBuf)> {
     if name.is_empty() || name.contains(&0) || !sum.iter().all(u8::is_ascii_hexdigit) {
         return None;
     }

@@ -1,13 +1,15 @@
 //! Lines in which a pattern is found, as `rg -uu -n -H --no-heading --sort path` has them.
 //!
 //! A file with a NUL byte in its first piece is no text, as rg has it, and left out; at a later one it is left. Deliberately
-//! absent: matches across lines.
+//! absent: matches across lines, and UTF-16, whose NUL bytes make a file no text.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use regex::bytes::{Regex, RegexBuilder};
+use regex_syntax::ParserBuilder;
+use regex_syntax::hir::{Hir, HirKind, Literal};
 use serde::{Deserialize, Serialize};
 
 use super::Search;
@@ -17,6 +19,8 @@ use crate::actions::{ActionError, Context, OutputFile};
 
 /// The default of `maxMatches`.
 const MATCHES: u64 = 10_000;
+/// The byte order mark of UTF-8, which is no part of a file's first line.
+const MARK: &[u8] = b"\xef\xbb\xbf";
 /// The longest line that is searched, in bytes.
 const LINE_MAX: u64 = 8 << 20;
 
@@ -50,11 +54,25 @@ pub(super) fn pattern(params: &Search) -> Result<Regex, String> {
     if params.max_matches == Some(0) {
         return Err("maxMatches is 0: give at least 1".to_owned());
     }
-    if params.literal && params.pattern.contains('\n') {
+    let hir = ParserBuilder::new().utf8(false).case_insensitive(params.ignore_case).build().parse(&text);
+    if hir.is_ok_and(|hir| needs_line_end(&hir)) {
         return Err("pattern holds a line end: lines are searched one by one".to_owned());
     }
     let regex = RegexBuilder::new(&text).case_insensitive(params.ignore_case).build();
     regex.map_err(|error| format!("pattern: {error}"))
+}
+
+/// Whether a part of a pattern is a line end and nothing else, however it was written; a class that has others beside it can
+/// do without.
+fn needs_line_end(hir: &Hir) -> bool {
+    match hir.kind() {
+        HirKind::Literal(Literal(bytes)) => bytes.contains(&b'\n'),
+        HirKind::Capture(capture) => needs_line_end(&capture.sub),
+        HirKind::Repetition(repetition) => needs_line_end(&repetition.sub),
+        HirKind::Concat(parts) | HirKind::Alternation(parts) => parts.iter().any(needs_line_end),
+        // A class of one letter is a literal by then.
+        HirKind::Class(_) | HirKind::Look(_) | HirKind::Empty => false,
+    }
 }
 
 /// Where matches go.
@@ -70,6 +88,14 @@ impl Sink {
             Self::Stdout => meter.with(|context| context.stdout().write_all(line))?,
         }
         Ok(())
+    }
+
+    /// Whether this is the file that it writes, or is to replace.
+    fn is(&self, input: &Input) -> bool {
+        match self {
+            Self::File(file, _) => file.get_ref().is(&input.facts),
+            Self::Stdout => false,
+        }
     }
 }
 
@@ -95,14 +121,21 @@ impl Searcher<'_, '_, '_> {
         let mut reader = BufReader::with_capacity(PIECE, Counted::new(&input.file, self.meter));
         let (mut line, mut number) = (Vec::new(), 0_u64);
         let fail = FileError::of("search", &input.path);
-        match reader.fill_buf() {
+        let mark = match reader.fill_buf() {
             Ok(start) if start.contains(&0) => return Ok(Ok(Left::Binary)),
-            Ok(_) => {}
+            Ok(start) => {
+                if start.starts_with(MARK) {
+                    MARK.len()
+                } else {
+                    0
+                }
+            }
             Err(error) => {
                 self.meter.check()?;
                 return Ok(Err(fail(error)));
             }
-        }
+        };
+        reader.consume(mark);
         loop {
             line.clear();
             match reader.by_ref().take(LINE_MAX).read_until(b'\n', &mut line) {
@@ -140,14 +173,16 @@ impl Searcher<'_, '_, '_> {
 
 pub(super) fn run(params: &Search, context: &mut Context<'_>) -> Result<Done, ActionError> {
     let regex = pattern(params).map_err(ActionError::new)?;
+    let tree = Tree::find(&params.input, context)?;
     let sink = match &params.output {
         Some(output) => {
             let place = context.path(output)?;
-            Sink::File(io::BufWriter::new(OutputFile::create(&place, params.overwrite)?), place)
+            let file = OutputFile::create_beside(&place, params.overwrite, &tree.inputs())?;
+            Sink::File(io::BufWriter::new(file), place)
         }
         None => Sink::Stdout,
     };
-    let tree = Tree::survey(&params.input, context)?;
+    let tree = tree.measured(context)?;
     let meter = Meter::of_bytes(context, tree.bytes);
     let most = params.max_matches.unwrap_or(MATCHES);
     let mut searcher = Searcher { regex, sink, meter: &meter, most, matches: 0 };
@@ -158,8 +193,9 @@ pub(super) fn run(params: &Search, context: &mut Context<'_>) -> Result<Done, Ac
             return Ok(());
         }
         let before = searcher.matches;
-        let opened = if tree.is_dir { Input::open_entry(path) } else { Input::open(path) };
-        let left = match opened {
+        let left = match tree.open(path) {
+            // What was found before, in a file within the tree, is not of it.
+            Ok(input) if searcher.sink.is(&input) => return Ok(()),
             Ok(input) => searcher.file(&input, &tree.as_given(path))?,
             Err(error) => Err(error),
         };

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::Verify;
-use super::list::{Algorithm, parse};
+use super::list::{Algorithm, Line};
 use crate::actions::files::{Counted, FileError, Input, Meter, PIECE};
 use crate::actions::{ActionError, Context};
 
@@ -38,7 +38,8 @@ struct Wrong {
 }
 
 impl Wrong {
-    fn note(&mut self, meter: &Meter<'_, '_>, words: String) {
+    fn note(&mut self, meter: &Meter<'_, '_>, error: impl Into<ActionError>) {
+        let words = error.into().in_one_line();
         meter.with(|context| drop(writeln!(context.stderr(), "{words}")));
         if self.first.len() < REPEATED_MAX {
             self.first.push(words);
@@ -64,9 +65,16 @@ pub(super) fn run(params: &Verify, context: &mut Context<'_>) -> Result<Done, Ac
         }
         number += 1;
         let text = line.strip_suffix(b"\n").unwrap_or(&line);
-        let Some((sum, name)) = parse(text) else {
-            let place = list.path.display();
-            return Err(ActionError::new(format!("line {number} of {place} is no checksum with a name")));
+        let (sum, name) = match params.algorithm.read(text) {
+            Some(Line::Sum(sum, name)) => (sum, name),
+            Some(Line::Nothing) => {
+                meter.add(length)?;
+                continue;
+            }
+            None => {
+                let place = list.path.display();
+                return Err(ActionError::new(format!("line {number} of {place} is no checksum with a name")));
+            }
         };
         files += 1;
         match check(&root.join(&name), params.algorithm, &meter)? {
@@ -74,18 +82,18 @@ pub(super) fn run(params: &Verify, context: &mut Context<'_>) -> Result<Done, Ac
                 bytes += size;
                 if found != sum {
                     wrong.changed += 1;
-                    wrong.note(&meter, format!("{} differs", name.display()));
+                    wrong.note(&meter, ActionError::new(format!("{} differs", name.display())));
                 }
             }
             Err(error) => {
                 wrong.unreadable += 1;
-                wrong.note(&meter, error.to_string());
+                wrong.note(&meter, error);
             }
         }
         meter.add(length)?;
     }
     if files == 0 {
-        return Err(ActionError::new(format!("{} is empty: it verifies nothing", list.path.display())));
+        return Err(ActionError::new(format!("{} names no file: it verifies nothing", list.path.display())));
     }
     if wrong.changed + wrong.unreadable > 0 {
         let more = wrong.changed + wrong.unreadable - wrong.first.len() as u64;

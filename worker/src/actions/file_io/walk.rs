@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use walkdir::{DirEntry, WalkDir};
 
-use crate::actions::files::{FileError, Meter};
-use crate::actions::{ActionError, Context};
+use crate::actions::files::{FileError, Input, Meter};
+use crate::actions::{ActionError, Cancelled, Context};
 
 /// How many problems are repeated in the error at the end; each is told on standard error.
 const REPEATED_MAX: usize = 5;
@@ -23,33 +23,54 @@ pub(super) struct Tree {
     /// As it was given.
     given: PathBuf,
     pub is_dir: bool,
-    /// The bytes of all its regular files when it was looked at.
+    /// The bytes of all its regular files when it was measured.
     pub bytes: u64,
+    facts: Metadata,
 }
 
 impl Tree {
     /// Looks at what there is.
     ///
     /// # Errors
-    /// There is nothing, or it is neither a regular file nor a folder, or the action is to end.
-    pub(super) fn survey(given: &Path, context: &mut Context<'_>) -> Result<Self, ActionError> {
+    /// There is nothing, or it is neither a regular file nor a folder.
+    pub(super) fn find(given: &Path, context: &mut Context<'_>) -> Result<Self, ActionError> {
         let root = context.path(given)?;
         let fail = FileError::of("read", &root);
         let facts = fs::metadata(&root).map_err(&fail)?;
         if !facts.is_dir() && !facts.is_file() {
             return Err(fail(std::io::Error::other("it is neither a regular file nor a folder")).into());
         }
-        let mut tree = Self { given: given.to_owned(), is_dir: facts.is_dir(), bytes: facts.len(), root: root.clone() };
-        if tree.is_dir {
-            tree.bytes = 0;
-            for entry in tree.entries(false) {
+        Ok(Self { given: given.to_owned(), is_dir: facts.is_dir(), bytes: facts.len(), root: root.clone(), facts })
+    }
+
+    /// Measures it: a tree entry by entry.
+    ///
+    /// # Errors
+    /// The action is to end.
+    pub(super) fn measured(mut self, context: &Context<'_>) -> Result<Self, Cancelled> {
+        if self.is_dir {
+            self.bytes = 0;
+            for entry in self.entries(false) {
                 context.check()?;
                 // What cannot be read is told when it is its turn.
                 let facts = entry.ok().and_then(|entry| entry.metadata().ok()).filter(Metadata::is_file);
-                tree.bytes = tree.bytes.saturating_add(facts.map_or(0, |facts| facts.len()));
+                self.bytes = self.bytes.saturating_add(facts.map_or(0, |facts| facts.len()));
             }
         }
-        Ok(tree)
+        Ok(self)
+    }
+
+    /// The one file that an output must not replace, if it is one and no tree.
+    pub(super) fn inputs(&self) -> Vec<&Metadata> {
+        if self.is_dir { Vec::new() } else { vec![&self.facts] }
+    }
+
+    /// Opens a file of it.
+    ///
+    /// # Errors
+    /// It cannot be opened, or is no regular file any more.
+    pub(super) fn open(&self, path: &Path) -> Result<Input, FileError> {
+        if self.is_dir { Input::open_entry(path) } else { Input::open(path) }
     }
 
     /// All entries, itself too: folders before what is in them, or after it.
@@ -112,7 +133,7 @@ pub(super) struct Problems {
 impl Problems {
     /// Tells of one, and goes on.
     pub(super) fn note(&mut self, meter: &Meter<'_, '_>, error: impl Into<ActionError>) {
-        let words = error.into().to_string();
+        let words = error.into().in_one_line();
         meter.with(|context| drop(writeln!(context.stderr(), "{words}")));
         self.count += 1;
         if self.first.len() < REPEATED_MAX {

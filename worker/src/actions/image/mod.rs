@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::context::Context;
 use super::error::ActionError;
-use super::places::refuse_same;
+use super::files::Input;
+use super::output_file::OutputFile;
 use super::registry::WorkAction;
 
 pub use params::{Fit, Flip, Format, ImageOperation, ImageParams, ResizeFilter};
@@ -51,24 +52,25 @@ impl WorkAction for ImageManipulation {
 
     fn execute(params: ImageParams, context: &mut Context<'_>) -> Result<ImageResult, ActionError> {
         let (format, quality) = params.written_as().map_err(ActionError::new)?;
-        let input = context.path(&params.input)?;
+        let input = Input::open(&context.path(&params.input)?)?;
         let output = context.path(&params.output)?;
-        refuse_same(&input, &output)?;
+        let file = OutputFile::create_beside(&output, params.overwrite, &[&input.facts])?;
+        let path = input.path.clone();
         let steps = params.operations.len() + 2;
         context.progress(0.0, "decoding");
-        let mut picture = read::read(&input, params.max_pixels, params.auto_orient, context)?;
+        let mut picture = read::read(input, params.max_pixels, params.auto_orient, context)?;
         for (index, operation) in params.operations.iter().enumerate() {
             context.check()?;
             context.progress(percent(index + 1, steps), operation.name());
             let changed = change::apply(picture.image, operation, params.max_pixels);
-            picture.image = changed.map_err(|why| step_failed(&input, index, operation, &why))?;
+            picture.image = changed.map_err(|why| step_failed(&path, index, operation, &why))?;
         }
         context.check()?;
         context.progress(percent(steps - 1, steps), "encoding");
         let (width, height) = (picture.image.width(), picture.image.height());
         let oriented = picture.oriented;
-        let target = write::Target { format, quality, background: params.background()?, overwrite: params.overwrite };
-        let bytes = write::write(picture, &output, &target, context)?;
+        let target = write::Target { format, quality, background: params.background()? };
+        let bytes = write::write(picture, file, &output, &target, context)?;
         context.progress(100.0, "written");
         Ok(ImageResult { format, width, height, bytes, oriented })
     }

@@ -2,13 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
-use std::path::Path;
 
 use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ExtendedColorType, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use super::super::context::Context;
 use super::super::error::{ActionError, Cancelled};
+use super::super::files::Input;
 use super::super::places::cannot;
 
 /// What a decoder may use beside the picture itself.
@@ -27,14 +27,14 @@ pub(super) struct Picture {
 
 /// Reads a picture of at most so many pixels.
 pub(super) fn read(
-    path: &Path,
+    input: Input,
     max_pixels: u64,
     auto_orient: bool,
     context: &Context<'_>,
 ) -> Result<Picture, ActionError> {
-    let refuse = |why: &dyn std::fmt::Display| cannot("read", path, why);
-    let mut file = File::open(path).map_err(|error| refuse(&error))?;
-    let size = file.metadata().map_err(|error| refuse(&error))?.len();
+    let size = input.size();
+    let Input { path, mut file, .. } = input;
+    let refuse = |why: &dyn std::fmt::Display| cannot("read", &path, why);
     let memory = max_pixels * PIXEL_BYTES + DECODER_MEMORY;
     if size > memory {
         return Err(refuse(&format!("its {size} bytes are more than a picture of maxPixels = {max_pixels} can have")));
@@ -120,11 +120,13 @@ fn read_up_to(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(known)
 }
 
-/// Refuses what is cut off. Decoders do so themselves for PNG; of a JPEG they would make grey pixels.
+/// Refuses what is cut off. Decoders do not look for the end of a PNG once they have its pixels; of a JPEG they would make
+/// grey ones.
 fn check_whole(file: &mut File, format: ImageFormat, size: u64) -> io::Result<()> {
     let cut = || io::Error::new(io::ErrorKind::UnexpectedEof, "it is cut off before its end");
     let whole = match format {
         ImageFormat::Jpeg => ends_as_jpeg(&mut BufReader::with_capacity(64 << 10, &mut *file)),
+        ImageFormat::Png => ends_as_png(&mut BufReader::with_capacity(64 << 10, &mut *file)),
         ImageFormat::WebP => {
             let mut head = [0; 8];
             file.read_exact(&mut head)?;
@@ -139,6 +141,23 @@ fn check_whole(file: &mut File, format: ImageFormat, size: u64) -> io::Result<()
     };
     file.rewind()?;
     if whole { Ok(()) } else { Err(cut()) }
+}
+
+/// Whether the chunks of a PNG go on until its end is said. What follows that is of no account.
+fn ends_as_png(file: &mut impl BufRead) -> io::Result<bool> {
+    let skip = |file: &mut dyn BufRead, length: u64| Ok(io::copy(&mut file.take(length), &mut io::sink())? == length);
+    let mut goes_on: io::Result<bool> = skip(file, 8);
+    while goes_on? {
+        let mut head = [0; 8];
+        file.read_exact(&mut head)?;
+        let length = u64::from(u32::from_be_bytes([head[0], head[1], head[2], head[3]]));
+        // Its sum is behind it.
+        goes_on = skip(file, length + 4);
+        if &head[4..] == b"IEND" {
+            return goes_on;
+        }
+    }
+    Ok(false)
 }
 
 /// Whether the segments of a JPEG go on until its end is said. What follows that is of no account.
@@ -171,6 +190,18 @@ fn ends_as_jpeg(file: &mut impl BufRead) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_png_ends_where_it_says_so() {
+        let chunk = |kind: &[u8; 4], length: u8| {
+            [&[0, 0, 0, length][..], kind, &vec![7; usize::from(length)], &[1, 2, 3, 4]].concat()
+        };
+        let whole = [&b"\x89PNG\r\n\x1a\n"[..], &chunk(b"IHDR", 13), &chunk(b"tEXt", 9), &chunk(b"IEND", 0)].concat();
+        assert!(ends_as_png(&mut &[&whole[..], b"more"].concat()[..]).unwrap());
+        for end in 0..whole.len() {
+            assert!(!ends_as_png(&mut &whole[..end]).unwrap_or(false), "{end}");
+        }
+    }
 
     #[test]
     fn a_jpeg_ends_where_it_says_so() {

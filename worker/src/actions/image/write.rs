@@ -20,12 +20,16 @@ pub(super) struct Target {
     pub(super) format: Format,
     pub(super) quality: u8,
     pub(super) background: Rgb<u8>,
-    pub(super) overwrite: bool,
 }
 
 /// Writes it, and gives the size of the file in bytes.
-pub(super) fn write(picture: Picture, path: &Path, target: &Target, context: &Context<'_>) -> Result<u64, ActionError> {
-    let file = OutputFile::create(path, target.overwrite)?;
+pub(super) fn write(
+    picture: Picture,
+    file: OutputFile,
+    path: &Path,
+    target: &Target,
+    context: &Context<'_>,
+) -> Result<u64, ActionError> {
     let mut sink = BufWriter::with_capacity(64 << 10, Cancellable { file, context });
     let image = fitting(picture.image, target);
     let profile = picture.profile.filter(|profile| fits(profile, image.color()));

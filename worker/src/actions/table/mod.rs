@@ -5,15 +5,18 @@
 //! time. Deliberately absent: what is done with rows.
 
 mod number;
+mod records;
 mod run;
 mod sink;
 mod source;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::error::ActionError;
 
@@ -138,6 +141,28 @@ impl Cell {
         }
     }
 
+    /// Becomes a JSON value as it is written: no digit is lost, and members stay in their order.
+    ///
+    /// # Errors
+    /// A text in it has an escape that stands for nothing.
+    pub(super) fn set_json(&mut self, value: &RawValue) -> Result<(), serde_json::Error> {
+        let text = value.get();
+        match text.as_bytes().first() {
+            Some(b'"') => self.set(Kind::Text, &serde_json::from_str::<Text<'_>>(text)?.0),
+            Some(b'n') => self.set(Kind::Null, ""),
+            Some(b't' | b'f') => self.set(Kind::Bool, text),
+            Some(b'[' | b'{') => {
+                self.set(Kind::Nested, text);
+                // Between members there may be line ends, which JSON Lines cannot have; within texts there are none.
+                if text.contains(['\n', '\r']) {
+                    self.text = text.replace(['\n', '\r'], " ");
+                }
+            }
+            _ => self.set(Kind::Number, text),
+        }
+        Ok(())
+    }
+
     /// It in the form of JSON, appended to `into`.
     pub(super) fn write_json(&self, into: &mut Vec<u8>) {
         match self.kind {
@@ -159,6 +184,11 @@ impl Cell {
         }
     }
 }
+
+/// A text of JSON, borrowed if it has no escapes.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// A text as JSON has it, appended to `into`.
 pub(super) fn write_json_text(text: &str, into: &mut Vec<u8>) {
@@ -253,7 +283,8 @@ impl Columns {
         const SHOWN: usize = 30;
         let known: Vec<&str> = self.names.iter().take(SHOWN).map(String::as_str).collect();
         let more = if self.names.len() > SHOWN { ", ..." } else { "" };
-        ActionError::new(format!("there is no column '{name}': there are {}{more}", known.join(", ")))
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        ActionError::new(format!("there is no column '{name}': there are {known}{more}"))
     }
 }
 

@@ -97,17 +97,33 @@ impl Sink {
         Ok(())
     }
 
-    /// Makes it appear; its size in bytes.
-    pub(crate) fn finish(mut self, columns: &Columns) -> Result<u64, ActionError> {
+    /// Writes out all that is held back; its size in bytes. Nothing of it is there yet.
+    pub(crate) fn complete(&mut self, columns: &Columns) -> Result<u64, ActionError> {
         if self.width.is_none() {
             self.head(columns)?;
         }
+        let (flushed, file) = match &mut self.writer {
+            Writer::Jsonl(file) => (file.flush(), file.get_ref()),
+            Writer::Csv(writer) => (writer.flush(), writer.get_ref().get_ref()),
+        };
+        let size = flushed.and_then(|()| Ok(file.file().metadata()?.len()));
+        size.map_err(|error| cannot("write", &self.path, &error))
+    }
+
+    /// Makes it appear when it is complete.
+    pub(crate) fn appear(self) -> Result<(), ActionError> {
         let file = match self.writer {
             Writer::Jsonl(file) => file,
             Writer::Csv(writer) => writer.into_inner().map_err(|error| cannot("write", &self.path, error.error()))?,
         };
         let file = file.into_inner().map_err(|error| cannot("write", &self.path, error.error()))?;
-        Ok(file.finish()?)
+        file.finish()?;
+        Ok(())
+    }
+
+    /// Where it is to be.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 }
 
@@ -152,12 +168,17 @@ impl Rows {
         Self { keys: Keys::default(), made: Vec::new(), left: most, plain }
     }
 
-    pub(crate) fn write(&mut self, row: &Row, columns: &Columns) -> Result<(), ActionError> {
+    pub(crate) fn write(&mut self, row: &Row, columns: &Columns, run: &Run<'_, '_>) -> Result<(), ActionError> {
         let mut text = Vec::new();
         if self.plain && columns.len() == 1 {
             row.get(0).write_json(&mut text);
         } else {
             self.keys.object(row, columns, &mut text);
+        }
+        // Whoever reads the result must be able to: numbers beyond all bounds, texts of half characters and lists within lists
+        // within lists can be written down, but not read.
+        if let Err(error) = serde_json::from_slice::<Value>(&text) {
+            return Err(run.at(row, format!("the row cannot be in a result ({error}): give an output file")));
         }
         // The comma after it.
         let Some(left) = self.left.checked_sub(text.len() + 1) else {
@@ -173,8 +194,8 @@ impl Rows {
         self.made.len() as u64
     }
 
-    /// As JSON values.
-    pub(crate) fn values(self) -> Result<Vec<Value>, ActionError> {
-        self.made.iter().map(|text| Ok(serde_json::from_str(text.get())?)).collect()
+    /// Each as it is written.
+    pub(crate) fn values(self) -> Vec<Box<RawValue>> {
+        self.made
     }
 }

@@ -12,11 +12,14 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::super::error::ActionError;
+use super::super::files::Input as RegularFile;
 use super::super::places::cannot;
-use super::{Cell, Columns, Kind, ROW_MAX, Row, Run, TableFormat};
+use super::records::{Record, Records};
+use super::{Cell, Columns, Kind, ROW_MAX, Row, Run, TableFormat, Text};
 
 const BUFFER: usize = 64 << 10;
-const MARK: &[u8] = b"\xEF\xBB\xBF";
+/// What some programs put before text in UTF-8.
+pub(super) const MARK: &[u8] = b"\xEF\xBB\xBF";
 /// The column of plain values.
 const VALUE: &str = "value";
 
@@ -72,7 +75,7 @@ struct Open {
 }
 
 enum Reader {
-    Csv { reader: csv::Reader<Rationed>, record: csv::ByteRecord, waiting: bool },
+    Csv { records: Box<Records>, record: Record, waiting: bool },
     Jsonl { reader: BufReader<Rationed>, buffer: Vec<u8>, line: u64 },
 }
 
@@ -145,11 +148,11 @@ impl Source {
         let Some(open) = &mut self.current else { return self.next_inline(row, run) };
         row.file = open.number;
         match &mut open.reader {
-            Reader::Csv { reader, record, waiting } => {
-                if !std::mem::take(waiting) && !next_record(reader, record, &open.path, run)? {
+            Reader::Csv { records, record, waiting } => {
+                if !std::mem::take(waiting) && !next_record(records, record, &open.path, run)? {
                     return Ok(false);
                 }
-                row.line = record.position().map_or(0, csv::Position::line);
+                row.line = record.line;
                 let expected = self.columns.len();
                 if record.len() != expected && !self.reading.flexible {
                     let why = format!(
@@ -214,8 +217,7 @@ impl Source {
         let Some(path) = self.waiting.pop() else { return Ok(false) };
         let format =
             TableFormat::of(self.reading.format, &path.to_string_lossy(), "format").map_err(ActionError::new)?;
-        let file = File::open(&path).map_err(|error| cannot("read", &path, &error))?;
-        let file = Rationed { file, left: ROW_MAX, read: 0 };
+        let file = Rationed::new(RegularFile::open(&path)?.file);
         let number = u32::try_from(run.files.len()).unwrap_or(u32::MAX);
         run.files.push(path.clone());
         let reader = match format {
@@ -246,17 +248,13 @@ impl Source {
         if self.begun && self.columns.open {
             return Err(cannot("read", path, &"CSV and JSON Lines cannot be inputs together"));
         }
-        let mut builder = csv::ReaderBuilder::new();
-        let mut reader =
-            builder.delimiter(delimiter).has_headers(false).flexible(true).buffer_capacity(BUFFER).from_reader(file);
-        let mut record = csv::ByteRecord::new();
-        let some = next_record(&mut reader, &mut record, path, run)?;
+        let (mut records, mut record) = (Box::new(Records::new(file, delimiter)), Record::default());
+        let some = next_record(&mut records, &mut record, path, run)?;
         let names = if self.reading.header {
-            let head = std::str::from_utf8(record.as_slice());
-            head.map_err(|_| cannot("read", path, &"its first row is not UTF-8"))?;
-            record.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+            let head = record.iter().map(|name| std::str::from_utf8(name).map(str::to_owned));
+            head.collect::<Result<Vec<_>, _>>().map_err(|_| cannot("read", path, &"its first row is not UTF-8"))?
         } else {
-            (1..=record.len()).map(|number| number.to_string()).collect::<Vec<_>>()
+            (1..=record.len()).map(|number| number.to_string()).collect()
         };
         if !self.begun {
             self.columns = Columns::closed(names).map_err(|why| cannot("read", path, &why))?;
@@ -264,25 +262,19 @@ impl Source {
             let why = "its columns are not those of the first input: select those of both into files of their own";
             return Err(cannot("read", path, &why));
         }
-        Ok(Reader::Csv { reader, record, waiting: some && !self.reading.header })
+        Ok(Reader::Csv { records, record, waiting: some && !self.reading.header })
     }
 }
 
 fn next_record(
-    reader: &mut csv::Reader<Rationed>,
-    record: &mut csv::ByteRecord,
+    records: &mut Records,
+    record: &mut Record,
     path: &Path,
     run: &mut Run<'_, '_>,
 ) -> Result<bool, ActionError> {
-    let read = reader.read_byte_record(record);
-    let some = read.map_err(|error| {
-        let line = reader.position().line();
-        match error.into_kind() {
-            csv::ErrorKind::Io(error) => ActionError::new(format!("{}:{line}: {error}", path.display())),
-            other => ActionError::new(format!("{}:{line}: {other:?}", path.display())),
-        }
-    })?;
-    let file = reader.get_mut();
+    let read = records.read(record);
+    let some = read.map_err(|error| ActionError::new(format!("{}:{}: {error}", path.display(), record.line)))?;
+    let file = records.file.get_mut();
     file.left = ROW_MAX;
     run.bytes_read += std::mem::take(&mut file.read);
     Ok(some)
@@ -298,10 +290,16 @@ fn next_line(reader: &mut BufReader<Rationed>, buffer: &mut Vec<u8>, run: &mut R
 }
 
 /// A file of which a row has only so much: one that does not end must not fill the memory.
-struct Rationed {
+pub(super) struct Rationed {
     file: File,
     left: usize,
     read: u64,
+}
+
+impl Rationed {
+    pub(super) fn new(file: File) -> Self {
+        Self { file, left: ROW_MAX, read: 0 }
+    }
 }
 
 impl Read for Rationed {
@@ -330,7 +328,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
             }
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Members<'de>, M::Error> {
                 let mut members = Vec::new();
-                while let Some((Name(name), value)) = map.next_entry()? {
+                while let Some((Text(name), value)) = map.next_entry()? {
                     members.push((name, value));
                 }
                 Ok(Members(members))
@@ -340,31 +338,18 @@ impl<'de> Deserialize<'de> for Members<'de> {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(transparent)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
-
 fn object_into(line: &[u8], row: &mut Row, columns: &mut Columns) -> Result<(), String> {
     let Members(members) = serde_json::from_slice(line).map_err(|error| {
         // It is said already which line of the file it is.
         let words = error.to_string();
-        words.split(" at line ").next().unwrap_or_default().to_owned() + &format!(" at column {}", error.column())
+        let words = words.split(" at line ").next().unwrap_or_default();
+        // What is no object at all has no column of its own.
+        if error.column() == 0 { words.to_owned() } else { format!("{words} at column {}", error.column()) }
     })?;
     row.cells.iter_mut().for_each(|cell| cell.set(Kind::Absent, ""));
     for (name, value) in members {
         let place = columns.find_or_add(&name).map_err(|why| why.to_string())?;
-        let cell = row.at(place);
-        let text = value.get();
-        match text.as_bytes().first() {
-            Some(b'"') => {
-                let text: Cow<'_, str> = serde_json::from_str(text).map_err(|error| error.to_string())?;
-                cell.set(Kind::Text, &text);
-            }
-            Some(b'n') => cell.set(Kind::Null, ""),
-            Some(b't' | b'f') => cell.set(Kind::Bool, text),
-            Some(b'[' | b'{') => cell.set(Kind::Nested, text),
-            _ => cell.set(Kind::Number, text),
-        }
+        row.at(place).set_json(value).map_err(|error| error.to_string())?;
     }
     Ok(())
 }

@@ -162,9 +162,14 @@ impl Program {
         self.errors.as_ref().map(AsFd::as_fd)
     }
 
-    /// Its standard input, while there is something to be written to it.
+    /// Its standard input, until that is closed.
     pub fn input(&self) -> Option<BorrowedFd<'_>> {
-        self.input.as_ref().filter(|_| !self.unsent.is_empty()).map(AsFd::as_fd)
+        self.input.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Whether there is something to be written to it.
+    pub fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
     }
 
     /// Forgets what was told before: what is told from here on is its task.
@@ -172,7 +177,7 @@ impl Program {
         (self.told, self.lost_unread) = (0, false);
     }
 
-    /// Whether it has read nothing of its task. To be asked when it is dead.
+    /// Whether it has read nothing of its task. That stays so once it is dead, or deaf.
     pub fn has_read_nothing(&self) -> bool {
         self.input.as_ref().map_or(self.lost_unread, |input| pipe::unread(input) >= self.told)
     }
@@ -194,12 +199,21 @@ impl Program {
                 }
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return,
-                Err(_) => {
-                    self.lost_unread = pipe::unread(input) >= self.told;
-                    self.input = None;
-                }
+                Err(_) => self.lose_input(),
             }
         }
+    }
+
+    /// Notices that nobody can read its standard input any more.
+    pub fn check_input(&mut self) {
+        if self.input.as_ref().is_some_and(|input| !pipe::has_reader(input)) {
+            self.lose_input();
+        }
+    }
+
+    fn lose_input(&mut self) {
+        self.lost_unread = self.has_read_nothing();
+        self.close_input();
     }
 
     /// Lets it see the end of its input, once it has read what is written already.
@@ -242,6 +256,11 @@ impl Program {
                 Ok(0) | Err(_) => self.output = None,
             }
         }
+    }
+
+    /// Bytes that it has said and nobody has taken, as far as they are there now.
+    pub fn untaken(&self) -> usize {
+        self.heard.len() - self.next + self.output.as_ref().map_or(0, pipe::unread)
     }
 
     /// Whether something is there that it has said and nobody has taken: the beginning of it.

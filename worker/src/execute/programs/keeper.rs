@@ -116,6 +116,7 @@ pub fn tend(tools: &mut Tools) {
     }
     for mut program in std::mem::take(&mut tools.programs.idle) {
         drain(&mut program, &mut tools.buffer);
+        program.check_input();
         // Who speaks without being asked cannot be told from one who answers late.
         let is_fit = !is_over(&program) && program.unheard().is_none() && !program.is_mute() && !program.is_deaf();
         match is_fit {

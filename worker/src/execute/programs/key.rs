@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use super::super::process::{Attempt, Tools};
 use super::super::program;
 use super::super::route;
+use super::super::variables::Own;
 use super::super::watch::Watch;
 use super::super::worktree::Made;
-use crate::actions::child::ROLE;
 use crate::actions::daemon;
-use crate::actions::protocol::{PROTOCOL, PROTOCOL_VARIABLE};
+use crate::actions::protocol::PROTOCOL;
 use crate::sys::image;
 use crate::sys::spawn::CStringArray;
 use crate::task::{Action, Env, Limits, Rlimits, Sandbox};
@@ -95,10 +95,10 @@ impl Key {
             program::Common { base: &settings.environment, own: &self.env, jobserver: self.jobserver, temporary };
         program::common_environment(&common, settings, &tools.facts, envp);
         // The same for all tasks of this worker; a pool that died finds what it has left by it.
-        envp.push(&[b"ACODE_SCRATCH=", tools.room.scratch().as_os_str().as_bytes()]);
-        envp.push(&[PROTOCOL_VARIABLE.as_bytes(), b"=", PROTOCOL.to_string().as_bytes()]);
+        Own::Scratch.give(tools.room.scratch().as_os_str().as_bytes(), envp);
+        Own::Protocol.give(PROTOCOL.to_string().as_bytes(), envp);
         if self.is_own {
-            envp.push(&[ROLE.as_bytes(), b"=", daemon::ROLE.as_bytes()]);
+            Own::Role.give(daemon::ROLE.as_bytes(), envp);
         }
         envp.seal();
     }

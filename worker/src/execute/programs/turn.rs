@@ -21,7 +21,7 @@ use crate::failpoint;
 use crate::output::Stream;
 use crate::sys::cgroup::Leaves;
 use crate::sys::tree::{self, Ended, Reaper, Remains, Used};
-use crate::sys::{clock, usage};
+use crate::sys::{clock, pipe, usage};
 use crate::task::{ERROR_MAX, Isolation, TreeGuard, Verdict};
 use crate::wire::{Finished, Progress};
 
@@ -48,6 +48,8 @@ pub struct Turn<'t> {
     fault: Option<String>,
     /// It had waited for this task.
     had_waited: bool,
+    /// Lines of it may lie in our own memory, where no poll sees them.
+    has_more: bool,
     waits: bool,
     used_before: Used,
 }
@@ -74,6 +76,7 @@ impl<'t> Turn<'t> {
             answer: None,
             fault: None,
             had_waited: is_ready,
+            has_more: false,
             waits: limit_ms.is_some(),
             used_before: Used::default(),
             seat,
@@ -134,11 +137,12 @@ impl<'t> Turn<'t> {
         self.course.tools.claimer.beat(now);
         if ready.input {
             self.seat.program.send();
+            self.seat.program.check_input();
         }
         if ready.errors {
             self.read_errors();
         }
-        if ready.output {
+        if ready.output || self.has_more {
             self.listen();
         }
         if leader_runs && self.answer.is_some() && self.fault.is_none() && !self.course.is_killing() {
@@ -165,10 +169,12 @@ impl<'t> Turn<'t> {
         let output = program.output().filter(|_| self.listens());
         // One that is gone or lets nothing through would be ready for ever.
         let pidfd = leader_runs.then(|| program.child.pidfd.as_fd());
+        // One to which nothing is to be written is watched for its end alone.
+        let input = if program.has_unsent() { PollFlags::POLLOUT } else { PollFlags::empty() };
         let wanted = [
             (output, PollFlags::POLLIN),
             (program.errors(), PollFlags::POLLIN),
-            (program.input(), PollFlags::POLLOUT),
+            (program.input(), input),
             (Some(self.course.tools.line.orders_fd()), PollFlags::POLLIN),
             (pidfd, PollFlags::POLLIN),
         ];
@@ -190,6 +196,9 @@ impl<'t> Turn<'t> {
 
     /// Milliseconds until time alone is a reason to look again.
     fn timeout_ms(&self, leader_runs: bool) -> u64 {
+        if self.has_more && self.listens() {
+            return 0;
+        }
         let now = clock::monotonic_ns();
         let until = |at: u64| at.saturating_sub(now);
         let heartbeat = self.course.tools.settings.heartbeat_interval_ms.saturating_mul(1_000_000);
@@ -207,8 +216,9 @@ impl<'t> Turn<'t> {
         self.answer.is_none() && self.fault.is_none() && !self.course.is_killing()
     }
 
-    /// Takes the lines that are there.
+    /// Takes the lines that are there, or as many as may be taken at once.
     fn listen(&mut self) {
+        self.has_more = false;
         for _ in 0..LINES_MAX {
             if !self.listens() {
                 return;
@@ -219,6 +229,7 @@ impl<'t> Turn<'t> {
                 Heard::Nothing => return,
             }
         }
+        self.has_more = true;
     }
 
     fn understand(&mut self, line: &[u8]) {
@@ -266,10 +277,21 @@ impl<'t> Turn<'t> {
         read.len()
     }
 
+    /// Reads what lies on standard error now. More may come for as long as a child of the program writes.
+    fn read_last_errors(&mut self) {
+        let mut left = self.seat.program.errors().map_or(0, pipe::unread);
+        while left > 0 {
+            match self.read_errors() {
+                0 => return,
+                length => left = left.saturating_sub(length),
+            }
+        }
+    }
+
     /// The program has answered. True if it has left something that must go first, and it with that.
     fn part(&mut self) -> bool {
         // What it has written before its answer is there by now.
-        while self.read_errors() > 0 {}
+        self.read_last_errors();
         let remains = self.reaper.reap();
         if self.reaper.leader_end.is_none() && !tree::has_other_than(self.seat.program.child.pid) {
             return false;
@@ -285,16 +307,13 @@ impl<'t> Turn<'t> {
 
     /// The program has ended. What it said last counts.
     fn mourn(&mut self, remains: Remains) {
-        while self.read_errors() > 0 {}
-        let mut before = usize::MAX;
-        while self.listens() && before != 0 {
-            before = match self.seat.program.hear() {
-                Heard::Line(line) => {
-                    self.understand(&line);
-                    line.len() + 1
-                }
-                Heard::TooLong(_) | Heard::Nothing => 0,
-            };
+        self.read_last_errors();
+        // What an orphan of it goes on to say counts no more.
+        let mut left = self.seat.program.untaken();
+        while self.listens() && left > 0 {
+            let Heard::Line(line) = self.seat.program.hear() else { break };
+            self.understand(&line);
+            left = left.saturating_sub(line.len() + 1);
         }
         if self.course.is_running() {
             self.course.leaked = remains == Remains::Something;
@@ -311,12 +330,20 @@ impl<'t> Turn<'t> {
         }
     }
 
-    fn keep_time(&mut self, now: u64) {
-        self.tell_start_if_due(now);
-        let is_lost = self.seat.program.is_mute() || self.seat.program.is_deaf();
-        if is_lost && self.listens() && now >= *self.mute_until_ns.get_or_insert(now.saturating_add(MUTE_NS)) {
+    /// It can be spoken with no more, and has not answered.
+    fn keep_silence(&mut self, now: u64) {
+        let has_begun = !self.had_waited || !self.seat.program.has_read_nothing();
+        let patience_ns = if has_begun { MUTE_NS } else { 0 };
+        if now >= *self.mute_until_ns.get_or_insert(now.saturating_add(patience_ns)) {
             let what = if self.seat.program.is_mute() { "output" } else { "input" };
             self.break_off(format!("has closed its standard {what} and has not answered"));
+        }
+    }
+
+    fn keep_time(&mut self, now: u64) {
+        self.tell_start_if_due(now);
+        if self.listens() && (self.seat.program.is_mute() || self.seat.program.is_deaf()) {
+            self.keep_silence(now);
         }
         if self.course.is_running() {
             if self.ready_by_ns.is_some_and(|at| now >= at) {
@@ -414,11 +441,12 @@ impl Turn<'_> {
         finished
     }
 
-    /// Whether it had died, as it waited, before it could read of the task: then that runs again, as if nothing had been. Never
-    /// said of a program that was started for this task, or one that dies of itself would be started without end.
+    /// Whether it had died, as it waited, before it could read of the task: then that runs again, as if nothing had been.
+    /// Whatever it did wrong then was not about this task. Never said of a program that was started for this task, or one that
+    /// dies of itself would be started without end.
     fn has_never_begun(&self) -> bool {
-        let silent = self.answer.is_none() && self.fault.is_none();
-        self.had_waited && silent && self.reaper.leader_end.is_some() && self.seat.program.has_read_nothing()
+        let is_dead = self.reaper.leader_end.is_some();
+        self.had_waited && self.answer.is_none() && is_dead && self.seat.program.has_read_nothing()
     }
 
     /// How it ended: the verdict, the result and the error.
