@@ -15,9 +15,11 @@ use acode_worker::wire::Progress;
 
 use super::modes::Served;
 
-/// How many tasks are published ahead in one lane. Half of them keep the workers busy while the supervisor waits for a
-/// slow disk, or for a processor: 60 ms at 4,000 tasks a second.
+/// How many tasks are published ahead in one lane, as a rule. Half of them keep the workers busy while the supervisor waits
+/// for a slow disk, or for a processor: 60 ms at 4,000 tasks a second.
 pub const WINDOW: usize = 512;
+/// How many at the most, where tasks are so short that those would be gone before the supervisor comes back.
+pub const WIDE: usize = 2_048;
 /// The most tasks that are read from the queue at once.
 pub const FETCH: usize = 256;
 

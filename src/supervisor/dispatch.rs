@@ -49,6 +49,7 @@ impl Supervisor {
             jobserver: Some(&mut self.jobserver),
             policy: &self.policy,
             workers: self.crew.iter().count(),
+            ahead: self.ledger.pace.ahead(),
             now_ns: self.now_ns,
         }
     }

@@ -29,7 +29,7 @@ use acode_worker::failpoint;
 use acode_worker::task::{TaskId, TaskSpec};
 use acode_worker::wire::SPILLED;
 
-use super::desk::{Active, Desk, FETCH, Phase, WINDOW};
+use super::desk::{Active, Desk, FETCH, Phase};
 use super::jobserver::Jobserver;
 use super::judge::Policy;
 use super::modes::Served;
@@ -63,6 +63,8 @@ pub struct Filling<'a> {
     pub policy: &'a Policy,
     /// How many workers there are.
     pub workers: usize,
+    /// How many tasks of a lane are published ahead: from `WINDOW` to `WIDE`.
+    pub ahead: usize,
     /// Now, in nanoseconds of the monotonic clock.
     pub now_ns: u64,
 }
@@ -205,7 +207,7 @@ impl Filling<'_> {
     fn window(&self, lane: Lane) -> usize {
         let sort_at_ns = self.desk.sort_at_ns(lane);
         let narrow = sort_at_ns > 0 && self.now_ns < sort_at_ns.saturating_add(NARROW_NS);
-        if narrow { NARROW.max(2 * self.workers).min(WINDOW) } else { WINDOW }
+        if narrow { NARROW.max(2 * self.workers).min(self.ahead) } else { self.ahead }
     }
 
     /// Reads the next page of a stream; false if there is none, or no room for it.

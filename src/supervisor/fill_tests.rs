@@ -7,6 +7,7 @@ use acode_worker::task::{Array, Class, GroupWish, Priority, Retry, Submission, T
 
 use super::*;
 use crate::store::{NewTask, Store};
+use crate::supervisor::desk::{WIDE, WINDOW};
 
 const LANE: Lane = Lane { priority: Priority::Normal, class: Class::Any };
 
@@ -16,6 +17,7 @@ struct Bench {
     producer: Producer,
     claimer: Claimer,
     now_ns: u64,
+    ahead: usize,
     dir: tempfile::TempDir,
 }
 
@@ -25,11 +27,11 @@ impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
-        let geometry = Geometry { workers: 4, slots: 12 * WINDOW as u32, lane_capacity: 4 * WINDOW as u32 };
+        let geometry = Geometry { workers: 4, slots: 12 * WIDE as u32, lane_capacity: 4 * WIDE as u32 };
         let region = Arc::new(Region::create(geometry).unwrap());
         let producer = Producer::new(Arc::clone(&region));
         let claimer = Claimer::new(region, 0, &[Class::Any, Class::Process]).unwrap();
-        Self { store, desk: Desk::default(), producer, claimer, now_ns: 1, dir }
+        Self { store, desk: Desk::default(), producer, claimer, now_ns: 1, ahead: WINDOW, dir }
     }
 
     fn filling(&mut self) -> Filling<'_> {
@@ -42,6 +44,7 @@ impl Bench {
             jobserver: None,
             policy: &POLICY,
             workers: 1,
+            ahead: self.ahead,
             now_ns: self.now_ns,
         }
     }
@@ -223,4 +226,20 @@ fn a_limit_that_sinks_and_a_hold_take_back_what_is_unclaimed() {
     bench.desk.set_group(number, None, false);
     bench.end(group[0]);
     assert_eq!(bench.run_all(), group[1..]);
+}
+
+#[test]
+fn short_tasks_are_published_further_ahead() {
+    let mut bench = Bench::new();
+    let all = bench.many(None, 2 * WIDE);
+    bench.fill();
+    assert_eq!(bench.desk.len(), WINDOW);
+    bench.ahead = WIDE;
+    bench.fill();
+    assert_eq!(bench.desk.len(), WIDE);
+    // When tasks get longer nothing is taken back; what there is runs out.
+    bench.ahead = WINDOW;
+    bench.fill();
+    assert_eq!(bench.desk.len(), WIDE);
+    assert_eq!(bench.run_all(), all);
 }

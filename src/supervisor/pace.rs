@@ -3,12 +3,16 @@
 //! Reports do not wake the loop while a batch is open, so nobody sees how the supply in the table shrinks: it is worked out
 //! from the ends of the batches before. Pure. Deliberately absent: the batch itself, which is the ledger's.
 
+use super::desk::{WIDE, WINDOW};
 use super::ledger::LINGER_NS;
 
 /// By how much the time for a task grows at most from one batch to the next: what was a pause says little about what comes.
 const GROWTH: f64 = 1.25;
 /// How much of it is what the last batch says.
 const SHARE: f64 = 0.25;
+
+/// For so long what is published ahead shall last, in nanoseconds: a large commit, and reading a large submission beside it.
+const AHEAD_NS: f64 = 30e6;
 
 /// How long the pool takes for a task, all workers together.
 #[derive(Debug)]
@@ -34,6 +38,11 @@ impl Pace {
             self.task_ns = mixed.clamp(1.0, (self.task_ns * GROWTH).min(LINGER_NS as f64));
             self.committed_ns = now_ns;
         }
+    }
+
+    /// How many tasks of a lane are published ahead.
+    pub fn ahead(&self) -> usize {
+        ((AHEAD_NS / self.task_ns) as usize).clamp(WINDOW, WIDE)
     }
 
     /// For how long a batch may be kept open beside so many tasks that lie ready: until they are gone, or until half of them
@@ -63,6 +72,13 @@ mod tests {
         assert!((5_000_000..5_300_000).contains(&fast.linger_ns(512, true)), "{fast:?}");
         assert!((10_000_000..10_600_000).contains(&fast.linger_ns(512, false)), "{fast:?}");
         assert_eq!(fast.linger_ns(0, true), 0);
+    }
+
+    #[test]
+    fn the_shorter_the_tasks_the_more_are_published_ahead() {
+        assert_eq!([250_000, 1_000].map(|each_ns| paced(each_ns).ahead()), [WINDOW, WIDE]);
+        assert!((1_400..=1_500).contains(&paced(20_000).ahead()), "{:?}", paced(20_000));
+        assert_eq!(Pace::default().ahead(), WINDOW);
     }
 
     #[test]

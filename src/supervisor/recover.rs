@@ -24,7 +24,7 @@ use super::checks::Checks;
 use super::clients::{Clients, listen};
 use super::crew::Crew;
 use super::decide::Fleet;
-use super::desk::{Desk, WINDOW};
+use super::desk::{Desk, WIDE};
 use super::engine::Engines;
 use super::jobserver::Jobserver;
 use super::ledger::Ledger;
@@ -176,10 +176,11 @@ fn make_table(config: &crate::config::Config) -> Result<(u16, Region), PoolError
 }
 
 fn geometry(rows: u16) -> Geometry {
-    // Every lane may be full, and every worker may hold a slot whose end is not committed yet.
+    // Every lane may be full, and every worker may hold a slot whose end is not committed yet. What was never used takes no
+    // memory.
     let lanes = acode_worker::claim::LANES;
-    let slots = lanes * WINDOW + 4 * usize::from(rows);
-    Geometry { workers: rows, slots: slots as u32, lane_capacity: (4 * WINDOW) as u32 }
+    let slots = lanes * WIDE + 4 * usize::from(rows);
+    Geometry { workers: rows, slots: slots as u32, lane_capacity: (4 * WIDE) as u32 }
 }
 
 /// Opens the queue and makes sure that nothing of an earlier supervisor runs or lies about; gives the queue, and where its

@@ -454,6 +454,7 @@ impl Pool {
             jobserver: None,
             policy: &self.policy,
             workers: self.hands.len(),
+            ahead: WINDOW,
             now_ns,
         }
     }
