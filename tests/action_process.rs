@@ -233,12 +233,7 @@ fn who_is_told_to_end_by_somebody_else_ends_by_that_signal() {
     wait_until("it has begun", || own().split_ascii_whitespace().any(is_action));
     let pid = own().split_ascii_whitespace().find(|pid| is_action(pid)).unwrap().parse().unwrap();
     // The name comes just before it hears signals.
-    wait_until("it hears signals", || {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:\t")).unwrap_or("0");
-        u64::from_str_radix(caught, 16).unwrap_or(0) & (1 << 14) != 0
-    });
-    common::signal(pid, nix::sys::signal::Signal::SIGTERM);
+    common::signal_when_heard(pid, nix::sys::signal::Signal::SIGTERM);
     let task = pool.wait(id);
     assert_eq!((verdict(&task), task.signal), ("signalled", Some(15)), "{task:?}");
 }
@@ -257,6 +252,24 @@ fn its_limits_are_those_of_any_task() {
     let spec = TaskSpec { rlimits, ..child("scratch", json!({ "name": "f", "text": text })) };
     let task = run(&pool, spec);
     assert_eq!((verdict(&task), task.signal), ("signalled", Some(25)), "SIGXFSZ: {task:?}");
+}
+
+#[test]
+fn its_limits_hold_in_a_process_that_is_used_again() {
+    let pool = Pool::start(watchful_options(1).with_actions());
+    let reused = |mb: u32, ms: u32| {
+        let mut spec = child("hoard", json!({ "mb": mb, "ms": ms }));
+        spec.action.as_mut().unwrap().reuse = true;
+        limited(spec, memory_mb(64, OverLimitAction::Kill))
+    };
+    for _ in 0..2 {
+        assert_eq!(answers(&pool, reused(2, 1)), json!(2 << 20));
+        let task = run(&pool, reused(160, 600_000));
+        assert_eq!(verdict(&task), "out-of-memory", "{task:?}");
+        assert_held_as_here(&pool, &task, "memoryMb");
+    }
+    // Whoever comes next has a process that nobody has filled.
+    assert_eq!(answers(&pool, reused(2, 1)), json!(2 << 20));
 }
 
 #[test]

@@ -172,7 +172,7 @@ fn an_interrupt_ends_the_command_and_leaves_nothing() {
     let (home, acode) = place();
     let running = acode.spawn(&["run", "--count", "1", "--", "sh", "-c", &waiting(&home)]);
     running.prints("ready\n");
-    common::signal(running.pid(), Signal::SIGINT);
+    common::signal_when_heard(running.pid(), Signal::SIGINT);
     let said = running.finish().expect(130);
     assert_eq!(said.out, "ready\n");
     assert_nothing_left(&home);
@@ -186,7 +186,7 @@ fn an_interrupt_lets_the_running_tasks_of_a_file_finish() {
         .unwrap();
     let running = acode.spawn(&["run", "--count", "1", "t.yaml"]);
     wait_until("the task runs", || home.file("ready").exists());
-    common::signal(running.pid(), Signal::SIGINT);
+    common::signal_when_heard(running.pid(), Signal::SIGINT);
     wait_until("it says so", || running.err().contains("letting running tasks finish"));
     fs::write(home.file("gate"), "").unwrap();
     let said = running.finish().expect(130);
@@ -201,7 +201,7 @@ fn a_second_interrupt_kills_the_running_tasks() {
     fs::write(home.file("t.yaml"), format!("tasks:\n  - command: [sh, -c, '{script}']\n")).unwrap();
     let running = acode.spawn(&["run", "--count", "1", "t.yaml"]);
     wait_until("the task runs", || home.file("ready").exists());
-    common::signal(running.pid(), Signal::SIGINT);
+    common::signal_when_heard(running.pid(), Signal::SIGINT);
     wait_until("it says so", || running.err().contains("letting running tasks finish"));
     common::signal(running.pid(), Signal::SIGINT);
     running.finish().expect(130);

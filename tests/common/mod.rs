@@ -62,6 +62,17 @@ pub fn signal(pid: u32, signal: Signal) {
     let _ = kill(Pid::from_raw(pid as i32), signal);
 }
 
+/// Sends a signal to a process that follows it, as soon as it does.
+#[track_caller]
+pub fn signal_when_heard(pid: u32, wanted: Signal) {
+    wait_until("it hears signals", || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:\t")).unwrap_or("0");
+        u64::from_str_radix(caught, 16).unwrap_or(0) & (1 << (wanted as u32 - 1)) != 0
+    });
+    signal(pid, wanted);
+}
+
 /// Whether this process runs; a zombie does not.
 pub fn is_alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
