@@ -95,7 +95,7 @@ fn a_refused_entry_of_a_bulk_is_told_and_what_was_accepted_too() {
         bulk.push(&entry).unwrap();
     }
     let error = bulk.finish().unwrap_err();
-    assert!(matches!(error, ClientError::Call(CallError::InvalidSubmission { entry: Some(500), .. })), "{error}");
+    assert!(matches!(error, ClientError::Call(CallError::InvalidSubmission { entry: Some(1_500), .. })), "{error}");
     assert_eq!(accepted, 1_500, "every call is all or nothing");
 }
 
