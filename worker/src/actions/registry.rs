@@ -123,7 +123,7 @@ impl Entry {
     /// but the task: it is made by the supervisor too.
     fn prepare(&self, action: &Action) -> Result<Work, ParamsError> {
         let params = action.told();
-        // What a type that is built in would say of anything else is in the words of its means.
+        // A list would be taken for the values of a built-in type in the order of the program's text.
         if action.kind != ActionType::Custom && !params.is_object() {
             return Err(wrong(action, r#"an object is expected, as in {"key": value}"#.to_owned()));
         }
@@ -167,8 +167,7 @@ impl Registry {
 
     /// The same with the action of a built-in type.
     fn with_built_in<A: WorkAction>(mut self, kind: ActionType) -> Self {
-        self.built_in
-            .insert(kind, Entry(|params| if params.is_object() { ready::<A>(params) } else { Err(no_object()) }));
+        self.built_in.insert(kind, entry::<A>());
         self
     }
 
@@ -264,18 +263,11 @@ fn read<A: WorkAction>(params: &Value) -> Result<A::Params, String> {
 }
 
 fn entry<A: WorkAction>() -> Entry {
-    Entry(ready::<A>)
-}
-
-fn ready<A: WorkAction>(params: &Value) -> Result<Work, String> {
-    let params = read::<A>(params)?;
-    A::validate(&params)?;
-    Ok(Box::new(move |context| Ok(serde_json::to_string(&A::execute(params, context)?)?)))
-}
-
-/// Those of every built-in type have names. A list would be taken for their values in the order of the program's text.
-fn no_object() -> String {
-    "an object is expected, with the parameters by their names".to_owned()
+    Entry(|params| {
+        let params = read::<A>(params)?;
+        A::validate(&params)?;
+        Ok(Box::new(move |context| Ok(serde_json::to_string(&A::execute(params, context)?)?)))
+    })
 }
 
 /// What a panic says.
