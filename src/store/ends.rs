@@ -6,7 +6,7 @@
 //! Deliberately absent: whatever follows from an end but counts: hooks, and tasks that wait.
 
 use acode_worker::task::varint::{Reader, put};
-use acode_worker::task::{Isolation, OutputRef, TaskState, TreeGuard, Usage, UsageSource, Verdict, WorkerId};
+use acode_worker::task::{Isolation, OutputRef, TaskState, TreeGuard, Usage, Verdict, WorkerId};
 use rusqlite::params;
 
 use super::apply::{HAS_HOOK, RowKind, Writer, stored};
@@ -108,24 +108,7 @@ fn is_plain(end: &AttemptEnd) -> bool {
         return false;
     };
     let AttemptNotes { limits, kept: None, sandbox: None, artifacts: None } = notes else { return false };
-    let Usage {
-        wall_us: _,
-        user_us: _,
-        system_us: _,
-        max_rss_bytes: _,
-        read_bytes: _,
-        written_bytes: _,
-        peak_memory_bytes: None,
-        throttled_us: None,
-        oom_kills: None,
-        peak_pids: None,
-        peak_disk_bytes: None,
-        source: UsageSource::Rusage,
-    } = usage
-    else {
-        return false;
-    };
-    limits.is_empty()
+    limits.is_empty() && usage.plain().is_some()
 }
 
 /// What is known of a plain first attempt.
@@ -133,11 +116,10 @@ fn write_brief(end: &AttemptEnd, brief: &mut Vec<u8>) {
     brief.clear();
     brief.extend_from_slice(&end.worker.to_u128().to_be_bytes());
     brief.extend_from_slice(&[end.isolation as u8, end.guard as u8]);
-    let Usage { wall_us, user_us, system_us, max_rss_bytes, read_bytes, written_bytes, .. } = end.usage;
     let OutputRef { segment, offset, .. } = end.output;
     put(brief, end.started_us);
     put(brief, end.finished_us.wrapping_sub(end.started_us));
-    for number in [wall_us, user_us, system_us, max_rss_bytes, read_bytes, written_bytes, segment, offset] {
+    for number in end.usage.plain().unwrap_or_default().into_iter().chain([segment, offset]) {
         put(brief, number);
     }
 }
@@ -149,15 +131,7 @@ pub(super) fn read_brief(brief: &[u8]) -> Option<AttemptRecord> {
     let mut reader = Reader::new(rest);
     let started_us = reader.take()?;
     let finished_us = started_us.wrapping_add(reader.take()?);
-    let usage = Usage {
-        wall_us: reader.take()?,
-        user_us: reader.take()?,
-        system_us: reader.take()?,
-        max_rss_bytes: reader.take()?,
-        read_bytes: reader.take()?,
-        written_bytes: reader.take()?,
-        ..Usage::default()
-    };
+    let usage = Usage::from_plain(reader.take_all()?);
     let output = OutputRef { segment: reader.take()?, offset: reader.take()?, ..OutputRef::default() };
     Some(AttemptRecord {
         number: 1,

@@ -37,6 +37,38 @@ pub struct Usage {
     pub source: UsageSource,
 }
 
+impl Usage {
+    /// The figures that every attempt has, if there are no others, and the kernel has counted for the processes that were waited
+    /// for.
+    pub fn plain(&self) -> Option<[u64; 6]> {
+        // All fields are named, so that a new one has to be thought of here.
+        let Self {
+            wall_us,
+            user_us,
+            system_us,
+            max_rss_bytes,
+            read_bytes,
+            written_bytes,
+            peak_memory_bytes: None,
+            throttled_us: None,
+            oom_kills: None,
+            peak_pids: None,
+            peak_disk_bytes: None,
+            source: UsageSource::Rusage,
+        } = *self
+        else {
+            return None;
+        };
+        Some([wall_us, user_us, system_us, max_rss_bytes, read_bytes, written_bytes])
+    }
+
+    /// The usage with these figures, in the order of [`Usage::plain`].
+    pub fn from_plain(figures: [u64; 6]) -> Self {
+        let [wall_us, user_us, system_us, max_rss_bytes, read_bytes, written_bytes] = figures;
+        Self { wall_us, user_us, system_us, max_rss_bytes, read_bytes, written_bytes, ..Self::default() }
+    }
+}
+
 /// What a running task uses, as its last look at it found: figures of one moment each, not all of the same.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LiveUse {

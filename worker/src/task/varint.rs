@@ -46,6 +46,15 @@ impl<'b> Reader<'b> {
         None
     }
 
+    /// The next so many numbers.
+    pub fn take_all<const N: usize>(&mut self) -> Option<[u64; N]> {
+        let mut numbers = [0; N];
+        for number in &mut numbers {
+            *number = self.take()?;
+        }
+        Some(numbers)
+    }
+
     /// The next number that may be negative.
     pub fn take_signed(&mut self) -> Option<i64> {
         let number = self.take()?;

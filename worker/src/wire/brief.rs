@@ -7,7 +7,7 @@
 use super::Finished;
 use crate::claim::Ticket;
 use crate::task::varint::{Reader, put, put_signed};
-use crate::task::{Isolation, OutputRef, TaskId, TreeGuard, Usage, UsageSource, Verdict};
+use crate::task::{Isolation, OutputRef, TaskId, TreeGuard, Usage, Verdict};
 
 /// What no JSON begins with.
 const MARK: u8 = 0xb1;
@@ -45,23 +45,7 @@ pub(super) fn write(finished: &Finished, buffer: &mut Vec<u8>) -> bool {
     else {
         return false;
     };
-    let Usage {
-        wall_us,
-        user_us,
-        system_us,
-        max_rss_bytes,
-        read_bytes,
-        written_bytes,
-        peak_memory_bytes: None,
-        throttled_us: None,
-        oom_kills: None,
-        peak_pids: None,
-        peak_disk_bytes: None,
-        source: UsageSource::Rusage,
-    } = *usage
-    else {
-        return false;
-    };
+    let Some(figures) = usage.plain() else { return false };
     if !limits.is_empty() || !sandbox.is_empty() {
         return false;
     }
@@ -75,7 +59,7 @@ pub(super) fn write(finished: &Finished, buffer: &mut Vec<u8>) -> bool {
     put_signed(buffer, *claimed_us);
     put_signed(buffer, started_us.wrapping_sub(*claimed_us));
     put_signed(buffer, finished_us.wrapping_sub(*started_us));
-    for number in [wall_us, user_us, system_us, max_rss_bytes, read_bytes, written_bytes] {
+    for number in figures {
         put(buffer, number);
     }
     for number in [segment, offset, length, stdout_bytes, stderr_bytes] {
@@ -101,15 +85,7 @@ fn read_body(body: &[u8]) -> Option<Finished> {
     let claimed_us = reader.take_signed()?;
     let started_us = claimed_us.wrapping_add(reader.take_signed()?);
     let finished_us = started_us.wrapping_add(reader.take_signed()?);
-    let usage = Usage {
-        wall_us: reader.take()?,
-        user_us: reader.take()?,
-        system_us: reader.take()?,
-        max_rss_bytes: reader.take()?,
-        read_bytes: reader.take()?,
-        written_bytes: reader.take()?,
-        ..Usage::default()
-    };
+    let usage = Usage::from_plain(reader.take_all()?);
     let output = OutputRef {
         segment: reader.take()?,
         offset: reader.take()?,
@@ -138,6 +114,7 @@ fn read_body(body: &[u8]) -> Option<Finished> {
 mod tests {
     use super::super::{Frames, Report, encode, encode_finished};
     use super::*;
+    use crate::task::UsageSource;
     use proptest::prelude::*;
 
     fn plain() -> Finished {
